@@ -1,0 +1,249 @@
+"""The catalogue of back ends, and what a choice of them means for the rendered service.
+
+Self-contained: an update loads the old version and the new one into one process, so that a module
+imported from here could be the other version's.
+"""
+
+import json
+import keyword
+import re
+import shlex
+import tomllib
+import unicodedata
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from copier.errors import UserMessageError
+from copier_template_extensions import ContextHook
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One answer of the question `backends`."""
+
+    name: str
+    title: str
+    advice: str
+
+
+BACKENDS: Final = (
+    Backend("background", "BackgroundTasks", "simple notifications and logging, in the process"),
+    Backend("arq", "ARQ", "async first: a light queue on Redis with its own worker"),
+    Backend("celery", "Celery", "complex workflows, or Celery experience; Redis or RabbitMQ"),
+    Backend("apscheduler", "APScheduler", "schedules; goes with any of the others"),
+)
+NAMES: Final = tuple(backend.name for backend in BACKENDS)
+BROKERS: Final = ("redis", "rabbitmq")
+PYTHON_VERSIONS: Final = ("3.11", "3.12", "3.13")
+
+# Which back end carries a queue, where it is chosen: the first of its list.
+PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "default": ("arq", "celery", "background", "apscheduler"),
+    "orders": ("arq", "celery", "background", "apscheduler"),
+    "notifications": ("background", "arq", "celery", "apscheduler"),
+    "maintenance": ("apscheduler", "arq", "celery", "background"),
+    "workflows": ("celery", "arq", "background", "apscheduler"),
+}
+
+REQUIREMENTS: Final[Mapping[str, list[str]]] = tomllib.loads(
+    Path(__file__).with_name("dependencies.toml").read_text("utf-8")
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen back ends, and what the service needs because of them."""
+
+    backends: tuple[str, ...]
+    broker: str = "redis"
+
+    def has(self, *names: str) -> bool:
+        """Whether any of these is chosen."""
+        return any(name in self.backends for name in names)
+
+    def first(self, *names: str) -> str:
+        """The first of these that is chosen."""
+        return next(name for name in names if name in self.backends)
+
+    def capabilities(self) -> dict[str, bool]:
+        """What templates ask for: a capability says why a thing is rendered."""
+        has_worker = self.has("arq", "celery")
+        has_beat = self.has("celery") and not self.has("apscheduler")
+        needs_rabbitmq = self.has("celery") and self.broker == "rabbitmq"
+        return {
+            **{f"has_{name}": self.has(name) for name in NAMES},
+            "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
+            "needs_rabbitmq": needs_rabbitmq,
+            "has_worker": has_worker,
+            "has_beat": has_beat,
+            "has_scheduler": has_beat or (self.has("apscheduler") and has_worker),
+            "scheduler_in_api": self.has("apscheduler") and not has_worker,
+        }
+
+    def clock(self) -> str:
+        """What wakes the dispatcher of schedules."""
+        name = self.first("apscheduler", "celery", "arq", "background")
+        return "beat" if name == "celery" else name
+
+    def queues(self) -> dict[str, str]:
+        """Each queue with the back end that carries it by default."""
+        return {queue: self.first(*names) for queue, names in PREFERENCES.items()}
+
+    def api_backends(self) -> tuple[str, ...]:
+        """Those whose lifespan the API's process enters."""
+        in_api = self.capabilities()["scheduler_in_api"]
+        return tuple(name for name in self.backends if name != "apscheduler" or in_api)
+
+    def routers(self) -> list[str]:
+        """The modules of the API."""
+        always = ["health", "jobs", "notifications", "orders", "schedules"]
+        native = {"arq": "arq_jobs", "celery": "workflows"}
+        return sorted(always + [module for name, module in native.items() if self.has(name)])
+
+    def dependencies(self) -> list[str]:
+        """Requirements of the service itself."""
+        keys = [f"celery_{self.broker}" if name == "celery" else name for name in self.backends]
+        keys += ["redis"] if self.capabilities()["needs_redis"] else []
+        return sorted(r for key in ["always", *keys] for r in REQUIREMENTS.get(key, []))
+
+    def embedded_dependencies(self) -> list[str]:
+        """Servers that come as wheels."""
+        keys = ["embedded_valkey"] if self.capabilities()["needs_redis"] else []
+        return sorted(r for key in ["embedded_postgresql", *keys] for r in REQUIREMENTS[key])
+
+    def processes(self) -> list[tuple[str, list[str]]]:
+        """Each process with its command; the API's port is the caller's."""
+        found = [("api", "uvicorn app.main:app"), *self._workers(), *self._scheduler()]
+        return [(name, command.split()) for name, command in found]
+
+    def _workers(self) -> list[tuple[str, str]]:
+        commands = {
+            "arq": "arq app.tasks.worker.WorkerSettings",
+            "celery": "celery -A app.core.celery worker --loglevel=info",
+        }
+        chosen = [name for name in commands if self.has(name)]
+        alone = len(chosen) == 1
+        return [("worker" if alone else f"worker-{name}", commands[name]) for name in chosen]
+
+    def _scheduler(self) -> list[tuple[str, str]]:
+        beat = "celery -A app.core.celery beat --loglevel=info"
+        command = "python -m app.core.scheduler" if self.has("apscheduler") else beat
+        return [("scheduler", command)] if self.capabilities()["has_scheduler"] else []
+
+
+def context_of(selection: Selection) -> dict[str, Any]:
+    """Everything that templates know of a selection."""
+    return {
+        **selection.capabilities(),
+        "clock": selection.clock(),
+        "queues": selection.queues(),
+        "api_backends": selection.api_backends(),
+        "routers": selection.routers(),
+        "processes": selection.processes(),
+        "dependencies": selection.dependencies(),
+        "dev_dependencies": REQUIREMENTS["dev"],
+        "embedded_dependencies": selection.embedded_dependencies(),
+    }
+
+
+def toml_string(text: str) -> str:
+    """A TOML basic string, which JSON's is; YAML takes it, too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def python_string(text: str) -> str:
+    """A Python literal with the quotes that a formatter would choose."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
+    return f"{quote}{escaped}{quote}"
+
+
+def slug_of(name: str) -> str:
+    """The name in ASCII, as far as it goes."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub("[^a-z0-9]+", "-", ascii_name)[:50].strip("-")
+    if not slug:
+        return "my-service"
+    slug = slug if slug[0].isalpha() else f"app-{slug}"
+    return f"{slug}-service" if check_slug(slug) else slug
+
+
+def check_line(text: object) -> str:
+    """Joiners are part of emoji and of some scripts; other invisible characters only deceive."""
+    if not isinstance(text, str):
+        return "must be a text"
+    visible = all(c.isprintable() or c in "\u200c\u200d" for c in text)
+    return "" if visible else "must be one line of visible characters"
+
+
+def check_name(name: object) -> str:
+    if not str(name or "").strip():
+        return "must not be empty"
+    return "must have at most 60 characters" if len(str(name)) > 60 else check_line(name)
+
+
+def check_slug(slug: object) -> str:
+    if not (isinstance(slug, str) and re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", slug)):
+        return "must be lowercase letters, digits and single hyphens, and start with a letter"
+    if len(slug) > 63:
+        return "must have at most 63 characters"
+    packages = {re.split("[^a-z0-9-]", r)[0] for key in REQUIREMENTS for r in REQUIREMENTS[key]}
+    taken = keyword.iskeyword(slug) or slug in packages
+    return f"must not be {slug!r}, which Python or a dependency is called" if taken else ""
+
+
+def check_backends(answer: object) -> str:
+    """On the command line it is still text here."""
+    with suppress(yaml.YAMLError):
+        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
+    if not isinstance(answer, list | tuple | set):
+        return "must be a list in brackets, for example '[arq, apscheduler]'"
+    unknown = ", ".join(repr(name) for name in answer if name not in NAMES)
+    problem = f"unknown: {unknown}" if unknown else "" if answer else "choose at least one"
+    return problem and f"{problem} (there are {', '.join(NAMES)})"
+
+
+def one_of(*choices: str) -> Callable[[object], str]:
+    return lambda answer: "" if str(answer) in choices else f"must be one of {', '.join(choices)}"
+
+
+CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
+    "project_name": check_name,
+    "project_slug": check_slug,
+    "description": check_line,
+    "backends": check_backends,
+    "celery_broker": one_of(*BROKERS),
+    "python_version": one_of(*PYTHON_VERSIONS),
+}
+
+
+def refuse_bad(data: Mapping[str, object]) -> None:
+    """Copier answers a bad `--data` with a traceback; the prompts ask again, by the same checks."""
+    for question, check in CHECKS.items():
+        if question in data and (problem := check(data[question])):
+            raise UserMessageError(f"{question}: {problem}")
+
+
+class ServiceContext(ContextHook):
+    """Adds to Copier's context what follows from the answers."""
+
+    def hook(self, context: dict[str, Any]) -> None:
+        """Runs at every rendered string, in every phase, with the answers known so far."""
+        refuse_bad(context["_copier_conf"].get("data") or {})
+        context.update(problem_with=CHECKS, shell_quote=lambda path: shlex.quote(str(path)))
+        name, description = (str(context.get(n, "")) for n in ("project_name", "description"))
+        context["default_slug"] = slug_of(name)
+        context["project_name_python"] = python_string(name)
+        context["project_name_toml"] = toml_string(name)
+        context["description_toml"] = toml_string(description)
+        version = str(context.get("python_version", ""))
+        context["python_versions"] = [v for v in PYTHON_VERSIONS if v >= version]
+        context["python_target"] = f"py{version.replace('.', '')}"
+        backends = context.get("backends")
+        if isinstance(backends, list):
+            chosen = tuple(name for name in NAMES if name in backends)
+            context.update(context_of(Selection(chosen, context.get("celery_broker", "redis"))))

@@ -1,0 +1,32 @@
+"""Render one combination into a folder and keep it fresh there: arq-celery [FOLDER] [--test]."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.renders import RENDERS, render, uv_command, uv_environment  # noqa: E402
+
+
+def main() -> int:
+    """Render, and run the suite if that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RENDERS, metavar="NAME", help=", ".join(RENDERS))
+    parser.add_argument("folder", nargs="?", type=Path, help="by default .renders/NAME")
+    parser.add_argument("--test", action="store_true", help="run its own suite")
+    options = parser.parse_args()
+    folder = (options.folder or ROOT / ".renders" / options.name).resolve()
+    render(RENDERS[options.name].answers, folder)
+    print(folder)
+    if not options.test:
+        return 0
+    return subprocess.run(
+        [uv_command(), "run", "pytest"], cwd=folder, env=uv_environment()
+    ).returncode
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

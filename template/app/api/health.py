@@ -1,0 +1,47 @@
+"""Probes: live touches no dependency, ready names the part that is down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+from fastapi import APIRouter, Response, status
+from sqlalchemy import text
+
+from app.core.database import async_engine
+from app.jobs import relay
+from app.schemas.response import ApiResponse
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+TIMEOUT = 2
+
+
+@router.get("/live")
+async def live() -> ApiResponse[dict[str, str]]:
+    return ApiResponse(data={"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(response: Response) -> ApiResponse[dict[str, str]]:
+    """503 while a part doesn't answer; with the database there, jobs are accepted all the same."""
+    running = relay.current()
+    transports = running.transports if running else {}
+    checks = {"database": _ping_database()} | {name: t.ping() for name, t in transports.items()}
+    states = await asyncio.gather(*map(_state, checks.values()))
+    if "down" in states:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return ApiResponse(data=dict(zip(checks, states, strict=True)))
+
+
+async def _ping_database() -> None:
+    async with async_engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def _state(check: Awaitable[None]) -> str:
+    try:
+        await asyncio.wait_for(check, TIMEOUT)
+    except Exception:  # whatever it is, it names hosts: it stays out of the answer
+        return "down"
+    return "ok"

@@ -1,0 +1,74 @@
+"""How a job is doing, and what operators can do about it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Query, status
+
+from app.config import get_settings
+from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
+from app.jobs.submit import JobNotFoundError, JobStateError
+from app.jobs.table import Status
+from app.schemas.jobs import JobOut, QueueOut
+from app.schemas.response import ApiResponse
+
+router = APIRouter(tags=["jobs"])
+
+NOT_FOUND = HTTPException(status.HTTP_404_NOT_FOUND, "no such job")
+
+
+@router.get("/jobs/{job_id}")
+async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiResponse[JobOut]:
+    try:
+        row = await jobs.get(job_id)
+    except JobNotFoundError:
+        raise NOT_FOUND from None
+    return ApiResponse(data=JobOut.of(row, whole_error=operator))
+
+
+@router.get("/jobs", dependencies=OPERATORS)
+async def list_jobs(
+    jobs: JobsDep, status: Status = Status.DEAD, limit: int = Query(100, ge=1, le=1000)
+) -> ApiResponse[list[JobOut]]:
+    found = await jobs.find(status, limit)
+    return ApiResponse(data=[JobOut.of(row, whole_error=True) for row in found])
+
+
+@router.post("/jobs/{job_id}/replay", dependencies=OPERATORS)
+async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
+    """Run a dead job again, with all its tries."""
+    try:
+        await jobs.replay(job_id)
+    except JobNotFoundError:
+        raise NOT_FOUND from None
+    except JobStateError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    await session.commit()
+    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
+
+
+@router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS)
+async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
+    """End a job that waits or runs; what a running one has written is rolled back."""
+    try:
+        await jobs.cancel(job_id)
+    except JobNotFoundError:
+        raise NOT_FOUND from None
+    except JobStateError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    await session.commit()
+    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
+
+
+@router.get("/queues", dependencies=OPERATORS)
+async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
+    """What waits, since when the oldest does, and what is dead; queues nobody carries, too."""
+    backends, now = get_settings().queues, datetime.now(UTC)
+    shown = {name: QueueOut(queue=name, backend=backend) for name, backend in backends.items()}
+    for row in await jobs.backlog():
+        out = shown.setdefault(row.queue, QueueOut(queue=row.queue, backend=None))
+        out.waiting, out.dead = row.waiting, row.dead
+        out.oldest_seconds = row.oldest and (now - row.oldest).total_seconds()
+    return ApiResponse(data=list(shown.values()))

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, HTTPException, status
+
+from app.dependencies import OrderServiceDep
+from app.schemas.orders import OrderAccepted, OrderCreate, OrderOut
+from app.schemas.response import ApiResponse
+from app.services.orders import IdempotencyConflictError
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_order(
+    order: OrderCreate, service: OrderServiceDep, idempotency_key: IdempotencyKey = None
+) -> ApiResponse[OrderAccepted]:
+    """The order and its job are stored together; the job gets the order's id, not the order."""
+    try:
+        created = await service.create(order, idempotency_key)
+    except IdempotencyConflictError as error:
+        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error)) from None
+    accepted = {"order": OrderOut.model_validate(created), "job_id": created.job_id}
+    return ApiResponse(data=OrderAccepted.model_validate(accepted))
+
+
+@router.get("/{order_id}")
+async def get_order(order_id: UUID, service: OrderServiceDep) -> ApiResponse[OrderOut]:
+    order = await service.get(order_id)
+    if order is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "no such order")
+    return ApiResponse(data=OrderOut.model_validate(order))

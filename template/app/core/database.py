@@ -1,0 +1,85 @@
+"""Engines and sessions. SQLite or PostgreSQL, by DATABASE_URL alone; nothing connects at import."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.config import get_settings
+
+SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+
+
+class Base(DeclarativeBase):
+    """The models' base; `app/models/` names them all."""
+
+
+def async_url(url: str) -> URL:
+    """psycopg serves sync and async; SQLite needs aiosqlite for async."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.set(drivername="sqlite+aiosqlite")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def sync_url(url: str) -> URL:
+    parsed = async_url(url)
+    return parsed.set(drivername=parsed.drivername.removesuffix("+aiosqlite"))
+
+
+settings = get_settings()
+ASYNC_URL = async_url(settings.database_url)
+IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
+
+
+def _pool(pool_size: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30}
+    if IS_SQLITE:
+        # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
+        options["connect_args"] = {"isolation_level": "IMMEDIATE", "timeout": 30}
+    else:
+        options["pool_pre_ping"] = True
+    return options
+
+
+# SQLite has one writer: requests wait their turn in the pool, not for the file's lock.
+async_engine = create_async_engine(ASYNC_URL, **_pool(1 if IS_SQLITE else 10))
+# Jobs have connections of their own, two more than run: heartbeats must never wait for a job's.
+jobs_engine = create_async_engine(ASYNC_URL, **_pool(settings.max_jobs + 2))
+sync_engine = create_engine(sync_url(settings.database_url), **_pool(settings.max_jobs))
+
+AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
+JobSession = async_sessionmaker(jobs_engine, class_=AsyncSession, expire_on_commit=False)
+SyncSessionLocal = sessionmaker(sync_engine, class_=Session, expire_on_commit=False)
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in SQLITE_PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_before_savepoint(connection: Connection, name: str) -> None:
+    """Without it, RELEASE of a SAVEPOINT that began the transaction would commit."""
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+if IS_SQLITE:
+    for engine in (async_engine.sync_engine, jobs_engine.sync_engine, sync_engine):
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "savepoint", _begin_before_savepoint)
+
+
+async def dispose() -> None:
+    """Close every pooled connection of this process."""
+    await async_engine.dispose()
+    await jobs_engine.dispose()
+    sync_engine.dispose()

@@ -1,0 +1,29 @@
+"""Who may use the operator routes."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Security, status
+from fastapi.security import APIKeyHeader
+
+from app.config import Settings, get_settings
+
+api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+def is_operator(
+    key: Annotated[str | None, Security(api_key_header)],
+    settings: Annotated[Settings, Depends(get_settings)],
+) -> bool:
+    """Whether the request carries the key; without a key set nobody does."""
+    if key is None or settings.api_key is None:
+        return False
+    expected = settings.api_key.get_secret_value()
+    return secrets.compare_digest(key.encode(), expected.encode())
+
+
+def require_operator(allowed: Annotated[bool, Depends(is_operator)]) -> None:
+    if not allowed:
+        raise HTTPException(status.HTTP_401_UNAUTHORIZED, "X-API-Key is missing or wrong")

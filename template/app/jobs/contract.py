@@ -1,0 +1,208 @@
+"""What a task is: the decorator, its options, its checked arguments, how it ends a try early."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NotRequired,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    get_type_hints,
+    overload,
+)
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+V = TypeVar("V")
+
+MAX_ARGUMENT_BYTES = 64 * 1024
+TASKS_PACKAGE = "app.tasks."
+
+
+class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, like StopIteration
+    """Raised by a task: end this try, run again after the given time; it counts as a try."""
+
+    def __init__(self, reason: str = "", *, after: timedelta) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class NonRetryable(Exception):  # noqa: N818
+    """Raised by a task: no further try can succeed; the job is dead at once."""
+
+
+class UnknownTaskError(LookupError):
+    """No task of this name is in `app/tasks/`."""
+
+
+class Bound(Generic[R]):
+    """What a type checker sees when a task is called without its session; never made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Generic[P, V, R]):
+    """A function that can run as a job. Calling it runs the plain function, here and now."""
+
+    fn: Callable[..., Any]
+    name: str
+    _: KW_ONLY
+    session: type[AsyncSession] | type[Session] | None
+    tries: int
+    timeout: timedelta
+    backoff: timedelta
+    queue: str
+    max_running: int | None
+    keep_args: bool
+    parameters: tuple[str, ...] = field(init=False)
+    _adapter: TypeAdapter[Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.session and (self.session is AsyncSession) is not self.is_async:
+            raise TypeError(f"task {self.name}: async takes AsyncSession, sync takes Session")
+        own = list(inspect.signature(self.fn).parameters.values())[bool(self.session) :]
+        if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in own):
+            raise TypeError(f"task {self.name}: every parameter must be passable by position")
+        object.__setattr__(self, "parameters", tuple(p.name for p in own))
+        object.__setattr__(self, "_adapter", _arguments_adapter(own, get_type_hints(self.fn)))
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
+        return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def dump(self, *args: Any) -> dict[str, Any]:
+        """Check positional arguments and turn them into JSON.
+
+        Raises TypeError for too many, ValidationError for wrong or missing, ValueError over 64 KiB.
+        """
+        if len(args) > len(self.parameters):
+            raise TypeError(f"task {self.name} takes {len(self.parameters)} arguments")
+        return self.check(dict(zip(self.parameters, args, strict=False)))
+
+    def check(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Like `dump`, with arguments by name."""
+        arguments: dict[str, Any] = self._adapter.dump_python(self.load(named), mode="json")
+        if len(json.dumps(arguments).encode()) > MAX_ARGUMENT_BYTES:
+            raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
+        return arguments
+
+    def load(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The stored arguments as the types that the function names."""
+        loaded: dict[str, Any] = self._adapter.validate_python(arguments)
+        return loaded
+
+
+class SessionTask(Task[P, V, R]):
+    """A task that is given a session: what it writes there commits together with its outcome."""
+
+    @overload  # type: ignore[override]
+    def __call__(self, db: AsyncSession | Session, /, *args: P.args, **kwargs: P.kwargs) -> V: ...
+    @overload  # what `Jobs.submit` sees: the arguments without the session
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
+        return self.fn(*args, **kwargs)
+
+
+def _arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> TypeAdapter[Any]:
+    fields = {p.name: hints.get(p.name, Any) for p in own}
+    optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
+    arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
+    return TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
+
+
+class Decorator(Protocol):
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[AsyncSession, P], Coroutine[Any, Any, R]]
+    ) -> SessionTask[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Session, P], R]) -> SessionTask[P, R, R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]]
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R]) -> Task[P, R, R]: ...
+
+
+_registry: dict[str, Task[..., Any, Any]] = {}
+
+
+def task(
+    *,
+    name: str | None = None,
+    tries: int = 5,
+    timeout: timedelta = timedelta(minutes=5),
+    backoff: timedelta = timedelta(seconds=2),
+    queue: str = "default",
+    max_running: int | None = None,
+    keep_args: bool = False,
+) -> Decorator:
+    """Make a typed function a task, named after its module and itself (`orders.process_order`).
+
+    A failed try runs again after a random time between 0 and `backoff` * 2**(try - 1), at most an
+    hour, until `tries` are used up; then the job is dead. `timeout` bounds each try; a sync
+    function that overruns it goes on in its thread, but what it writes through its session is
+    refused. `max_running` bounds how many run at once, over all workers. Arguments go when the
+    job has succeeded, unless `keep_args`.
+
+    A first parameter annotated `AsyncSession` (async) or `Session` (sync) is given a session that
+    commits together with the job's outcome, exactly once. Any other effect is at least once.
+
+    Raises TypeError for parameters that can't be passed by position, ValueError for a second task
+    of the same name.
+    """
+
+    def register(fn: Callable[..., Any]) -> Any:
+        session = _session_type(fn)
+        kind: type[Task[..., Any, Any]] = SessionTask if session else Task
+        made = kind(
+            fn,
+            name or f"{fn.__module__.removeprefix(TASKS_PACKAGE)}.{fn.__name__}",
+            session=session,
+            tries=tries,
+            timeout=timeout,
+            backoff=backoff,
+            queue=queue,
+            max_running=max_running,
+            keep_args=keep_args,
+        )
+        if _registry.setdefault(made.name, made) is not made:
+            raise ValueError(f"two tasks are named {made.name}: give one a name=")
+        return made
+
+    return register
+
+
+def _session_type(fn: Callable[..., Any]) -> type[AsyncSession] | type[Session] | None:
+    first = next(iter(inspect.signature(fn).parameters), "")
+    hint = get_type_hints(fn).get(first)
+    return hint if hint in (AsyncSession, Session) else None
+
+
+def registry() -> dict[str, Task[..., Any, Any]]:
+    """All tasks by name; `app.tasks.load()` fills it."""
+    return _registry
+
+
+def find_task(name: str) -> Task[..., Any, Any]:
+    """Raises UnknownTaskError."""
+    try:
+        return _registry[name]
+    except KeyError:
+        raise UnknownTaskError(name) from None

@@ -1,0 +1,192 @@
+"""Pushes committed jobs to their back end, and takes back those whose worker died."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Update, and_, case, null, select, update
+
+from app.config import get_settings
+from app.core.database import jobs_engine
+from app.jobs.table import Status, clock, jobs
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+BATCH = 500
+WORKER_LOST = "WorkerLost: each worker that ran this job died"
+HEAD_START = 5  # seconds that a push has before the relay pushes the row again, times the pushes
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """All that travels: which job, and what its lane and task are called."""
+
+    id: UUID
+    task: str
+    queue: str
+
+
+class Transport(Protocol):
+    """What a back end gives: a way to hand job ids over."""
+
+    async def push(self, messages: Sequence[Message]) -> None:
+        """Hand over or raise, within a few seconds. The same message twice is harmless."""
+
+    async def ping(self) -> None:
+        """Raise unless the broker answers."""
+
+
+class _Channel:
+    """One transport with a queue of its own, so that a silent broker holds up no other."""
+
+    def __init__(self, name: str, transport: Transport) -> None:
+        self.name, self.transport = name, transport
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._failing = False
+
+    def put(self, message: Message) -> None:
+        self._messages.put_nowait(message)
+
+    async def run(self) -> None:
+        while True:
+            batch = [await self._messages.get()]
+            while not self._messages.empty() and len(batch) < BATCH:
+                batch.append(self._messages.get_nowait())
+            await self._push(batch)
+
+    async def _push(self, batch: list[Message]) -> None:
+        try:
+            async with asyncio.timeout(get_settings().push_timeout):
+                await self.transport.push(batch)
+        except Exception as error:
+            if not self._failing:
+                log.warning("push failed, trying on", backend=self.name, error=repr(error))
+            self._failing = True
+            await _logged(_postpone([message.id for message in batch]))
+        else:
+            self._failing = False
+
+
+class Relay:
+    """This process's end of the jobs table. Any number of processes may run one."""
+
+    def __init__(self, transports: Mapping[str, Transport]) -> None:
+        self.transports = transports
+        self._loop = asyncio.get_running_loop()
+        self._channels = {name: _Channel(name, each) for name, each in transports.items()}
+        self._by_queue = {
+            queue: self._channels[backend]
+            for queue, backend in get_settings().queues.items()
+            if backend in transports
+        }
+
+    def carries(self, queue: str) -> bool:
+        return queue in self._by_queue
+
+    def push(self, messages: Sequence[Message]) -> None:
+        """Queue committed jobs for pushing; from any thread, never waits."""
+        for message in messages:
+            if self.carries(message.queue):
+                self._loop.call_soon_threadsafe(self._by_queue[message.queue].put, message)
+
+    async def poll(self) -> None:
+        """Look at the rows that are due, again and again."""
+        while True:
+            taken = await _logged(self._take())
+            if not taken or len(taken) < BATCH:
+                await asyncio.sleep(get_settings().relay_interval)
+
+    async def _take(self) -> list[Message]:
+        async with jobs_engine.begin() as connection:
+            rows = (await connection.execute(_take_due(list(self._by_queue)))).all()
+        for row in rows:
+            if row.status == Status.DEAD:
+                log.error("job dead: its workers died", job_id=str(row.id), task=row.task)
+            else:
+                self._by_queue[row.queue].put(Message(row.id, row.task, row.queue))
+        return [Message(row.id, row.task, row.queue) for row in rows]
+
+    async def run(self) -> None:
+        await asyncio.gather(self.poll(), *(channel.run() for channel in self._channels.values()))
+
+
+_current: Relay | None = None
+
+
+def current() -> Relay | None:
+    """The relay of this process, where one runs."""
+    return _current
+
+
+@asynccontextmanager
+async def relaying(transports: Mapping[str, Transport]) -> AsyncIterator[Relay]:
+    """Push what this process commits, and whatever else is due on these back ends."""
+    global _current
+    _current = relay = Relay(transports)
+    try:
+        async with in_background(relay.run()):
+            yield relay
+    finally:
+        _current = None
+
+
+@asynccontextmanager
+async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine that never returns beside the body, and end it with the body."""
+    task = asyncio.create_task(endless)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _take_due(queues: list[str]) -> Update:
+    """One statement for every row that is due: not pushed, delay over, retry due, lease ended."""
+    due = (
+        select(jobs.c.id)
+        .where(jobs.c.wake_at <= clock(0), jobs.c.queue.in_(queues))
+        .order_by(jobs.c.wake_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    lost = jobs.c.status == Status.RUNNING
+    poison = and_(lost, jobs.c.crashes + 1 >= get_settings().max_crashes)
+    crash = case((lost, 1), else_=0)
+    values = {
+        "status": case((poison, Status.DEAD), else_=Status.PENDING),
+        "crashes": jobs.c.crashes + crash,
+        "max_attempts": jobs.c.max_attempts + crash,
+        "pushes": case((lost, 1), else_=jobs.c.pushes + 1),
+        "wake_at": case((poison, null()), else_=clock(HEAD_START * (jobs.c.pushes + 1))),
+        "finished_at": case((poison, clock(0)), else_=null()),
+        "error": case((poison, WORKER_LOST), else_=jobs.c.error),
+    }
+    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.status)
+    return update(jobs).where(jobs.c.id.in_(due)).values(values).returning(*returned)
+
+
+async def _postpone(ids: Sequence[UUID]) -> None:
+    async with jobs_engine.begin() as connection:
+        await connection.execute(
+            update(jobs)
+            .where(jobs.c.id.in_(ids), jobs.c.status == Status.PENDING)
+            .values(wake_at=clock(1))
+        )
+
+
+async def _logged(step: Coroutine[Any, Any, T]) -> T | None:
+    """A database that is away or has no tables yet is waited for, not fatal."""
+    try:
+        return await step
+    except Exception as error:
+        log.warning("relay: database step failed, trying again", error=repr(error).splitlines()[0])
+        return None

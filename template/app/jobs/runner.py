@@ -1,0 +1,279 @@
+"""Runs one job: claim it, keep its lease, call the task, write the outcome behind the fence."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+from sqlalchemy import Update, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from app.config import get_settings
+from app.core.database import JobSession, SyncSessionLocal, jobs_engine
+from app.jobs import table
+from app.jobs.contract import NonRetryable, RetryLater, Task, UnknownTaskError, find_task
+from app.jobs.relay import in_background
+from app.jobs.table import Status, clock, jobs
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+MAX_BACKOFF = timedelta(hours=1)
+
+
+class LeaseLostError(RuntimeError):
+    """The job is no longer this worker's: nothing that this try did may be committed."""
+
+
+@dataclass(eq=False)
+class Claim:
+    """One try of one job; `attempt` fences its outcome."""
+
+    id: UUID
+    task: Task[..., Any, Any]
+    args: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    lost: bool = False
+    running: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+
+_current: ContextVar[Claim] = ContextVar("current_job")
+
+
+def current_job() -> Claim:
+    """The job that the calling task runs for. Raises LookupError outside one."""
+    return _current.get()
+
+
+class Runner:
+    """Runs jobs in this process, at most `slots` at once."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = asyncio.Semaphore(slots)
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="job")
+        self._known: set[UUID] = set()
+        self._claims: dict[UUID, Claim] = {}
+
+    async def run(self, task_name: str, job_id: UUID) -> None:
+        """Run a job if it is due and nobody else runs it; a duplicate message does nothing.
+
+        Raises only CancelledError, after the job was handed back.
+        """
+        if job_id in self._known:
+            return
+        self._known.add(job_id)
+        try:
+            async with self._slots:
+                if claim := await self._claim(task_name, job_id):
+                    await self._attempt(claim)
+        finally:
+            self._known.discard(job_id)
+
+    async def _claim(self, task_name: str, job_id: UUID) -> Claim | None:
+        try:
+            task = find_task(task_name)
+        except UnknownTaskError:
+            log.error("unknown task: left for a worker that knows it", task=task_name)
+            return None
+        async with jobs_engine.begin() as connection:
+            if task.max_running is not None:
+                await _one_claim_at_a_time(connection, task.name)
+            row = (
+                await connection.execute(table.claim(job_id, task.name, task.max_running))
+            ).first()
+            if row is None:
+                if task.max_running is not None:
+                    await connection.execute(table.wait_for_a_slot(job_id))
+                return None
+        return Claim(job_id, task, row.args or {}, row.attempts, row.max_attempts)
+
+    async def _attempt(self, claim: Claim) -> None:
+        claim.running = asyncio.current_task()
+        self._claims[claim.id] = claim
+        with _context(claim):
+            try:
+                await self._call_in_time(claim)
+                log.info("job succeeded")
+            except LeaseLostError:
+                log.warning("job lost its lease; rolled back")
+            except asyncio.CancelledError:
+                await self._cancelled(claim)
+            except Exception as error:
+                await _fail(claim, error)
+            finally:
+                del self._claims[claim.id]
+
+    async def _call_in_time(self, claim: Claim) -> None:
+        limit = claim.task.timeout.total_seconds()
+        try:
+            async with asyncio.timeout(limit) as bound:
+                await self._call(claim)
+        except TimeoutError:
+            if bound.expired():
+                raise TimeoutError(f"ran longer than {limit:g} s") from None
+            raise
+
+    async def _call(self, claim: Claim) -> None:
+        task, args = claim.task, claim.task.load(claim.args)
+        if task.session is AsyncSession:
+            async with JobSession() as session:
+                finish = succeeded(claim, await task.fn(session, **args))
+                _fenced(await session.execute(finish))
+                await session.commit()
+        elif task.session is Session:
+            await self._in_thread(partial(_call_with_session, claim, args))
+        else:
+            call = partial(task.fn, **args)
+            result = await (call() if task.is_async else self._in_thread(call))
+            async with jobs_engine.begin() as connection:
+                _fenced(await connection.execute(succeeded(claim, result)))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        context = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
+
+    async def _cancelled(self, claim: Claim) -> None:
+        if not claim.lost:  # this process ends: the job runs elsewhere, and the try isn't counted
+            await _write(handed_back(claim))
+            log.info("job handed back")
+            raise asyncio.CancelledError
+        log.warning("job stopped: it was cancelled or taken over")
+        if running := asyncio.current_task():
+            running.uncancel()
+
+    async def keep_leases(self) -> None:
+        """Extend the leases of all running jobs in one statement, and stop those that are lost."""
+        while True:
+            await asyncio.sleep(get_settings().lease / 3)
+            try:
+                await self._beat()
+            except Exception as error:
+                log.warning("heartbeat failed, trying again", error=repr(error).splitlines()[0])
+
+    async def _beat(self) -> None:
+        claims = dict(self._claims)
+        if not claims:
+            return
+        async with jobs_engine.begin() as connection:
+            held = [(job_id, each.attempt) for job_id, each in claims.items()]
+            kept = set((await connection.scalars(table.extend(held))).all())
+        for job_id, lost in claims.items():
+            if job_id not in kept and self._claims.get(job_id) is lost and lost.running:
+                lost.lost = True
+                lost.running.cancel()
+
+    async def drain(self, grace: float) -> None:
+        """Give running jobs `grace` seconds to end, then hand the rest back."""
+        running = {claim.running for claim in self._claims.values() if claim.running}
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running(slots: int) -> AsyncIterator[Runner]:
+    """A runner whose leases are kept; at the end it drains within the stop grace."""
+    runner = Runner(slots)
+    async with in_background(runner.keep_leases()):
+        try:
+            yield runner
+        finally:
+            await runner.drain(get_settings().stop_grace)
+
+
+@contextmanager
+def _context(claim: Claim) -> Iterator[None]:
+    token = _current.set(claim)
+    bound = {"job_id": str(claim.id), "task": claim.task.name, "attempt": claim.attempt}
+    with structlog.contextvars.bound_contextvars(**bound):
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
+    with SyncSessionLocal() as session:
+        finish = succeeded(claim, claim.task.fn(session, **args))
+        _fenced(session.execute(finish))
+        session.commit()
+
+
+def _fenced(written: Any) -> None:
+    if written.rowcount == 0:
+        raise LeaseLostError
+
+
+async def _one_claim_at_a_time(connection: AsyncConnection, task: str) -> None:
+    """Counting and claiming must not interleave; SQLite's write lock sees to it by itself."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(task))))
+
+
+def succeeded(claim: Claim, result: Any) -> Update:
+    """The outcome of a try that returned. Raises NonRetryable where the result isn't JSON."""
+    try:
+        jsonable = to_jsonable_python(result)
+    except PydanticSerializationError as error:
+        raise NonRetryable(f"the result is not JSON: {error}") from error
+    values = {"result": jsonable, "error": None, **_ended(Status.SUCCEEDED)}
+    return table.outcome(claim.id, claim.attempt).values(
+        values if claim.task.keep_args else {**values, "args": None}
+    )
+
+
+def handed_back(claim: Claim) -> Update:
+    """Pending at once; the try isn't counted, by allowing one more (attempts only grow)."""
+    again = {"status": Status.PENDING, "pushes": 0, "wake_at": clock(0)}
+    more = {"max_attempts": jobs.c.max_attempts + 1}
+    return table.outcome(claim.id, claim.attempt).values(again | more)
+
+
+def failed(claim: Claim, error: Exception) -> Update:
+    """Pending again after the backoff, or dead."""
+    values: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
+    if isinstance(error, NonRetryable) or claim.attempt >= claim.max_attempts:
+        values |= _ended(Status.DEAD)
+    else:
+        later = clock(next_delay(claim, error).total_seconds())
+        values |= {"status": Status.PENDING, "pushes": 0, "run_at": later, "wake_at": later}
+    return table.outcome(claim.id, claim.attempt).values(values)
+
+
+def _ended(status: Status) -> dict[str, Any]:
+    return {"status": status, "finished_at": clock(0), "wake_at": None}
+
+
+def next_delay(claim: Claim, error: Exception) -> timedelta:
+    """Exponential backoff with full jitter, unless the task said when."""
+    if isinstance(error, RetryLater):
+        return error.after
+    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
+    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
+
+
+async def _fail(claim: Claim, error: Exception) -> None:
+    log.warning("job failed", error=repr(error), exc_info=error)
+    await _write(failed(claim, error))
+
+
+async def _write(outcome: Update) -> None:
+    async with jobs_engine.begin() as connection:
+        await connection.execute(outcome)

@@ -1,0 +1,238 @@
+"""Submitting jobs in the caller's transaction, and what operators do with them afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, Update, event, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
+
+from app.config import get_settings
+from app.jobs import relay
+from app.jobs.contract import Bound, Task, registry
+from app.jobs.relay import HEAD_START, Message
+from app.jobs.table import Status, clock, jobs
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+_COMMITTING = "jobs to push after the commit"
+
+
+class JobNotFoundError(LookupError):
+    """No job has this id."""
+
+
+class JobStateError(RuntimeError):
+    """The job isn't in a state that allows this."""
+
+
+@dataclass(frozen=True)
+class Job(Generic[R]):
+    """A submitted job; `created` is False where `key` named one that was there."""
+
+    id: UUID
+    task: str
+    created: bool = True
+
+
+class Jobs:
+    """The front door: submits in the transaction of the session that it is given."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    @overload
+    async def submit(
+        self,
+        task: Callable[[*Ts], Bound[R]],
+        *args: *Ts,
+        delay: timedelta | None = ...,
+        at: datetime | None = ...,
+        key: str | None = ...,
+        keep_key: bool = ...,
+        queue: str | None = ...,
+    ) -> Job[R]: ...
+    @overload
+    async def submit(
+        self,
+        task: Callable[[*Ts], Coroutine[Any, Any, R]],
+        *args: *Ts,
+        delay: timedelta | None = ...,
+        at: datetime | None = ...,
+        key: str | None = ...,
+        keep_key: bool = ...,
+        queue: str | None = ...,
+    ) -> Job[R]: ...
+    @overload
+    async def submit(
+        self,
+        task: Callable[[*Ts], R],
+        *args: *Ts,
+        delay: timedelta | None = ...,
+        at: datetime | None = ...,
+        key: str | None = ...,
+        keep_key: bool = ...,
+        queue: str | None = ...,
+    ) -> Job[R]: ...
+    async def submit(  # type: ignore[misc]
+        self,
+        task: Any,
+        *args: Any,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        keep_key: bool = False,
+        queue: str | None = None,
+    ) -> Job[Any]:
+        """Insert a job; it exists if and only if the caller's transaction commits.
+
+        It runs at once, after `delay`, or not before `at` (aware). While a job of this task with
+        this `key` is unfinished (with `keep_key`, for good) that job is returned instead.
+
+        Raises TypeError for a plain function or too many arguments, pydantic's ValidationError for
+        wrong ones, ValueError over 64 KiB, for a naive `at`, or for a queue that nothing carries.
+        """
+        if not isinstance(task, Task):
+            raise TypeError(f"{task!r} is not a task: put @task() on it")
+        return await self.submit_named(
+            task, task.dump(*args), delay=delay, at=at, key=key, keep_key=keep_key, queue=queue
+        )
+
+    async def submit_named(
+        self,
+        task: Task[..., Any, Any],
+        arguments: dict[str, Any],
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        keep_key: bool = False,
+        queue: str | None = None,
+    ) -> Job[Any]:
+        """`submit` for arguments that `Task.dump` or `Task.check` has made."""
+        message = Message(uuid4(), task.name, queue or task.queue)
+        if message.queue not in get_settings().queues:
+            raise ValueError(f"no back end carries the queue {message.queue!r}: name it in QUEUES")
+        postgres = self._session.get_bind().dialect.name == "postgresql"
+        statement = (postgresql if postgres else sqlite).insert(jobs)
+        inserted = statement.values(
+            id=message.id,
+            task=task.name,
+            queue=message.queue,
+            args=arguments,
+            key=key,
+            keep_key=keep_key,
+            max_attempts=task.tries,
+            created_at=clock(0),
+            **_timing(message, delay, at),
+        )
+        returned = inserted.on_conflict_do_nothing().returning(jobs.c.id)
+        if (await self._session.execute(returned)).first() is None:
+            return await self._holder(task.name, key)
+        self._push_after_commit(message)
+        return Job(message.id, task.name)
+
+    async def _holder(self, task: str, key: str | None) -> Job[Any]:
+        newest = jobs.c.created_at.desc()
+        found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
+        return Job((await self._session.scalars(found.limit(1))).one(), task, created=False)
+
+    def _push_after_commit(self, message: Message) -> None:
+        self._session.sync_session.info.setdefault(_COMMITTING, []).append(message)
+
+    async def get(self, job_id: UUID) -> Row[Any]:
+        """The job's row. Raises JobNotFoundError."""
+        row = (await self._session.execute(select(jobs).where(jobs.c.id == job_id))).first()
+        if row is None:
+            raise JobNotFoundError(job_id)
+        return row
+
+    async def find(self, status: Status, limit: int = 100) -> Sequence[Row[Any]]:
+        """The newest jobs of this status."""
+        newest = jobs.c.created_at.desc()
+        found = select(jobs).where(jobs.c.status == status).order_by(newest).limit(limit)
+        return (await self._session.execute(found)).all()
+
+    async def replay(self, job_id: UUID) -> None:
+        """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
+        row = await self.get(job_id)
+        task = registry().get(row.task)
+        again = update(jobs).values(
+            status=Status.PENDING,
+            max_attempts=jobs.c.attempts + (task.tries if task else 1),
+            crashes=0,
+            pushes=0,
+            run_at=clock(0),
+            wake_at=clock(0),
+            finished_at=None,
+        )
+        try:
+            await self._change(job_id, again, Status.DEAD)
+        except IntegrityError:
+            raise JobStateError("another job has taken this job's key") from None
+        self._push_after_commit(Message(job_id, row.task, row.queue))
+
+    async def cancel(self, job_id: UUID) -> None:
+        """End a job; where it runs, its worker stops it at the next heartbeat.
+
+        Raises JobNotFoundError, JobStateError.
+        """
+        ended = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
+        await self.get(job_id)
+        await self._change(job_id, ended, Status.PENDING, Status.RUNNING)
+
+    async def _change(self, job_id: UUID, change: Update, *allowed: Status) -> None:
+        where = change.where(jobs.c.id == job_id, jobs.c.status.in_(allowed))
+        if (await self._session.execute(where.returning(jobs.c.id))).first() is None:
+            raise JobStateError(f"the job is not {' or '.join(allowed)}")
+
+    async def backlog(self) -> Sequence[Row[Any]]:
+        """Per queue: jobs that are due and wait, since when the oldest does, and the dead."""
+        waits = jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
+        counted = select(
+            jobs.c.queue,
+            func.count().filter(*waits).label("waiting"),
+            func.min(jobs.c.run_at).filter(*waits).label("oldest"),
+            func.count().filter(jobs.c.status == Status.DEAD).label("dead"),
+        )
+        unfinished = jobs.c.status.in_([Status.PENDING, Status.DEAD])
+        return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
+
+
+def _timing(message: Message, delay: timedelta | None, at: datetime | None) -> dict[str, Any]:
+    if delay is not None and at is not None:
+        raise ValueError("give delay or at, not both")
+    if at is not None:
+        if at.tzinfo is None:
+            raise ValueError("at must be an aware datetime")
+        return {"run_at": at, "wake_at": at}
+    if delay:
+        later = clock(delay.total_seconds())
+        return {"run_at": later, "wake_at": later}
+    here = relay.current()
+    pushed = here is not None and here.carries(message.queue)
+    wake_at = clock(HEAD_START if pushed else 0)
+    return {"run_at": clock(0), "wake_at": wake_at, "pushes": int(pushed)}
+
+
+@event.listens_for(Session, "after_commit")
+def _push_committed(session: Session) -> None:
+    if session.in_nested_transaction():  # a released SAVEPOINT is not a commit
+        return
+    messages = session.info.pop(_COMMITTING, ())
+    if here := relay.current():
+        here.push(messages)
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
+    if previous.parent is None:
+        session.info.pop(_COMMITTING, None)

@@ -1,0 +1,171 @@
+"""The tables, the database's clock, which alone says what is due, and how a worker holds a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Update,
+    Uuid,
+    false,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+from app.config import get_settings
+
+metadata = MetaData()
+
+
+class Status(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, also where the database (SQLite) keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class clock(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL function that it is
+    """`clock(seconds)`: now by the database's clock, moved by so many seconds."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(clock, "postgresql")
+def _clock_postgresql(element: clock, compiler: Any, **kw: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(clock, "sqlite")
+def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', {seconds}))"
+
+
+def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(
+        name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where)
+    )
+
+
+HOLDS_KEY = "key IS NOT NULL AND (keep_key OR status IN ('pending', 'running'))"
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("task", String(200), nullable=False),
+    Column("queue", String(100), nullable=False),
+    Column("args", JSON(none_as_null=True), comment="gone once the job has succeeded"),
+    Column("key", String(300), comment="unique per task while the job is unfinished"),
+    Column("keep_key", Boolean, nullable=False, server_default=false()),
+    Column("status", String(20), nullable=False, server_default=Status.PENDING),
+    # Only grows, so that it fences what an old claim still wants to write.
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("pushes", Integer, nullable=False, server_default="0"),
+    Column("result", JSON(none_as_null=True)),
+    Column("error", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("run_at", UtcDateTime, nullable=False, comment="not before"),
+    Column("wake_at", UtcDateTime, comment="when the relay looks next: push due or lease end"),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    _index("jobs_wake_at", "wake_at", where="wake_at IS NOT NULL"),
+    _index("jobs_key", "task", "key", where=HOLDS_KEY, unique=True),
+    _index("jobs_dead", "finished_at", where="status = 'dead'"),
+    _index("jobs_running", "task", where="status = 'running'"),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String(200), primary_key=True),
+    Column("declared", JSON(none_as_null=True), comment="what the code last said; null: by REST"),
+    Column("definition", JSON, nullable=False, comment="what is in force: trigger, args, grace"),
+    Column("task", String(200), nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("revision", Integer, nullable=False, server_default="1"),
+    Column("next_tick", UtcDateTime, comment="null: over"),
+    Column("last_tick", UtcDateTime),
+    Column("last_job_id", Uuid),
+    Column("missed_since", UtcDateTime),
+    Column("missed_until", UtcDateTime),
+    _index("schedules_next_tick", "next_tick", where="next_tick IS NOT NULL AND NOT paused"),
+)
+
+
+def claim(job_id: UUID, task: str, max_running: int | None) -> Update:
+    """One statement takes a due job: counts the attempt and starts the lease."""
+    mine = update(jobs).where(
+        jobs.c.id == job_id, jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
+    )
+    if max_running is not None:
+        others = jobs.alias()
+        running = others.c.task == task, others.c.status == Status.RUNNING
+        busy = select(func.count()).select_from(others).where(*running)
+        mine = mine.where(busy.scalar_subquery() < max_running)
+    return mine.values(
+        status=Status.RUNNING,
+        attempts=jobs.c.attempts + 1,
+        started_at=clock(0),
+        wake_at=clock(get_settings().lease),
+    ).returning(jobs.c.args, jobs.c.attempts, jobs.c.max_attempts)
+
+
+def wait_for_a_slot(job_id: UUID) -> Update:
+    """After a claim that `max_running` refused: let the relay push it again in a second."""
+    pending = update(jobs).where(jobs.c.id == job_id, jobs.c.status == Status.PENDING)
+    return pending.where(jobs.c.run_at <= clock(0)).values(wake_at=clock(1))
+
+
+def extend(claims: Sequence[tuple[UUID, int]]) -> Update:
+    """Extend the leases of these (id, attempt); returns the ids that are still held."""
+    mine = update(jobs).where(tuple_(jobs.c.id, jobs.c.attempts).in_(claims))
+    held = mine.where(jobs.c.status == Status.RUNNING)
+    return held.values(wake_at=clock(get_settings().lease)).returning(jobs.c.id)
+
+
+def outcome(job_id: UUID, attempt: int) -> Update:
+    """The fence: matches no row once the job was taken back, cancelled or run by another."""
+    return update(jobs).where(
+        jobs.c.id == job_id, jobs.c.status == Status.RUNNING, jobs.c.attempts == attempt
+    )

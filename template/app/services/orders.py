@@ -1,0 +1,53 @@
+"""Orders, and the job that each new one brings."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs import Jobs
+from app.models import Order
+from app.schemas.orders import OrderCreate
+from app.tasks.orders import process_order
+
+
+class IdempotencyConflictError(ValueError):
+    """The Idempotency-Key was used before, with another body."""
+
+
+class OrderService:
+    def __init__(self, session: AsyncSession, jobs: Jobs) -> None:
+        self._session = session
+        self._jobs = jobs
+
+    async def create(self, order: OrderCreate, idempotency_key: str | None = None) -> Order:
+        """Store an order and submit its job, both or neither.
+
+        The same key and body give the order that is there. Raises IdempotencyConflictError.
+        """
+        if idempotency_key and (known := await self._known(idempotency_key, order)):
+            return known
+        created = Order(**order.model_dump(), idempotency_key=idempotency_key)
+        self._session.add(created)
+        try:
+            await self._session.flush()
+            created.job_id = (await self._jobs.submit(process_order, created.id)).id
+            await self._session.commit()
+        except IntegrityError:  # another request with this key was faster
+            await self._session.rollback()
+            if idempotency_key and (known := await self._known(idempotency_key, order)):
+                return known
+            raise
+        return created
+
+    async def get(self, order_id: UUID) -> Order | None:
+        return await self._session.get(Order, order_id)
+
+    async def _known(self, key: str, order: OrderCreate) -> Order | None:
+        known = await self._session.scalar(select(Order).where(Order.idempotency_key == key))
+        if known and (known.item, known.quantity) != (order.item, order.quantity):
+            raise IdempotencyConflictError("this Idempotency-Key came with another body before")
+        return known

@@ -1,0 +1,36 @@
+"""Housekeeping, mostly on a schedule (`schedules.py`)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.jobs import task
+from app.jobs.table import Status, clock, jobs
+from app.models import Order, UserSession
+
+
+@task(queue="maintenance", max_running=1)
+async def cleanup_expired_sessions(db: AsyncSession) -> int:
+    """Delete user sessions that are over; returns how many."""
+    expired = delete(UserSession).where(UserSession.expires_at < datetime.now(UTC))
+    return len((await db.execute(expired.returning(UserSession.id))).all())
+
+
+@task(queue="maintenance", max_running=1)
+def generate_daily_report(db: Session) -> dict[str, int]:
+    """Sync with a session of its own: runs in a thread, on `sync_engine`."""
+    since = datetime.now(UTC) - timedelta(days=1)
+    per_status = select(Order.status, func.count()).where(Order.created_at >= since)
+    return dict(db.execute(per_status.group_by(Order.status)).tuples().all())
+
+
+@task(queue="maintenance", max_running=1)
+async def prune_finished_jobs(db: AsyncSession, days: int = 7) -> int:
+    """Delete jobs that ended well or were cancelled so many days ago; dead ones are kept."""
+    ended = jobs.c.status.in_([Status.SUCCEEDED, Status.CANCELLED])
+    old = delete(jobs).where(ended, jobs.c.finished_at < clock(-86_400 * days))
+    return len((await db.execute(old.returning(jobs.c.id))).all())

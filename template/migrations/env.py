@@ -1,0 +1,41 @@
+"""Two branches: `jobs` comes with the template, `app` is yours (`poe revision "what changes"`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from app.config import get_settings
+from app.core.database import sync_url
+from app.jobs.table import UtcDateTime, metadata
+from app.models import Base
+
+TARGETS = [Base.metadata, metadata]
+OURS = {table.name for target in TARGETS for table in target.sorted_tables}
+
+
+def include_name(name: str | None, kind: str, parents: Any) -> bool:
+    """Leave alone what others keep in this database (a result backend's tables, say)."""
+    return kind != "table" or name in OURS
+
+
+def render_item(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
+    if kind == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+engine = create_engine(sync_url(get_settings().database_url))
+with engine.connect() as connection:
+    context.configure(
+        connection=connection,
+        target_metadata=TARGETS,
+        include_name=include_name,
+        render_item=render_item,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()

@@ -1,0 +1,117 @@
+"""What is refused as a trigger, with the reason, and how triggers are stored."""
+
+import json
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from app.jobs.schedules import CalendarInterval, Cron, Date, Interval, Trigger, dump, load
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("", "has 0 fields"),
+        ("* * * *", "has 4 fields"),
+        ("0 0 * * * *", "has 6 fields"),
+        ("@daily", "has 1 fields"),
+        ("0 0 1 * mon", "day of month and day of week"),
+        ("0 0 */2 * 1", "day of month and day of week"),
+        ("0 0 L * *", "day of month: 'L'"),
+        ("0 0 15W * *", "day of month: '15W'"),
+        ("0 0 * * 1#2", "day of week: '1#2'"),
+        ("0 0 * * 5L", "day of week: '5L'"),
+        ("0 0 ? * *", "day of month: '?'"),
+        ("60 * * * *", "minute: '60' is not within 0-59"),
+        ("* 24 * * *", "hour: '24' is not within 0-23"),
+        ("0 0 0 * *", "day of month: '0' is not within 1-31"),
+        ("0 0 * 13 *", "month: '13' is not within 1-12"),
+        ("0 0 * * 8", "day of week: '8' is not within 0-7"),
+        ("0 0 * mon *", "month: 'mon'"),
+        ("0 0 * * jan", "day of week: 'jan'"),
+        ("0 22-2 * * *", "hour: '22-2' runs backwards"),
+        ("0 0 * * fri-mon", "day of week: 'fri-mon' runs backwards"),
+        ("*/0 * * * *", "minute: the step of '\\*/0' is not within 1-59"),
+        ("*/60 * * * *", "minute: the step of '\\*/60' is not within 1-59"),
+        ("0 0-4/9 * * *", "hour: the step of '0-4/9' is not within 1-4"),
+        ("5/15 * * * *", "minute: '5/15' is not"),
+        ("1,,2 * * * *", "minute: '' is not"),
+        ("-1 * * * *", "minute: '-1' is not"),
+        ("1.5 * * * *", "minute: '1.5' is not"),
+        ("\u0661 * * * *", "minute: '\u0661' is not"),
+        ("0 0 30 2 *", "never fires"),
+        ("0 0 31 2,4,6,9,11 *", "never fires"),
+    ],
+)
+def test_cron_refuses(expression: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Cron(expression)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({}, "kind is one of interval, cron, calendar, date"),
+        ({"kind": "lunar"}, "kind is one of"),
+        ({"kind": ["cron"]}, "kind is one of"),
+        ({"kind": "cron"}, "expression is missing"),
+        ({"kind": "cron", "expression": 5}, "expression must be str"),
+        ({"kind": "cron", "expression": "* * * * *", "tz": "UTC"}, "cron has no field 'tz'"),
+        ({"kind": "cron", "expression": "* * * * *", "timezone": "Mars/Base"}, "unknown time zone"),
+        ({"kind": "cron", "expression": "* * * * *", "timezone": "Europe"}, "unknown time zone"),
+        ({"kind": "cron", "expression": "* * * * *", "timezone": "../etc"}, "unknown time zone"),
+        ({"kind": "cron", "expression": "* * * * *", "timezone": ""}, "unknown time zone"),
+        ({"kind": "interval"}, "whole number of seconds"),
+        ({"kind": "interval", "seconds": 0}, "whole number of seconds"),
+        ({"kind": "interval", "seconds": -60}, "whole number of seconds"),
+        ({"kind": "interval", "seconds": 10**30}, "whole number of seconds"),
+        ({"kind": "interval", "seconds": 0.5}, "seconds must be int"),
+        ({"kind": "interval", "seconds": True}, "seconds must be int"),
+        ({"kind": "date"}, "at is missing"),
+        ({"kind": "date", "at": "2026-03-29T12:00:00"}, "no time zone"),
+        ({"kind": "date", "at": "tomorrow"}, "tomorrow"),
+        ({"kind": "date", "at": "9999-12-31T23:59:00-05:00"}, "year 9999"),
+        ({"kind": "calendar"}, "days and weeks, or months and years"),
+        ({"kind": "calendar", "days": 1, "months": 1}, "days and weeks, or months and years"),
+        ({"kind": "calendar", "days": 2, "weeks": -1}, "days and weeks, or months and years"),
+        ({"kind": "calendar", "days": 10**30}, "at most a century"),
+        ({"kind": "calendar", "days": 1, "hour": 24}, "hour is 0-23"),
+        ({"kind": "calendar", "days": 1, "start": "2026-02-30"}, "day"),
+        ({"kind": "calendar", "days": 1, "timezone": "Mars/Base"}, "unknown time zone"),
+    ],
+    ids=str,
+)
+def test_load_refuses(data: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        load(data)
+
+
+def test_half_a_second_is_no_interval() -> None:
+    with pytest.raises(ValueError, match="whole number of seconds"):
+        Interval(seconds=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "data"),
+    [
+        (Interval(hours=1), {"kind": "interval", "seconds": 3600}),
+        (
+            Cron("0 6 * * mon-fri", timezone="Europe/Berlin"),
+            {"kind": "cron", "expression": "0 6 * * mon-fri", "timezone": "Europe/Berlin"},
+        ),
+        (
+            CalendarInterval(weeks=2, hour=9, start=date(2026, 1, 31)),
+            {"kind": "calendar", "days": 0, "weeks": 2, "months": 0, "years": 0, "hour": 9}
+            | {"minute": 0, "timezone": "UTC", "start": "2026-01-31"},
+        ),
+        (
+            Date(datetime(2026, 3, 29, 12, tzinfo=timezone(timedelta(hours=2)))),
+            {"kind": "date", "at": "2026-03-29T12:00:00+02:00"},
+        ),
+    ],
+    ids=["interval", "cron", "calendar", "date"],
+)
+def test_dump_and_load_are_inverse(trigger: Trigger, data: dict[str, Any]) -> None:
+    assert dump(trigger) == data
+    assert load(json.loads(json.dumps(data))) == trigger

@@ -1,0 +1,89 @@
+"""Tasks that only the tests have. The service under test finds them as `app/tasks/probes.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from datetime import timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs import NonRetryable, RetryLater, current_job, task
+from app.models import Order
+
+log = structlog.get_logger(__name__)
+
+SOON = timedelta(seconds=0.1)
+
+
+@task(name="probes.echo")
+async def echo(text: str) -> str:
+    log.info("echoing", text=text)
+    return text
+
+
+@task(name="probes.echo_sync")
+def echo_sync(text: str, times: int = 1) -> str:
+    return text * times
+
+
+@task(name="probes.place_order")
+async def place_order(db: AsyncSession, item: str) -> None:
+    """Its order is there exactly as often as it has succeeded."""
+    db.add(Order(item=item, quantity=1))
+
+
+@task(name="probes.order_then_fail", tries=2, backoff=SOON)
+async def order_then_fail(db: AsyncSession, item: str) -> None:
+    db.add(Order(item=item, quantity=1))
+    await db.flush()
+    raise RuntimeError("after the write")
+
+
+@task(name="probes.flaky", tries=3, backoff=SOON)
+async def flaky(fail_times: int) -> int:
+    if current_job().attempt <= fail_times:
+        raise ConnectionError(f"try {current_job().attempt}")
+    return current_job().attempt
+
+
+@task(name="probes.later", tries=3)
+async def later() -> int:
+    if current_job().attempt == 1:
+        raise RetryLater("not yet", after=SOON)
+    return current_job().attempt
+
+
+@task(name="probes.hopeless", tries=5)
+async def hopeless() -> None:
+    raise NonRetryable("secret reason")
+
+
+@task(name="probes.slow", tries=1, timeout=timedelta(seconds=0.3))
+async def slow(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@task(name="probes.slow_sync", tries=1, timeout=timedelta(seconds=0.3))
+def slow_sync(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task(name="probes.work", tries=3)
+async def work(seconds: float) -> str:
+    """Long enough to be killed or stopped in the middle."""
+    log.info("working", pid=os.getpid())
+    await asyncio.sleep(seconds)
+    return "worked"
+
+
+@task(name="probes.alone", max_running=1)
+async def alone(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@task(name="probes.not_json")
+async def not_json() -> object:
+    return object()

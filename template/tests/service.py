@@ -1,0 +1,81 @@
+"""The service under test: a copy of the app with the probes in it, in real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from devtools.commands import COMMANDS
+from devtools.processes import free_port, listens, spawn, stop, wait_until
+
+ROOT = Path(__file__).parents[1]
+
+T = TypeVar("T")
+
+
+async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20) -> T:
+    """Wait until the check gives something true; raises AssertionError after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not (found := await check()):
+        assert time.monotonic() < deadline, f"not so after {limit:g} s: {check}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+class Service:
+    """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder, self.env = folder, env
+        self.port = free_port()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+        self.operator = {"X-API-Key": os.environ["API_KEY"]}
+        shutil.copytree(ROOT / "app", folder / "app", dirs_exist_ok=True)
+        shutil.copy(ROOT / "tests" / "probes.py", folder / "app" / "tasks" / "probes.py")
+
+    def start(self, *names: str) -> Self:
+        """Start these processes; the API is waited for."""
+        for name in names:
+            command = shlex.split(COMMANDS[name])
+            if name == "api":
+                command += ["--host", "127.0.0.1", "--port", str(self.port)]
+            log = self.folder / f"{name}.log"
+            self.processes[name] = spawn(command, env=self.env, log=log, cwd=self.folder)
+        if "api" in names:
+            wait_until(lambda: listens(self.port), self.processes["api"], 20)
+        return self
+
+    def start_all(self) -> Self:
+        return self.start(*COMMANDS)
+
+    def stop(self, *names: str) -> list[int]:
+        """SIGTERM to each, the API and the workers first; returns their exit codes."""
+        return [stop(self.processes.pop(name)) for name in names or list(self.processes)]
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        answer = await self.client.get(f"/jobs/{job_id}", headers=self.operator)
+        answer.raise_for_status()
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    async def job_is(self, job_id: object, status: str, limit: float = 20) -> dict[str, Any]:
+        """Wait until the job has this status."""
+
+        async def reached() -> dict[str, Any] | None:
+            job = await self.job(str(job_id))
+            return job if job["status"] == status else None
+
+        return await eventually(reached, limit)

@@ -1,0 +1,97 @@
+"""Every set of answers that is rendered, and how."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from copier import run_copy
+from copier.errors import DirtyLocalWarning
+
+from extensions.context import NAMES, Selection
+
+ROOT = Path(__file__).parents[1]
+KEPT = {".venv", "uv.lock"}
+
+
+@dataclass(frozen=True)
+class Render:
+    """One set of answers."""
+
+    backends: tuple[str, ...]
+    broker: str = "redis"
+
+    @property
+    def name(self) -> str:
+        """What `pytest -k` and `scripts/render.py` call it."""
+        variant = () if self.broker == "redis" else (self.broker,)
+        return "-".join(self.backends + variant)
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """What is answered; the rest are defaults."""
+        return {"backends": list(self.backends), "celery_broker": self.broker}
+
+    @property
+    def selection(self) -> Selection:
+        """What the catalogue knows of it."""
+        return Selection(self.backends, self.broker)
+
+
+def _renders() -> Iterator[Render]:
+    for size in range(1, len(NAMES) + 1):
+        yield from map(Render, combinations(NAMES, size))
+    yield Render(("celery",), "rabbitmq")
+    yield Render(NAMES, "rabbitmq")
+
+
+RENDERS = {render.name: render for render in _renders()}
+
+# What a test run renders; any other runs when it is asked for by its name.
+TESTED = (*NAMES, "-".join(NAMES), "celery-rabbitmq")
+
+
+def render(answers: dict[str, Any], folder: Path) -> None:
+    """Render the working tree; an environment that is there already stays."""
+    _remove_previous(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DirtyLocalWarning)
+        run_copy(
+            str(ROOT),
+            folder,
+            data=answers,
+            vcs_ref="HEAD",
+            defaults=True,
+            overwrite=True,
+            quiet=True,
+            unsafe=True,
+        )
+
+
+def _remove_previous(folder: Path) -> None:
+    """A file that the template no longer has must not stay."""
+    for path in folder.glob("*"):
+        if path.name in KEPT:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def uv_command() -> str:
+    """The program itself: a version manager's shim may refuse a folder with a `.python-version`."""
+    return os.environ.get("UV", "uv")
+
+
+def uv_environment() -> dict[str, str]:
+    """For a render's own environment, with bytecode: or else each process compiles anew."""
+    ours = {"PYTHONDONTWRITEBYTECODE", "UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    interpreters = Path.home().glob(".pyenv/versions/3.1[1-3].*/bin")
+    path = [part for part in kept["PATH"].split(os.pathsep) if part != str(ROOT / ".venv/bin")]
+    return kept | {"PATH": os.pathsep.join([*map(str, sorted(interpreters)), *path])}

@@ -1,0 +1,100 @@
+"""Unusual answers are rendered right, or refused with one clear line."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from copier.errors import UserMessageError
+from pytest_copie.plugin import Copie
+
+from tests.conftest import read_files
+from tests.renders import ROOT, render
+
+UNUSUAL = {
+    "quotes": """It's "quoted" 'twice'""",
+    "backslashes": r"back\slash \n \x \\",
+    "braces": "{{ braces }} {% raw %} {# note #} ${PORT} $HOME %(x)s",
+    "markup": "<b>bold</b> & `code` | *star* # [link](x)",
+    "letters": "Ünïcødé Привет 你好",
+    "emoji": "🚀 rocket 👩‍🚀",
+    "yaml": "- yes: [no, null] # 'x",
+    "digits": "007",
+    "longest": "x" * 60,
+}
+REFUSED: dict[str, tuple[str, Any, str]] = {
+    "no-list": ("backends", "arq", "backends: must be a list in brackets"),
+    "commas": ("backends", "arq,celery", "backends: must be a list in brackets"),
+    "nothing": ("backends", "", "backends: must be a list in brackets"),
+    "empty-list": ("backends", "[]", "backends: choose at least one"),
+    "open-list": ("backends", "[arq", "backends: must be a list in brackets"),
+    "unknown": ("backends", "[arq, rq]", "backends: unknown: 'rq' (there are background, arq"),
+    "capitals": ("backends", ["ARQ"], "backends: unknown: 'ARQ'"),
+    "broker": ("celery_broker", "kafka", "celery_broker: must be one of redis, rabbitmq"),
+    "python": ("python_version", "3.10", "python_version: must be one of 3.11"),
+    "no-name": ("project_name", " ", "project_name: must not be empty"),
+    "long-name": ("project_name", "x" * 61, "project_name: must have at most 60"),
+    "lines": ("project_name", "two\nlines", "project_name: must be one line"),
+    "escape": ("project_name", "red \x1b[31m", "project_name: must be one line"),
+    "direction": ("description", "left \u202e right", "description: must be one line"),
+    "description": ("description", "two\r\nlines", "description: must be one line"),
+    "slug-digit": ("project_slug", "9lives", "project_slug: must be lowercase"),
+    "slug-capital": ("project_slug", "Orders", "project_slug: must be lowercase"),
+    "slug-hyphen": ("project_slug", "orders-", "project_slug: must be lowercase"),
+    "slug-underscore": ("project_slug", "my_orders", "project_slug: must be lowercase"),
+    "slug-letters": ("project_slug", "é", "project_slug: must be lowercase"),
+    "slug-newline": ("project_slug", "orders\n", "project_slug: must be lowercase"),
+    "slug-long": ("project_slug", "x" * 64, "project_slug: must have at most 63"),
+    "slug-keyword": ("project_slug", "class", "project_slug: must not be 'class'"),
+    "slug-package": ("project_slug", "fastapi", "project_slug: must not be 'fastapi'"),
+}
+
+
+@pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
+def test_rendered_right(copie: Copie, text: str) -> None:
+    answers = {"project_name": text, "description": text, "backends": ["background"]}
+    result = copie.copy(extra_answers=answers)
+    assert result.exit_code == 0, result.exception
+    assert result.project_dir
+    files = read_files(result.project_dir)
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    assert project["description"] == text
+    assert text in python_strings(files)
+    assert yaml.safe_load(files[".copier-answers.yml"])["project_name"] == text
+    for name in files:
+        if name.endswith((".yml", ".yaml")):
+            yaml.safe_load(files[name])
+    for command in (["check", "."], ["format", "--diff", "."]):
+        ruff = [sys.executable, "-m", "ruff", *command]
+        done = subprocess.run(ruff, cwd=result.project_dir, text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout
+
+
+def python_strings(files: dict[str, str]) -> set[object]:
+    trees = [ast.parse(text) for name, text in files.items() if name.endswith(".py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.value for node in nodes if isinstance(node, ast.Constant)}
+
+
+@pytest.mark.parametrize(("question", "answer", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused(tmp_path: Path, question: str, answer: Any, message: str) -> None:
+    folder = tmp_path / "service"
+    with pytest.raises(UserMessageError) as refusal:
+        render({question: answer}, folder)
+    line = str(refusal.value)
+    assert line.startswith(message)
+    assert line.isprintable()
+    assert not folder.exists()
+
+
+def test_a_file_of_answers_is_checked_too(tmp_path: Path) -> None:
+    with pytest.raises(UserMessageError, match="must be one of redis"):
+        render({"celery_broker": None}, tmp_path / "service")
+
+
+def test_copie_renders_this_template() -> None:
+    assert yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_subdirectory"] == "template"

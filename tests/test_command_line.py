@@ -1,0 +1,72 @@
+"""Copier as it is typed."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.renders import ROOT, uv_command, uv_environment
+
+COPIER = [str(Path(sys.executable).with_name("copier"))]
+COPY = ["copy", "--defaults", "--vcs-ref", "HEAD"]
+
+
+def copier(*arguments: str, command: list[str] = COPIER) -> subprocess.CompletedProcess[str]:
+    environment = uv_environment() | {"PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
+    return subprocess.run(
+        [*command, *arguments], env=environment, text=True, capture_output=True, timeout=120
+    )
+
+
+def test_the_next_two_commands_are_printed(tmp_path: Path) -> None:
+    folder = tmp_path / "my service"
+    done = copier(*COPY, "--trust", str(ROOT), str(folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(f"\nNext:\n  cd '{folder}'\n  uv run poe dev\n")
+
+
+def test_without_trust_nothing_runs(tmp_path: Path) -> None:
+    done = copier(*COPY, str(ROOT), str(tmp_path / "service"))
+    assert done.returncode == 4
+    assert "potentially unsafe feature: jinja_extensions" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_the_extension_it_says_what_to_install(tmp_path: Path) -> None:
+    bare = [uv_command(), "tool", "run", "--from", f"copier=={version('copier')}", "copier"]
+    done = copier(*COPY, "--trust", str(ROOT), str(tmp_path / "service"), command=bare)
+    assert done.returncode == 1
+    assert "No module named 'copier_template_extensions'" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "backends=arq,celery",
+            "backends: must be a list in brackets, for example '[arq, apscheduler]'\n",
+        ),
+        (
+            "backends=[arq, rq]",
+            "backends: unknown: 'rq' (there are background, arq, celery, apscheduler)\n",
+        ),
+        (
+            "backends=[]",
+            "backends: choose at least one (there are background, arq, celery, apscheduler)\n",
+        ),
+        ("project_name=two\nlines", "project_name: must be one line of visible characters\n"),
+        (
+            "project_slug=9lives",
+            "project_slug: must be lowercase letters, digits and single hyphens, "
+            "and start with a letter\n",
+        ),
+    ],
+)
+def test_a_bad_answer_is_refused_in_one_line(tmp_path: Path, data: str, message: str) -> None:
+    done = copier(*COPY, "--trust", "--data", data, str(ROOT), str(tmp_path / "service"))
+    assert (done.returncode, done.stderr) == (1, message)
+    assert os.listdir(tmp_path) == []

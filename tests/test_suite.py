@@ -1,0 +1,94 @@
+"""What holds for each rendered service when it runs, in an environment of its own."""
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from extensions.context import NAMES, REQUIREMENTS, Selection
+from tests.conftest import Project
+from tests.renders import ROOT, uv_command, uv_environment
+
+LOGS = ROOT / ".renders" / "logs"
+TYPES = ROOT / ".renders" / "types"
+MINUTES = 60
+
+
+def test_types(project: Project, type_checker: Path) -> None:
+    cache = ROOT / ".mypy_cache" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    run(project, "types", type_checker, "-m", "mypy", "--cache-dir", cache)
+
+
+def test_suite(project: Project) -> None:
+    log = run(project, "suite", uv_command(), "run", "pytest")
+    if os.environ.get("CI") == "true":
+        assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
+
+
+@pytest.fixture(scope="session")
+def type_checker() -> Path:
+    """One environment that has all the dependencies: a rendered suite runs in its own."""
+    selection = Selection(NAMES)
+    requirements = (
+        selection.dependencies() + selection.embedded_dependencies() + REQUIREMENTS["dev"]
+    )
+    uv, environment = uv_command(), uv_environment()
+    python = TYPES / "bin" / "python"
+    with _one_at_a_time():
+        if not python.is_file():
+            subprocess.run(
+                [uv, "venv", "-q", "--python", "3.12", TYPES], env=environment, check=True
+            )
+        install = [uv, "pip", "install", "-q", "--python", python, *requirements]
+        subprocess.run(install, env=environment, check=True)
+    return python
+
+
+def run(project: Project, what: str, *command: str | Path) -> str:
+    """Run in the project, with its output in a log that can be followed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    path = LOGS / f"{project.name}-{what}.log"
+    with path.open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=uv_environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = _wait(process)
+    text = path.read_text("utf-8", "replace")
+    if code != 0:
+        pytest.fail(_report(project, what, path, text), pytrace=False)
+    return text
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | str:
+    try:
+        return process.wait(10 * MINUTES)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _report(project: Project, what: str, path: Path, text: str) -> str:
+    tail = "\n".join(text.splitlines()[-80:])
+    again = f"uv run pytest -k {project.name}"
+    return f"{tail}\n\n{project.name}: {what} failed; all of it is in {path}\nalone: {again}"
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    TYPES.parent.mkdir(exist_ok=True)
+    with (TYPES.parent / "types.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,45 @@
+"""The template stays small, and reads as the code that it renders."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.renders import ROOT
+
+TEMPLATE = ROOT / "template"
+FILES = sorted(path for path in TEMPLATE.rglob("*") if path.is_file())
+
+
+def lines(paths: list[Path]) -> list[str]:
+    return [line for path in paths for line in path.read_text("utf-8").splitlines()]
+
+
+def is_python(path: Path) -> bool:
+    """The file's name may be a condition, and it may end in `.jinja`."""
+    return ".py" in path.name and ".python" not in path.name
+
+
+@pytest.mark.parametrize(
+    ("paths", "percent"),
+    [(FILES, 3), ([path for path in FILES if is_python(path)], 1)],
+    ids=["all", "python"],
+)
+def test_control_lines_are_few(paths: list[Path], percent: int) -> None:
+    all_lines = lines(paths)
+    control = [line for line in all_lines if "{%" in line]
+    assert len(control) < len(all_lines) * percent / 100, "\n".join(control)
+
+
+def test_the_engine_room_is_small() -> None:
+    engine = [path for path in FILES if path.is_relative_to(TEMPLATE / "app" / "jobs")]
+    assert len(engine) <= 8
+    assert len(lines(engine)) <= 800
+
+
+def test_the_catalogue_is_small() -> None:
+    own = [
+        path
+        for folder in ("extensions", "scripts", "tests")
+        for path in ROOT.glob(f"{folder}/*.py")
+    ]
+    assert [path.name for path in own if len(lines([path])) > 250] == []
