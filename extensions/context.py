@@ -131,7 +131,7 @@ class Selection:
 
     def _scheduler(self) -> list[tuple[str, str]]:
         beat = "celery -A app.core.celery beat --loglevel=info"
-        command = "python -m app.core.scheduler" if self.has("apscheduler") else beat
+        command = "python -m app.core.scheduler_process" if self.has("apscheduler") else beat
         return [("scheduler", command)] if self.capabilities()["has_scheduler"] else []
 
 

@@ -1,10 +1,12 @@
 """One render a combination: the process that rendered it runs all of its tests."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.renders import KEPT, RENDERS, ROOT, TESTED, Render, render
 
@@ -29,12 +31,34 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "project" not in metafunc.fixturenames:
-        return
-    asked = str(metafunc.config.option.keyword).strip("[]")
-    names = [asked] if asked in RENDERS else TESTED
-    groups = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    metafunc.parametrize("project", groups, indirect=True, scope="session")
+    if "project" in metafunc.fixturenames:
+        asked = str(metafunc.config.option.keyword).strip("[]")
+        names = [asked] if asked in RENDERS else TESTED
+        metafunc.parametrize("project", names, indirect=True, scope="session")
+
+
+class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
+    """What xdist's own groups are for; pytest 9.2 doesn't let it name them (xdist 3.8)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        found = re.search(r"\[(.+)\]$", nodeid)
+        return found[1] if found and found[1] in RENDERS else nodeid
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneProcessARender:
+    return OneProcessARender(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and isinstance(item, pytest.Function) and "project" in item.fixturenames:
+        name = item.callspec.params["project"]
+        report.sections.append((f"{name} alone", f"uv run pytest -k {name}"))
+    return report
 
 
 @pytest.fixture(scope="session")

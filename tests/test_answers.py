@@ -1,8 +1,6 @@
 """Unusual answers are rendered right, or refused with one clear line."""
 
 import ast
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from copier.errors import UserMessageError
 from pytest_copie.plugin import Copie
 
 from tests.conftest import read_files
-from tests.renders import ROOT, render
+from tests.renders import render
+from tests.test_render import none, ruff
 
 UNUSUAL = {
     "quotes": """It's "quoted" 'twice'""",
@@ -22,6 +21,7 @@ UNUSUAL = {
     "markup": "<b>bold</b> & `code` | *star* # [link](x)",
     "letters": "Ünïcødé Привет 你好",
     "emoji": "🚀 rocket 👩‍🚀",
+    "typography": "It\u2019s \u201ccurly\u201d \u2013 with dashes\u2026 and \u00d7 signs",
     "yaml": "- yes: [no, null] # 'x",
     "digits": "007",
     "longest": "x" * 60,
@@ -68,10 +68,8 @@ def test_rendered_right(copie: Copie, text: str) -> None:
     for name in files:
         if name.endswith((".yml", ".yaml")):
             yaml.safe_load(files[name])
-    for command in (["check", "."], ["format", "--diff", "."]):
-        ruff = [sys.executable, "-m", "ruff", *command]
-        done = subprocess.run(ruff, cwd=result.project_dir, text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout
+    none(ruff(result.project_dir, "check", "--quiet", "--output-format=concise"))
+    none(ruff(result.project_dir, "format", "--quiet", "--diff"))
 
 
 def python_strings(files: dict[str, str]) -> set[object]:
@@ -94,7 +92,3 @@ def test_refused(tmp_path: Path, question: str, answer: Any, message: str) -> No
 def test_a_file_of_answers_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(UserMessageError, match="must be one of redis"):
         render({"celery_broker": None}, tmp_path / "service")
-
-
-def test_copie_renders_this_template() -> None:
-    assert yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_subdirectory"] == "template"

@@ -1,6 +1,5 @@
 """Copier as it is typed."""
 
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -32,7 +31,7 @@ def test_without_trust_nothing_runs(tmp_path: Path) -> None:
     done = copier(*COPY, str(ROOT), str(tmp_path / "service"))
     assert done.returncode == 4
     assert "potentially unsafe feature: jinja_extensions" in done.stderr
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_extension_it_says_what_to_install(tmp_path: Path) -> None:
@@ -40,7 +39,7 @@ def test_without_the_extension_it_says_what_to_install(tmp_path: Path) -> None:
     done = copier(*COPY, "--trust", str(ROOT), str(tmp_path / "service"), command=bare)
     assert done.returncode == 1
     assert "No module named 'copier_template_extensions'" in done.stderr
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -65,8 +64,9 @@ def test_without_the_extension_it_says_what_to_install(tmp_path: Path) -> None:
             "and start with a letter\n",
         ),
     ],
+    ids=["commas", "unknown", "none", "lines", "slug"],
 )
 def test_a_bad_answer_is_refused_in_one_line(tmp_path: Path, data: str, message: str) -> None:
     done = copier(*COPY, "--trust", "--data", data, str(ROOT), str(tmp_path / "service"))
     assert (done.returncode, done.stderr) == (1, message)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.renders import ROOT
 
 FILES = tomllib.loads((Path(__file__).parent / "files.toml").read_text("utf-8"))
 JINJA = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{|\.jinja\b")
@@ -28,55 +27,57 @@ TRACES = {
 def test_it_has_exactly_its_files(project: Project) -> None:
     can = {"always": True} | project.render.selection.capabilities()
     expected = {name for condition, names in FILES.items() if can[condition] for name in names}
-    assert set(project.files) == expected
+    missing, unexpected = expected - set(project.files), set(project.files) - expected
+    none([f"missing: {name}" for name in sorted(missing)])
+    none([f"unexpected: {name}" for name in sorted(unexpected)])
 
 
 def test_no_template_language_is_left(project: Project) -> None:
-    found = [
-        f"{name}: {line}"
-        for name, text in project.files.items()
-        for line in [name, *text.splitlines()]
-        if JINJA.search(line)
-    ]
-    assert not found
+    none(found(project, JINJA))
 
 
-@pytest.mark.parametrize("capability", TRACES)
-def test_only_what_was_chosen_leaves_a_trace(project: Project, capability: str) -> None:
-    pattern = re.compile(TRACES[capability], re.IGNORECASE)
-    found = [
-        f"{name}: {line}"
-        for name, text in project.files.items()
-        for line in [name, *text.splitlines()]
-        if pattern.search(line) and not line.startswith("_src_path:")
-    ]
-    if project.render.selection.capabilities()[capability]:
-        assert found
-    else:
-        assert found == []
+def test_only_what_was_chosen_leaves_a_trace(project: Project) -> None:
+    can = project.render.selection.capabilities()
+    traces = {name: found(project, re.compile(TRACES[name], re.IGNORECASE)) for name in TRACES}
+    none([line for name in traces if not can[name] for line in traces[name]])
+    none([f"no trace: {name}" for name in traces if can[name] and not traces[name]])
 
 
 def test_it_is_linted_and_formatted(project: Project) -> None:
-    names = sorted(name for name in project.files if name.endswith(".py"))
-    for command in (["check"], ["format", "--check", "--diff"]):
-        done = _ruff(project, *command, *names)
-        assert done.returncode == 0, done.stdout + done.stderr
+    none(ruff(project.folder, "check", "--quiet", "--output-format=concise"))
+    none(ruff(project.folder, "format", "--quiet", "--diff"))
 
 
 def test_no_file_is_long(project: Project) -> None:
     lengths = {name: len(text.splitlines()) for name, text in project.files.items()}
-    assert {name: length for name, length in lengths.items() if length > 250} == {}
+    none([f"{name}: {length} lines" for name, length in lengths.items() if length > 250])
 
 
 def test_type_checking_is_strict(project: Project) -> None:
     settings = tomllib.loads(project.files["pyproject.toml"])["tool"]["mypy"]
     assert settings["strict"] is True
     checked = tuple(settings["files"])
-    assert [n for n in project.files if n.endswith(".py") and not n.startswith(checked)] == []
+    none([n for n in project.files if n.endswith(".py") and not n.startswith(checked)])
 
 
-def _ruff(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Whatever configures the template's own ruff must not be found from a render inside its folder.
-    assert (project.folder / "pyproject.toml").is_file() and project.folder.is_relative_to(ROOT)
+def found(project: Project, pattern: re.Pattern[str]) -> list[str]:
+    """In names and text; the template itself may lie in a folder of such a name."""
+    return [
+        f"{name}: {line}"
+        for name, text in project.files.items()
+        for line in [name, *text.splitlines()]
+        if pattern.search(line) and not line.startswith("_src_path:")
+    ]
+
+
+def ruff(folder: Path, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", "ruff", *arguments]
-    return subprocess.run(command, cwd=project.folder, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    return lines or [f"ruff: {done.returncode}"] if done.returncode else []
+
+
+def none(problems: list[str]) -> None:
+    """Each on its line, instead of a comparison that pytest would cut short."""
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)

@@ -44,7 +44,7 @@ def type_checker() -> Path:
             subprocess.run(
                 [uv, "venv", "-q", "--python", "3.12", TYPES], env=environment, check=True
             )
-        install = [uv, "pip", "install", "-q", "--python", python, *requirements]
+        install: list[str] = [uv, "pip", "install", "-q", "--python", str(python), *requirements]
         subprocess.run(install, env=environment, check=True)
     return python
 
@@ -82,8 +82,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int | str:
 
 def _report(project: Project, what: str, path: Path, text: str) -> str:
     tail = "\n".join(text.splitlines()[-80:])
-    again = f"uv run pytest -k {project.name}"
-    return f"{tail}\n\n{project.name}: {what} failed; all of it is in {path}\nalone: {again}"
+    return f"{tail}\n\n{project.name}: {what} failed; all of it is in {path.relative_to(ROOT)}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from tests.renders import ROOT
 
 TEMPLATE = ROOT / "template"
-FILES = sorted(path for path in TEMPLATE.rglob("*") if path.is_file())
+FILES = sorted(p for p in TEMPLATE.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
 
 
 def lines(paths: list[Path]) -> list[str]:
