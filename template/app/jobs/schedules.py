@@ -139,8 +139,12 @@ def next_tick(trigger: Trigger, after: datetime) -> datetime | None:
             return walls.next(max(after, eve), _zone(timezone))
 
 
-KINDS: dict[str, Any]
-KINDS = {"interval": Interval, "cron": Cron, "calendar": CalendarInterval, "date": Date}
+KINDS: dict[str, Any] = {
+    "interval": Interval,
+    "cron": Cron,
+    "calendar": CalendarInterval,
+    "date": Date,
+}
 
 
 def dump(trigger: Trigger) -> dict[str, Any]:

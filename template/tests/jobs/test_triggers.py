@@ -77,6 +77,8 @@ def test_cron_refuses(expression: str, reason: str) -> None:
         ({"kind": "calendar", "days": 2, "weeks": -1}, "days and weeks, or months and years"),
         ({"kind": "calendar", "days": 10**30}, "at most a century"),
         ({"kind": "calendar", "days": 1, "hour": 24}, "hour is 0-23"),
+        ({"kind": "calendar", "days": 1, "minute": 60}, "minute 0-59"),
+        ({"kind": "calendar", "days": 1, "start": "9999-12-31"}, "year 9999"),
         ({"kind": "calendar", "days": 1, "start": "2026-02-30"}, "day"),
         ({"kind": "calendar", "days": 1, "timezone": "Mars/Base"}, "unknown time zone"),
     ],
@@ -87,9 +89,14 @@ def test_load_refuses(data: dict[str, Any], reason: str) -> None:
         load(data)
 
 
-def test_half_a_second_is_no_interval() -> None:
+def test_an_interval_has_no_fractions() -> None:
     with pytest.raises(ValueError, match="whole number of seconds"):
-        Interval(seconds=0.5)  # type: ignore[arg-type]
+        Interval(seconds=1.5)  # type: ignore[arg-type]
+
+
+def test_a_calendar_interval_starts_on_a_date() -> None:
+    with pytest.raises(ValueError, match="without a time"):
+        CalendarInterval(days=1, start=datetime(2026, 1, 1))  # mypy takes a datetime for a date
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import get_settings
+from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs
+from app.jobs.relay import HEAD_START, Message, relaying
+from app.jobs.table import Status, clock, jobs
+from tests import probes
+from tests.jobs.recorder import Recorder
+from tests.service import eventually
+
+
+def transports(recorder: Recorder) -> dict[str, Recorder]:
+    return dict.fromkeys(Recorder.backends(), recorder)
+
+
+async def submit(session: AsyncSession, **values: object) -> UUID:
+    """A job that nobody in this process pushes."""
+    job = await Jobs(session).submit(probes.echo, "a")
+    if values:
+        await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+    await session.commit()
+    return job.id
+
+
+async def row_of(job_id: UUID) -> dict[str, object]:
+    async with AsyncSessionLocal() as session:
+        return dict((await Jobs(session).get(job_id))._mapping)
+
+
+async def test_what_a_script_committed_is_pushed(session: AsyncSession) -> None:
+    job_id = await submit(session)
+    async with relaying(transports(sent := Recorder())):
+        await sent.received(Message(job_id, "probes.echo", "default"))
+
+
+async def test_a_job_that_is_not_due_is_not_pushed(session: AsyncSession) -> None:
+    later = (await Jobs(session).submit(probes.echo, "a", delay=timedelta(hours=1))).id
+    job_id = await submit(session)
+    async with relaying(transports(sent := Recorder())):
+        await sent.received(Message(job_id, "probes.echo", "default"))
+    assert later not in {message.id for message in sent.messages}
+
+
+async def test_a_lost_job_is_taken_back_uncounted(session: AsyncSession) -> None:
+    lost = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
+    job_id = await submit(session, **lost)
+    async with relaying(transports(sent := Recorder())):
+        await sent.received(Message(job_id, "probes.echo", "default"))
+    row = await row_of(job_id)
+    assert (row["status"], row["attempts"], row["max_attempts"]) == (Status.PENDING, 1, 6)
+
+
+async def test_a_job_that_keeps_killing_its_workers_is_dead(session: AsyncSession) -> None:
+    crashes = get_settings().max_crashes - 1
+    lost = {"status": Status.RUNNING, "attempts": 3, "crashes": crashes, "wake_at": clock(-1)}
+    job_id = await submit(session, **lost)
+
+    async def dead() -> bool:
+        return (await row_of(job_id))["status"] == Status.DEAD
+
+    async with relaying(transports(sent := Recorder())):
+        await eventually(dead)
+    row = await row_of(job_id)
+    assert str(row["error"]).startswith("WorkerLost")
+    assert row["wake_at"] is None
+    assert job_id not in {message.id for message in sent.messages}
+
+
+async def test_a_running_job_in_its_lease_is_left_alone(session: AsyncSession) -> None:
+    running = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(60))
+    job_id = await submit(session)
+    async with relaying(transports(sent := Recorder())):
+        await sent.received(Message(job_id, "probes.echo", "default"))
+    assert (await row_of(running))["status"] == Status.RUNNING
+
+
+async def test_pushing_again_waits_longer_each_time(session: AsyncSession) -> None:
+    job_id = await submit(session, pushes=3, wake_at=clock(-1))
+    async with relaying(transports(sent := Recorder())):
+        await sent.received(Message(job_id, "probes.echo", "default"))
+    later = jobs.c.wake_at > clock(3 * HEAD_START)
+    row = (await session.execute(select(jobs.c.pushes, later).where(jobs.c.id == job_id))).one()
+    assert tuple(row) == (4, True)
+
+
+async def test_a_failed_push_is_tried_again(session: AsyncSession) -> None:
+    sent = Recorder()
+    sent.down = True
+    async with relaying(transports(sent)):
+        job = await Jobs(session).submit(probes.echo, "a")
+        await session.commit()
+
+        async def postponed() -> bool:
+            row = await row_of(job.id)
+            return row["wake_at"] != row["run_at"] and sent.messages == []
+
+        await eventually(postponed)
+        sent.down = False
+        await sent.received(Message(job.id, "probes.echo", "default"))
+
+
+async def test_a_process_takes_only_what_it_carries(session: AsyncSession) -> None:
+    job_id = await submit(session)
+    async with relaying({}):
+        pass
+    assert (await row_of(job_id))["pushes"] == 0

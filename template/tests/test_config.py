@@ -1,0 +1,59 @@
+"""Wrong settings end a process at once, with one clear line each and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+STRONG = {"API_KEY": "k" * 24, "FLOWER_PASSWORD": "f" * 24}
+
+
+def boot(**env: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in ("API_KEY",)}
+    return subprocess.run(
+        [sys.executable, "-c", "import app.main"],
+        env={**inherited, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "line"),
+    [
+        ({}, "API_KEY must have at least 24 characters in production"),
+        ({"API_KEY": "short"}, "API_KEY must have at least 24 characters in production"),
+        (
+            STRONG | {"DATABASE_URL": "postgresql://app:change-me@db/app"},
+            "DATABASE_URL has a default password: set one of your own in production",
+        ),
+    ],
+)
+def test_production_refuses_what_is_unsafe(env: dict[str, str], line: str) -> None:
+    ended = boot(ENVIRONMENT="production", **env)
+    assert ended.returncode == 1
+    assert line in ended.stderr.splitlines()
+    assert "Traceback" not in ended.stderr
+
+
+def test_production_starts_with_strong_secrets() -> None:
+    ended = boot(ENVIRONMENT="production", **STRONG)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_queue_that_nothing_carries_is_refused() -> None:
+    ended = boot(QUEUES='{"default": "pigeon"}')
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("QUEUES: default goes to 'pigeon', which is none of ")
+
+
+def test_a_wrong_value_names_its_variable() -> None:
+    ended = boot(LEASE="soon")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("LEASE: ")

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from tests.service import ROOT
+
+CONFIG = Config(ROOT / "alembic.ini")
+
+
+def test_the_models_have_no_change_without_a_migration() -> None:
+    command.check(CONFIG)
+
+
+def test_the_template_and_the_app_have_a_branch_each() -> None:
+    scripts = ScriptDirectory.from_config(CONFIG)
+    heads = {label for head in scripts.get_heads() for label in branch_labels(scripts, head)}
+    assert heads >= {"app", "jobs"}
+
+
+def branch_labels(scripts: ScriptDirectory, head: str) -> set[str]:
+    return set().union(*(step.branch_labels for step in scripts.iterate_revisions(head, "base")))
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
+    schemas = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
+        with sqlite3.connect(tmp_path / "new.db") as database:
+            schemas.append(database.execute("SELECT * FROM sqlite_master ORDER BY name").fetchall())
+        database.close()
+    assert schemas[0] == schemas[1]
+    assert {row[1] for row in schemas[0]} >= {"jobs", "schedules", "orders", "user_sessions"}
