@@ -76,7 +76,8 @@ class Service:
             if name == "api":
                 command += ["--host", "127.0.0.1", "--port", str(self.port)]
             log = self.folder / f"{name}.log"
-            self.processes[name] = spawn(command, env=self.env, log=log, cwd=self.folder)
+            env = {"HEARTBEATS": str(self.heartbeats(name)), **self.env}
+            self.processes[name] = spawn(command, env=env, log=log, cwd=self.folder)
         if "api" in names:
             wait_until(lambda: listens(self.port), self.processes["api"], 20)
         return self
@@ -87,6 +88,9 @@ class Service:
     def stop(self, *names: str) -> list[int]:
         """SIGTERM to each, the API and the workers first; returns their exit codes."""
         return [stop(self.processes.pop(name)) for name in names or list(self.processes)]
+
+    def heartbeats(self, name: str) -> Path:
+        return self.folder / "heartbeats" / name
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
