@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from bisect import bisect_left
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, delete, insert, select, text, update
+from sqlalchemy import Row, Select, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import JobSession
+from app.core.database import IS_SQLITE, JobSession
+from app.core.heartbeat import heartbeat
 from app.jobs.contract import find_task, registry
-from app.jobs.schedules import Schedule, Trigger, dump, load, next_tick
+from app.jobs.relay import to_the_end
+from app.jobs.schedules import CatchUp, Schedule, Trigger, dump, load, next_tick
 from app.jobs.submit import Jobs
 from app.jobs.table import clock, schedules
 
 log = structlog.get_logger(__name__)
 
 ON_TIME = timedelta(seconds=5)  # a tick is a misfire only if it is later than this
-MAX_TICKS = 1000  # of one schedule in one transaction
+BATCH = 100  # schedules, and jobs, in one transaction
 WAKE_LIMIT = 5  # seconds; the next wake-up tries again
+STALE = 10  # seconds without success after which this process isn't ready
+
+# Frozen while it holds the rows, a process would silence their schedules in every other.
+LIMITS = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '3s', true),"
+    " set_config('statement_timeout', '4s', true)"
+)
+
+_reported: set[str] = set()  # broken schedules, to log each once
+_succeeded: float | None = None  # when this process' clock last got through, monotonic
 
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done about one schedule now."""
+    """What is to be done about one schedule now; the ticks in the missed span never run."""
 
     ticks: list[datetime]
     next_tick: datetime | None
@@ -35,103 +49,148 @@ class Due:
     missed_until: datetime | None = None
 
 
-def due(trigger: Trigger, first: datetime, now: datetime, grace: timedelta, catch_up: str) -> Due:
-    """Which ticks from `first` on run: each on time, late ones as declared, older ones not."""
-    oldest = now - max(grace, ON_TIME)
+def due(
+    trigger: Trigger,
+    first: datetime,
+    now: datetime,
+    grace: timedelta,
+    catch_up: CatchUp,
+    limit: int = BATCH,
+) -> Due:
+    """Which ticks from `first` on run: each on time, late ones as declared, older ones not.
+
+    Those over the limit stay due.
+    """
+    on_time, oldest = now - ON_TIME, now - max(grace, ON_TIME)
     tick: datetime | None = first
-    missed: tuple[datetime, datetime] | tuple[None, None] = (None, None)
+    missed: tuple[datetime, datetime] | tuple[()] = ()
     if first < oldest:
-        missed = (first, oldest)
-        tick = next_tick(trigger, oldest)
-    late: list[datetime] = []
-    on_time: list[datetime] = []
-    while tick and tick <= now and len(late) + len(on_time) < MAX_TICKS:
-        (on_time if now - tick <= ON_TIME else late).append(tick)
+        missed, tick = (first, oldest), next_tick(trigger, oldest)
+    if catch_up == "latest" and tick and tick < on_time:
+        tick = _last_before(on_time, trigger, tick)
+    ticks: list[datetime] = []
+    while tick and tick <= now and len(ticks) < limit:
+        ticks.append(tick)
         tick = next_tick(trigger, tick)
-    return Due((late if catch_up == "each" else late[-1:]) + on_time, tick, *missed)
+    return Due(ticks, tick, *missed)
+
+
+def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
+    """The last tick before `end`, from `first` on, found without walking through a week of them."""
+
+    def is_last(seconds: int) -> bool:
+        tick = next_tick(trigger, first + timedelta(seconds=seconds))
+        return tick is None or tick >= end
+
+    seconds = range(int((end - first).total_seconds()) + 1)
+    return first + timedelta(seconds=bisect_left(seconds, True, key=is_last))
 
 
 async def run_due() -> None:
-    """Submit a job for each due tick and move the schedules on, in one transaction."""
+    """Submit a job for each due tick and move the schedules on, a batch in each transaction."""
+    broken: set[str] = set()
+    while await _run_batch(broken):
+        pass
+
+
+async def _run_batch(broken: set[str]) -> bool:
+    """Returns whether there may be more; adds schedules that can't be run to `broken`."""
     async with JobSession.begin() as session:
-        if session.get_bind().dialect.name == "postgresql":
-            # Frozen while it holds the rows, this process would silence the schedule everywhere.
-            await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '3s'"))
+        if not IS_SQLITE:
+            await session.execute(LIMITS)
         now = (await session.execute(select(clock(0)))).scalar_one()
-        claimed = (
-            select(schedules)
-            .where(schedules.c.next_tick <= clock(0), ~schedules.c.paused)
-            .where(schedules.c.task.in_(registry()))
-            .order_by(schedules.c.next_tick)
-            .limit(100)
-            .with_for_update(skip_locked=True)
-        )
-        for row in (await session.execute(claimed)).all():
-            await _dispatch(session, row, now)
+        rows = (await session.execute(_claim(broken))).all()
+        left = BATCH
+        for row in rows:
+            try:
+                left -= await _dispatch(session, row, now, left)
+            except SQLAlchemyError:  # the database's fault, not the schedule's
+                raise
+            except Exception as error:
+                _report(row.id, error)
+                broken.add(row.id)
+            else:
+                _reported.discard(row.id)
+            if left <= 0:
+                return True
+    return len(rows) == BATCH
 
 
-async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime) -> None:
-    definition = row.definition
-    grace = timedelta(seconds=definition["misfire_grace"])
-    found = due(load(definition["trigger"]), row.next_tick, now, grace, definition["catch_up"])
+def _claim(broken: set[str]) -> Select[Any]:
+    """Tasks that only a newer or older version knows are left to its processes."""
+    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
+    return (
+        select(schedules)
+        .where(schedules.c.next_tick <= clock(0), *runnable, schedules.c.id.not_in(broken))
+        .order_by(schedules.c.next_tick)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+
+
+async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: int) -> int:
+    """Returns what it took of the limit."""
+    definition, task = row.definition, find_task(row.task)
+    trigger, grace = load(definition["trigger"]), timedelta(seconds=definition["misfire_grace"])
+    found = due(trigger, row.next_tick, now, grace, definition["catch_up"], limit)
     values: dict[str, Any] = {"next_tick": found.next_tick}
     if found.missed_since:
-        log.warning("ticks missed", schedule=row.id, since=str(found.missed_since))
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
+        log.warning("ticks missed", schedule=row.id, since=f"{found.missed_since}")
     for tick in found.ticks:
         key = f"schedule:{row.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        task = find_task(row.task)
         job = await Jobs(session).submit_named(task, definition["args"], key=key, keep_key=True)
         values |= {"last_tick": tick, "last_job_id": job.id}
-    unmoved = update(schedules).where(schedules.c.id == row.id)
-    await session.execute(unmoved.where(schedules.c.next_tick == row.next_tick).values(values))
+    # SQLite locks no rows: who comes second finds the keys taken, and the tick moved.
+    unmoved = schedules.c.id == row.id, schedules.c.next_tick == row.next_tick
+    await session.execute(update(schedules).where(*unmoved).values(values))
+    return max(1, len(found.ticks))
+
+
+def _report(schedule_id: str, error: Exception) -> None:
+    if schedule_id not in _reported:
+        log.error("schedule can't run", schedule=schedule_id, error=repr(error))
+    _reported.add(schedule_id)
 
 
 async def wake() -> None:
     """What a clock calls: `run_due`, bounded, and no error ends the clock."""
+    global _succeeded
+    _succeeded = _succeeded or time.monotonic()
     try:
         async with asyncio.timeout(WAKE_LIMIT):
             await run_due()
+        _succeeded = time.monotonic()
     except Exception as error:
-        log.warning("dispatcher failed, the next second tries again", error=repr(error))
+        reason = repr(error).splitlines()[0]
+        log.warning("dispatcher failed, the next second tries again", error=reason)
+    heartbeat("clock")
 
 
 async def every_second() -> None:
     """The plainest clock, for a process that has a loop."""
     while True:
-        await asyncio.sleep(1.005 - datetime.now(UTC).timestamp() % 1)
-        await wake()
+        await asyncio.sleep(1.005 - time.time() % 1)
+        await to_the_end(wake())
+
+
+def is_clock() -> bool:
+    """Whether something in this process wakes the dispatcher."""
+    return _succeeded is not None
+
+
+async def ping() -> None:
+    """Raise when this process' clock hasn't got through for a while."""
+    if _succeeded is None or time.monotonic() - _succeeded > STALE:
+        raise RuntimeError("the dispatcher of schedules is not woken, or fails")
 
 
 def definition_of(schedule: Schedule) -> dict[str, Any]:
-    """A declared schedule as it is stored. Raises what `Task.dump` raises for wrong arguments."""
+    """A declared schedule as it is stored."""
     return {
         "trigger": dump(schedule.trigger),
-        "args": find_task(schedule.task.name).dump(*schedule.args),
+        "args": schedule.task.dump(*schedule.args),
         "misfire_grace": schedule.misfire_grace.total_seconds(),
         "catch_up": schedule.catch_up,
         "task": schedule.task.name,
     }
-
-
-async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
-    """Bring the table in line with the code: add, change (a pause stays), remove; REST's stay."""
-    rows = {row.id: row for row in (await session.execute(select(schedules))).all()}
-    for schedule in declared:
-        definition, row = definition_of(schedule), rows.get(schedule.id)
-        if row is not None and row.declared == definition:
-            continue
-        values = {
-            "declared": definition,
-            "definition": definition,
-            "task": definition["task"],
-            "next_tick": next_tick(schedule.trigger, datetime.now(UTC)),
-            "revision": row.revision + 1 if row else 1,
-        }
-        if row is None:
-            await session.execute(insert(schedules).values(id=schedule.id, **values))
-        else:
-            change = update(schedules).where(schedules.c.id == schedule.id)
-            await session.execute(change.values(values))
-    gone = schedules.c.id.not_in([schedule.id for schedule in declared])
-    await session.execute(delete(schedules).where(schedules.c.declared.is_not(None), gone))

@@ -10,10 +10,12 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Update, and_, case, null, select, update
+from sqlalchemy import Update, and_, case, null, or_, select, update
 
 from app.config import get_settings
 from app.core.database import jobs_engine
+from app.core.heartbeat import heartbeat
+from app.jobs.contract import registry
 from app.jobs.table import Status, clock, jobs
 
 log = structlog.get_logger(__name__)
@@ -22,6 +24,7 @@ T = TypeVar("T")
 
 BATCH = 500
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
+UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such a task"
 HEAD_START = 5  # seconds that a push has before the relay pushes the row again, times the pushes
 
 
@@ -101,6 +104,7 @@ class Relay:
         """Look at the rows that are due, again and again."""
         while True:
             taken = await to_the_end(_logged(self._take()))
+            heartbeat("relay")
             if not taken or len(taken) < BATCH:
                 await asyncio.sleep(get_settings().relay_interval)
 
@@ -109,13 +113,16 @@ class Relay:
             rows = (await connection.execute(_take_due(list(self._by_queue)))).all()
         for row in rows:
             if row.status == Status.DEAD:
-                log.error("job dead: its workers died", job_id=str(row.id), task=row.task)
+                log.error("job dead", job_id=str(row.id), task=row.task, error=row.error)
             else:
                 self._by_queue[row.queue].put(Message(row.id, row.task, row.queue))
         return [Message(row.id, row.task, row.queue) for row in rows]
 
     async def run(self) -> None:
-        await asyncio.gather(self.poll(), *(channel.run() for channel in self._channels.values()))
+        async with asyncio.TaskGroup() as group:  # unlike gather, it waits for what it cancels
+            group.create_task(self.poll())
+            for channel in self._channels.values():
+                group.create_task(channel.run())
 
 
 _current: Relay | None = None
@@ -169,18 +176,22 @@ def _take_due(queues: list[str]) -> Update:
         .with_for_update(skip_locked=True)
     )
     lost = jobs.c.status == Status.RUNNING
-    poison = and_(lost, jobs.c.crashes + 1 >= get_settings().max_crashes)
+    settings = get_settings()
+    poison = and_(lost, jobs.c.crashes + 1 >= settings.max_crashes)
+    too_old = jobs.c.run_at < clock(-settings.unknown_task_grace)
+    unknown = and_(~lost, jobs.c.task.not_in(list(registry())), too_old)
+    dead = or_(poison, unknown)
     crash = case((lost, 1), else_=0)
     values = {
-        "status": case((poison, Status.DEAD), else_=Status.PENDING),
+        "status": case((dead, Status.DEAD), else_=Status.PENDING),
         "crashes": jobs.c.crashes + crash,
         "max_attempts": jobs.c.max_attempts + crash,
         "pushes": case((lost, 1), else_=jobs.c.pushes + 1),
-        "wake_at": case((poison, null()), else_=clock(HEAD_START * (jobs.c.pushes + 1))),
-        "finished_at": case((poison, clock(0)), else_=null()),
-        "error": case((poison, WORKER_LOST), else_=jobs.c.error),
+        "wake_at": case((dead, null()), else_=clock(HEAD_START * (jobs.c.pushes + 1))),
+        "finished_at": case((dead, clock(0)), else_=null()),
+        "error": case((poison, WORKER_LOST), (unknown, UNKNOWN_TASK), else_=jobs.c.error),
     }
-    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.status)
+    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.status, jobs.c.error)
     return update(jobs).where(jobs.c.id.in_(due)).values(values).returning(*returned)
 
 

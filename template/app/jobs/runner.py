@@ -67,6 +67,8 @@ class Runner:
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="job")
         self._known: set[UUID] = set()
         self._claims: dict[UUID, Claim] = {}
+        # Of the jobs that are one crash from dead one kills its workers: they run one at a time.
+        self._suspect = asyncio.Lock()
 
     async def run(self, task_name: str, job_id: UUID) -> None:
         """Run a job if it is due and nobody else runs it; a duplicate message does nothing.
@@ -76,16 +78,25 @@ class Runner:
         if job_id in self._known:
             return
         self._known.add(job_id)
+        crashes = get_settings().max_crashes - 1
         try:
             async with self._slots:
-                if claim := await self._claim_whole(task_name, job_id):
-                    await self._attempt(claim)
+                if await self._run(task_name, job_id, crashes - 1) or self._suspect.locked():
+                    return
+                async with self._suspect:
+                    await self._run(task_name, job_id, crashes)
         finally:
             self._known.discard(job_id)
 
-    async def _claim_whole(self, task_name: str, job_id: UUID) -> Claim | None:
+    async def _run(self, task_name: str, job_id: UUID, max_crashes: int) -> bool:
+        """Run it if it can be claimed and hasn't crashed more often than this."""
+        if claim := await self._claim_whole(task_name, job_id, max_crashes):
+            await self._attempt(claim)
+        return claim is not None
+
+    async def _claim_whole(self, task_name: str, job_id: UUID, max_crashes: int) -> Claim | None:
         """Claim; when cancelled meanwhile, hand back at once, not at the lease's end."""
-        claiming = asyncio.ensure_future(self._claim(task_name, job_id))
+        claiming = asyncio.ensure_future(self._claim(task_name, job_id, max_crashes))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -93,7 +104,7 @@ class Runner:
                 await _write(handed_back(claim))
             raise
 
-    async def _claim(self, task_name: str, job_id: UUID) -> Claim | None:
+    async def _claim(self, task_name: str, job_id: UUID, max_crashes: int) -> Claim | None:
         try:
             task = find_task(task_name)
         except UnknownTaskError:
@@ -102,12 +113,10 @@ class Runner:
         async with jobs_engine.begin() as connection:
             if task.max_running is not None:
                 await _one_claim_at_a_time(connection, task.name)
-            row = (
-                await connection.execute(table.claim(job_id, task.name, task.max_running))
-            ).first()
+            taken = table.claim(job_id, task.name, task.max_running, max_crashes)
+            row = (await connection.execute(taken)).first()
             if row is None:
-                if task.max_running is not None:
-                    await connection.execute(table.wait_for_a_slot(job_id))
+                await connection.execute(table.wait_for_a_slot(job_id))
                 return None
         return Claim(job_id, task, row.args or {}, row.attempts, row.max_attempts)
 

@@ -1,15 +1,23 @@
 """When a schedule is due: four kinds of trigger, and `next_tick`, which alone decides."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from inspect import signature
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
+from pydantic import ValidationError
+
 from app.jobs.cron import WallTimes, parse
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CENTURY = timedelta(days=36525)
+MAX_GRACE = timedelta(days=366)
+MAX_LATE = 1000  # ticks within the grace of a schedule that catches up on each
+ID_PATTERN = r"^\w[\w .:-]{0,199}$"
+
+CatchUp = Literal["latest", "each"]
 
 
 @dataclass(frozen=True, init=False)
@@ -95,11 +103,13 @@ class Date:
 Trigger = Interval | Cron | CalendarInterval | Date
 
 
-class HasName(Protocol):
+class SomeTask(Protocol):
     """What a schedule needs to know of a task."""
 
     @property
     def name(self) -> str: ...
+
+    def dump(self, *args: Any) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -108,14 +118,35 @@ class Schedule:
 
     Ticks that come late, but within `misfire_grace`, run as `catch_up` says: `latest` submits one
     job for all of them, `each` one for each.
+
+    Raises ValueError, naming the schedule, for arguments that the task refuses, too.
     """
 
     id: str
     trigger: Trigger
-    task: HasName
+    task: SomeTask
     args: tuple[Any, ...] = ()
     misfire_grace: timedelta = timedelta(minutes=5)
-    catch_up: Literal["latest", "each"] = "latest"
+    catch_up: CatchUp = "latest"
+
+    def __post_init__(self) -> None:
+        try:
+            _require(bool(re.fullmatch(ID_PATTERN, self.id)), f"no id: must match {ID_PATTERN}")
+            self.task.dump(*self.args)
+            check_grace(self.trigger, self.misfire_grace, self.catch_up)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"schedule {self.id!r}: {_one_line(error)}") from None
+
+
+def check_grace(trigger: Trigger, grace: timedelta, catch_up: CatchUp) -> None:
+    """Raise ValueError for a grace that is too long, or in which too many ticks want their job."""
+    _require(timedelta(0) <= grace <= MAX_GRACE, "misfire_grace is not within 0 and 366 days")
+    first = tick = next_tick(trigger, EPOCH)
+    ticks = 0
+    while catch_up == "each" and first and tick and tick - first <= grace:
+        ticks += 1
+        _require(ticks <= MAX_LATE, f"more than {MAX_LATE} ticks within misfire_grace: use latest")
+        tick = next_tick(trigger, tick)
 
 
 def next_tick(trigger: Trigger, after: datetime) -> datetime | None:
@@ -180,6 +211,13 @@ def _decode(name: str, value: object, wanted: type) -> object:
 def _require(ok: bool, reason: str) -> None:
     if not ok:
         raise ValueError(reason)
+
+
+def _one_line(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    each = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
+    return ", ".join(f"{name}: {message}" for name, message in each)
 
 
 def _check_aware(moment: datetime) -> None:

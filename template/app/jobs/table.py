@@ -133,10 +133,16 @@ schedules = Table(
 )
 
 
-def claim(job_id: UUID, task: str, max_running: int | None) -> Update:
-    """One statement takes a due job: counts the attempt and starts the lease."""
+def claim(job_id: UUID, task: str, max_running: int | None, max_crashes: int) -> Update:
+    """One statement takes a due job: counts the attempt and starts the lease.
+
+    At most `max_running` of the task run then, and the job has crashed at most `max_crashes` times.
+    """
     mine = update(jobs).where(
-        jobs.c.id == job_id, jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
+        jobs.c.id == job_id,
+        jobs.c.status == Status.PENDING,
+        jobs.c.run_at <= clock(0),
+        jobs.c.crashes <= max_crashes,
     )
     if max_running is not None:
         others = jobs.alias()
@@ -152,7 +158,7 @@ def claim(job_id: UUID, task: str, max_running: int | None) -> Update:
 
 
 def wait_for_a_slot(job_id: UUID) -> Update:
-    """After a claim that `max_running` refused: let the relay push it again in a second."""
+    """After a claim that was refused for others that run: let the relay push it in a second."""
     pending = update(jobs).where(jobs.c.id == job_id, jobs.c.status == Status.PENDING)
     return pending.where(jobs.c.run_at <= clock(0)).values(wake_at=clock(1))
 

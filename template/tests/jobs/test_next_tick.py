@@ -244,4 +244,4 @@ def test_a_date_is_over_once_it_has_come() -> None:
 
 def test_the_moment_asked_about_needs_a_time_zone() -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        next_tick(Interval(hours=1), datetime(2026, 3, 29))
+        next_tick(Interval(hours=1), datetime(2026, 3, 29))  # noqa: DTZ001 - refused for that

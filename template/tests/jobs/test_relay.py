@@ -73,6 +73,20 @@ async def test_a_job_that_keeps_killing_its_workers_is_dead(session: AsyncSessio
     assert job_id not in {message.id for message in sent.messages}
 
 
+async def test_a_task_that_no_release_knows_is_dead_after_a_grace(session: AsyncSession) -> None:
+    grace = get_settings().unknown_task_grace
+    old = await submit(session, task="gone.task", run_at=clock(-grace - 1))
+    new = await submit(session, task="new.task")
+
+    async def dead() -> bool:
+        return (await row_of(old))["status"] == Status.DEAD
+
+    async with relaying(transports(sent := Recorder())):
+        await eventually(dead)
+        await sent.received(Message(new, "new.task", "default"))
+    assert str((await row_of(old))["error"]).startswith("UnknownTask")
+
+
 async def test_a_running_job_in_its_lease_is_left_alone(session: AsyncSession) -> None:
     running = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(60))
     job_id = await submit(session)

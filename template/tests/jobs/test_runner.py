@@ -188,6 +188,28 @@ async def test_max_running_holds_over_several_workers(runner: Runner) -> None:
     assert (await row_of(second)).status == Status.SUCCEEDED
 
 
+async def test_jobs_that_crashed_too_often_run_one_at_a_time(runner: Runner) -> None:
+    """One of them kills the workers; the others must not be there when it does."""
+    suspects = [await submit(probes.work, 30), await submit(probes.work, 30)]
+    fresh = await submit(probes.echo, "a")
+    async with AsyncSessionLocal() as session:
+        crashed = update(jobs).where(jobs.c.id.in_(suspects))
+        await session.execute(crashed.values(crashes=get_settings().max_crashes - 1))
+        await session.commit()
+    first = asyncio.create_task(runner.run("probes.work", suspects[0]))
+    await status_is(suspects[0], Status.RUNNING)
+    await runner.run("probes.work", suspects[1])
+    assert (await row_of(suspects[1])).status == Status.PENDING
+    await runner.run("probes.echo", fresh)
+    assert (await row_of(fresh)).status == Status.SUCCEEDED
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    second = asyncio.create_task(runner.run("probes.work", suspects[1]))
+    await status_is(suspects[1], Status.RUNNING)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+
+
 async def test_an_unknown_task_is_left_for_others(runner: Runner) -> None:
     job_id = await submit(probes.echo, "a")
     await runner.run("probes.of_another_release", job_id)

@@ -53,7 +53,7 @@ async def test_a_released_savepoint_still_rolls_back_with_the_caller(session: As
 
 
 async def test_a_job_is_pushed_after_the_commit_and_not_before(session: AsyncSession) -> None:
-    async with relaying({name: (sent := Recorder()) for name in Recorder.backends()}):
+    async with relaying(dict.fromkeys(Recorder.backends(), sent := Recorder())):
         async with session.begin_nested():
             job = await Jobs(session).submit(probes.echo, "a")
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """What is refused as a trigger, with the reason, and how triggers are stored."""
 
 import json
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -96,7 +96,8 @@ def test_an_interval_has_no_fractions() -> None:
 
 def test_a_calendar_interval_starts_on_a_date() -> None:
     with pytest.raises(ValueError, match="without a time"):
-        CalendarInterval(days=1, start=datetime(2026, 1, 1))  # mypy takes a datetime for a date
+        # mypy takes a datetime for a date.
+        CalendarInterval(days=1, start=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,337 @@
+"""What is due becomes jobs, once. Time is moved in the rows: a next tick that has passed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Row, delete, event, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.core.database import IS_SQLITE, jobs_engine, sync_engine
+from app.jobs.dispatcher import BATCH, Due, definition_of, due, every_second, run_due
+from app.jobs.relay import in_background
+from app.jobs.schedules import CatchUp, Date, Interval, Schedule, Trigger, next_tick
+from app.jobs.table import clock, jobs, schedules
+from devtools.processes import spawn
+from tests import probes
+from tests.service import ROOT, eventually
+
+SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+NOW = NOON + 30 * SECOND
+YEAR = timedelta(days=365)
+
+
+def each(first: datetime, step: timedelta, count: int) -> list[datetime]:
+    return [first + n * step for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "first", "grace", "catch_up", "expected"),
+    [
+        pytest.param(
+            Interval(seconds=1),
+            NOW - 4 * SECOND,
+            MINUTE,
+            "latest",
+            Due(each(NOW - 4 * SECOND, SECOND, 5), NOW + SECOND),
+            id="on time is each",
+        ),
+        pytest.param(
+            Interval(seconds=1),
+            NOW - 4 * SECOND,
+            timedelta(0),
+            "latest",
+            Due(each(NOW - 4 * SECOND, SECOND, 5), NOW + SECOND),
+            id="on time needs no grace",
+        ),
+        pytest.param(
+            Interval(minutes=1),
+            NOON - 5 * MINUTE,
+            HOUR,
+            "latest",
+            Due([NOON], NOON + MINUTE),
+            id="late is the latest",
+        ),
+        pytest.param(
+            Interval(minutes=1),
+            NOON - 5 * MINUTE,
+            HOUR,
+            "each",
+            Due(each(NOON - 5 * MINUTE, MINUTE, 6), NOON + MINUTE),
+            id="late is each",
+        ),
+        pytest.param(
+            Interval(seconds=1),
+            NOON,
+            HOUR,
+            "latest",
+            Due(each(NOW - 6 * SECOND, SECOND, 7), NOW + SECOND),
+            id="the latest of the late, and those on time",
+        ),
+        pytest.param(
+            Interval(hours=1),
+            NOON - 24 * HOUR,
+            5 * MINUTE,
+            "latest",
+            Due([NOON], NOON + HOUR, NOON - 24 * HOUR, NOW - 5 * MINUTE),
+            id="outside the grace is a missed span",
+        ),
+        pytest.param(
+            Interval(seconds=1),
+            NOW - YEAR,
+            YEAR,
+            "latest",
+            Due(each(NOW - 6 * SECOND, SECOND, 7), NOW + SECOND),
+            id="a year of seconds",
+        ),
+        pytest.param(
+            Interval(seconds=1),
+            NOON - HOUR,
+            2 * HOUR,
+            "each",
+            Due(each(NOON - HOUR, SECOND, BATCH), NOON - HOUR + BATCH * SECOND),
+            id="what is over the limit stays due",
+        ),
+        pytest.param(
+            Date(NOON - HOUR),
+            NOON - HOUR,
+            2 * HOUR,
+            "latest",
+            Due([NOON - HOUR], None),
+            id="a late date",
+        ),
+        pytest.param(
+            Date(NOON - HOUR),
+            NOON - HOUR,
+            MINUTE,
+            "latest",
+            Due([], None, NOON - HOUR, NOW - MINUTE),
+            id="a missed date",
+        ),
+    ],
+)
+def test_which_ticks_run(
+    trigger: Trigger, first: datetime, grace: timedelta, catch_up: CatchUp, expected: Due
+) -> None:
+    assert due(trigger, first, NOW, grace, catch_up) == expected
+
+
+@pytest.fixture(autouse=True)
+async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
+    await session.execute(delete(schedules))
+    await session.commit()
+    yield
+
+
+async def add(
+    session: AsyncSession, trigger: Trigger, since: timedelta, **values: Any
+) -> tuple[str, datetime]:
+    """A schedule whose ticks have been due since then; returns its id and the first of them."""
+    schedule = Schedule(f"s-{uuid4()}", trigger, probes.echo, ("tick",))
+    now = (await session.execute(select(clock(0)))).scalar_one()
+    first = next_tick(trigger, now - since)
+    assert first
+    stored = {"definition": definition_of(schedule), "task": schedule.task.name, **values}
+    await session.execute(insert(schedules).values(id=schedule.id, next_tick=first, **stored))
+    await session.commit()
+    return schedule.id, first
+
+
+async def row_of(session: AsyncSession, schedule_id: str) -> Row[Any]:
+    row = (await session.execute(select(schedules).where(schedules.c.id == schedule_id))).one()
+    await session.commit()
+    return row
+
+
+async def jobs_of(session: AsyncSession, schedule_id: str) -> list[Row[Any]]:
+    ours = jobs.c.key.startswith(f"schedule:{schedule_id}:")
+    rows = (await session.execute(select(jobs).where(ours).order_by(jobs.c.key))).all()
+    await session.commit()
+    return list(rows)
+
+
+async def test_a_due_tick_becomes_one_job(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(hours=1), HOUR)
+    long = {**(await row_of(session, schedule_id)).definition, "misfire_grace": 7200}
+    await session.execute(update(schedules).values(definition=long))
+    await session.commit()
+    await run_due()
+    await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    assert (job.task, job.args, job.status) == ("probes.echo", {"text": "tick"}, "pending")
+    assert job.key == f"schedule:{schedule_id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
+    row = await row_of(session, schedule_id)
+    assert (row.last_tick, row.last_job_id) == (tick, job.id)
+    assert (row.next_tick, row.missed_since) == (tick + HOUR, None)
+
+
+async def test_many_clocks_make_one_job_a_tick(session: AsyncSession) -> None:
+    ids = [(await add(session, Interval(minutes=1), 2 * MINUTE))[0] for _ in range(20)]
+    await asyncio.gather(*(run_due() for _ in range(5)))
+    assert [len(await jobs_of(session, schedule_id)) for schedule_id in ids] == [1] * 20
+    now = (await session.execute(select(clock(0)))).scalar_one()
+    assert all([(await row_of(session, schedule_id)).next_tick > now for schedule_id in ids])
+
+
+async def test_a_tick_that_another_clock_submitted_is_not_submitted_again(
+    session: AsyncSession,
+) -> None:
+    """As where two read the same row, which SQLite allows."""
+    schedule_id, tick = await add(session, Interval(hours=1), HOUR)
+    grace = {**(await row_of(session, schedule_id)).definition, "misfire_grace": 7200}
+    again = update(schedules).values(next_tick=tick, definition=grace)
+    for _ in range(2):
+        await session.execute(again)
+        await session.commit()
+        await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    assert (await row_of(session, schedule_id)).last_job_id == job.id
+
+
+@pytest.mark.skipif(not IS_SQLITE, reason="PostgreSQL locks the rows that it claims")
+async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSession) -> None:
+    schedule_id, _ = await add(session, Interval(minutes=1), MINUTE)
+    changed = NOON + 1000 * YEAR
+
+    def change(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT INTO jobs"):
+            with sync_engine.begin() as other:
+                other.execute(update(schedules).values(next_tick=changed))
+
+    event.listen(jobs_engine.sync_engine, "before_cursor_execute", change)
+    try:
+        await run_due()
+    finally:
+        event.remove(jobs_engine.sync_engine, "before_cursor_execute", change)
+    assert (await row_of(session, schedule_id)).next_tick == changed
+
+
+async def test_a_paused_schedule_is_left_alone(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(minutes=1), 2 * MINUTE, paused=True)
+    await run_due()
+    assert await jobs_of(session, schedule_id) == []
+    assert (await row_of(session, schedule_id)).next_tick == tick
+
+
+async def test_a_task_that_is_not_known_here_is_left_to_others(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(minutes=1), 2 * MINUTE, task="newer.task")
+    with capture_logs() as logs:
+        await run_due()
+    assert (await row_of(session, schedule_id)).next_tick == tick
+    assert logs == []
+
+
+async def test_missed_ticks_are_recorded_as_a_span(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(seconds=1), timedelta(days=7))
+    with capture_logs() as logs:
+        await run_due()
+    row = await row_of(session, schedule_id)
+    assert row.missed_since == tick
+    assert timedelta(days=7, minutes=-5) - (row.missed_until - tick) < 2 * SECOND
+    assert [line["event"] for line in logs] == ["ticks missed"]
+    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the latest, and those on time
+
+
+async def test_each_late_tick_gets_its_job(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(seconds=1), (2 * BATCH + 50) * SECOND)
+    every = {**(await row_of(session, schedule_id)).definition, "catch_up": "each"}
+    await session.execute(update(schedules).values(definition=every))
+    await session.commit()
+    await run_due()
+    row = await row_of(session, schedule_id)
+    expected = each(tick, SECOND, int((row.next_tick - tick).total_seconds()))
+    keys = [job.key.partition(f"{schedule_id}:")[2] for job in await jobs_of(session, schedule_id)]
+    assert keys == [f"{tick:%Y-%m-%dT%H:%M:%SZ}" for tick in expected]
+    assert len(keys) >= 2 * BATCH + 50
+
+
+async def test_broken_schedules_stop_no_other(session: AsyncSession) -> None:
+    """Older than the good one, and more than one batch."""
+    broken = [await add(session, Interval(seconds=1), 9 * SECOND) for _ in range(BATCH + 1)]
+    await session.execute(update(schedules).values(definition={"trigger": {"kind": "lunar"}}))
+    await session.execute(
+        update(schedules).where(schedules.c.id == broken[0][0]).values(definition={})
+    )
+    await session.commit()
+    good, _ = await add(session, Interval(seconds=1), 2 * SECOND)
+    with capture_logs() as logs:
+        await run_due()
+        await run_due()
+    assert await jobs_of(session, good)
+    assert sorted(line["schedule"] for line in logs) == sorted(each for each, _ in broken)
+    assert (await row_of(session, broken[0][0])).next_tick == broken[0][1]
+
+
+async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
+    schedule_id, _ = await add(session, Interval(seconds=1), SECOND)
+    with capture_logs() as logs:
+
+        async def failed() -> bool:
+            return any(line["event"].startswith("dispatcher failed") for line in logs)
+
+        async def ticked() -> bool:
+            return len(await jobs_of(session, schedule_id)) > 0
+
+        await session.execute(text("ALTER TABLE schedules RENAME TO away"))
+        await session.commit()
+        async with in_background(every_second()):
+            await eventually(failed)
+            await session.execute(text("ALTER TABLE away RENAME TO schedules"))
+            await session.commit()
+            await eventually(ticked)
+
+
+FREEZES = """
+import asyncio, os, signal
+from sqlalchemy import event
+from app.core.database import jobs_engine
+from app.jobs.dispatcher import run_due
+from devtools.processes import spawn
+from tests import probes
+
+@event.listens_for(jobs_engine.sync_engine, "after_cursor_execute")
+def freeze(connection, cursor, statement, *rest):
+    if statement.startswith("INSERT INTO jobs"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+asyncio.run(run_due())
+"""
+
+
+@pytest.mark.skipif(IS_SQLITE, reason="SQLite's one lock stays with a process that is frozen")
+async def test_a_process_frozen_in_its_claim_silences_nobody(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    schedule_id, _ = await add(session, Interval(minutes=1), MINUTE)
+    log = tmp_path / "frozen.log"
+    frozen = spawn([sys.executable, "-c", FREEZES], cwd=ROOT, log=log)
+
+    async def stopped() -> bool:
+        how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, frozen.pid, how) is not None  # noqa: ASYNC222 - WNOHANG
+
+    async def submitted() -> bool:
+        await run_due()
+        return len(await jobs_of(session, schedule_id)) == 1
+
+    try:
+        await eventually(stopped)
+        await run_due()
+        assert await jobs_of(session, schedule_id) == []
+        await eventually(submitted)
+        frozen.send_signal(signal.SIGCONT)
+        assert await asyncio.to_thread(frozen.wait) == 1  # its connection is gone
+    finally:
+        frozen.kill()
+    assert len(await jobs_of(session, schedule_id)) == 1
