@@ -1,26 +1,68 @@
 """The one step before a new version starts: the schema, then the schedules that the code declares.
 
 python -m app.migrate
+
+Not each process does it: an old one that starts again meanwhile would bring its own back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
 from app.core import database
-from app.jobs.dispatcher import reconcile
+from app.jobs.dispatcher import definition_of
+from app.jobs.schedules import Schedule, next_tick
+from app.jobs.table import clock, schedules
 from app.tasks.schedules import SCHEDULES
 
 
+async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
+    """Bring the table in line with the code: add, change (a pause stays), remove; REST's stay.
+
+    An operator's change stays until the code says something else. Raises ValueError when two
+    schedules have one id.
+    """
+    ids = Counter(schedule.id for schedule in declared)
+    if twice := [schedule_id for schedule_id, count in ids.items() if count > 1]:
+        raise ValueError(f"two schedules are named {twice[0]!r}")
+    known = select(schedules).where(schedules.c.id.in_(ids)).with_for_update()
+    rows = {row.id: row for row in (await session.execute(known)).all()}
+    now = (await session.execute(select(clock(0)))).scalar_one()
+    for schedule in declared:
+        await _declare(session, schedule, rows.get(schedule.id), now)
+    gone = schedules.c.declared.is_not(None), schedules.c.id.not_in(ids)
+    await session.execute(delete(schedules).where(*gone))
+
+
+async def _declare(
+    session: AsyncSession, schedule: Schedule, row: Row[Any] | None, now: datetime
+) -> None:
+    definition = definition_of(schedule)
+    values = {"declared": definition, "definition": definition, "task": schedule.task.name}
+    first = {"next_tick": next_tick(schedule.trigger, now)}
+    if row is None:
+        await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
+    elif row.declared != definition:
+        # With the same trigger, what fell due meanwhile stays due.
+        moved = first if row.definition["trigger"] != definition["trigger"] else {}
+        change = update(schedules).where(schedules.c.id == schedule.id)
+        await session.execute(change.values(revision=row.revision + 1, **values, **moved))
+
+
 async def declare_schedules() -> None:
-    async with database.AsyncSessionLocal() as session:
+    async with database.AsyncSessionLocal.begin() as session:
         await reconcile(session, SCHEDULES)
-        await session.commit()
     await database.dispose()
 
 

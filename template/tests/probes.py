@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import NonRetryable, RetryLater, current_job, task
+from app.jobs import NonRetryable, RetryLater, current_job, relay, task
 from app.models import Order
 
 log = structlog.get_logger(__name__)
@@ -82,6 +82,12 @@ async def work(seconds: float) -> str:
 @task(name="probes.alone", max_running=1)
 async def alone(seconds: float) -> None:
     await asyncio.sleep(seconds)
+
+
+@task(name="probes.relays")
+async def relays() -> bool:
+    """Whether the process that runs it relays as well."""
+    return relay.current() is not None
 
 
 @task(name="probes.not_json")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response, status
 from sqlalchemy import text
 
 from app.core.database import async_engine
-from app.jobs import relay
+from app.jobs import dispatcher, relay
 from app.schemas.response import ApiResponse
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -28,6 +28,8 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
     running = relay.current()
     transports = running.transports if running else {}
     checks = {"database": _ping_database()} | {name: t.ping() for name, t in transports.items()}
+    if dispatcher.is_clock():
+        checks["schedules"] = dispatcher.ping()
     states = await asyncio.gather(*map(_state, checks.values()))
     if "down" in states:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE

@@ -1,5 +1,80 @@
+"""What runs when, and what operators can do about it."""
+
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
 
-router = APIRouter(prefix="/schedules", tags=["schedules"])
+from fastapi import APIRouter, HTTPException, Path, status
+from fastapi.exceptions import RequestValidationError
+
+from app.dependencies import OPERATORS, ScheduleServiceDep
+from app.jobs.schedules import ID_PATTERN
+from app.schemas.jobs import JobAccepted
+from app.schemas.response import ApiResponse
+from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleOut
+from app.services.schedules import (
+    InvalidScheduleError,
+    ScheduleConflictError,
+    ScheduleNotFoundError,
+)
+
+router = APIRouter(prefix="/schedules", tags=["schedules"], dependencies=OPERATORS)
+
+Id = Annotated[str, Path(pattern=ID_PATTERN)]
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the service refuses, as HTTP says it."""
+    try:
+        yield
+    except ScheduleNotFoundError:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "no such schedule") from None
+    except ScheduleConflictError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    except InvalidScheduleError as error:
+        raise RequestValidationError(error.errors) from None
+
+
+@router.get("")
+async def list_schedules(service: ScheduleServiceDep) -> ApiResponse[list[ScheduleOut]]:
+    return ApiResponse(data=[ScheduleOut.of(row) for row in await service.all()])
+
+
+@router.get("/{schedule_id}")
+async def get_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[ScheduleOut]:
+    with refusals():
+        return ApiResponse(data=ScheduleOut.of(await service.get(schedule_id)))
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_schedule(
+    wanted: ScheduleCreate, service: ScheduleServiceDep
+) -> ApiResponse[ScheduleOut]:
+    with refusals():
+        return ApiResponse(data=ScheduleOut.of(await service.create(wanted)))
+
+
+@router.patch("/{schedule_id}")
+async def change_schedule(
+    schedule_id: Id, change: ScheduleChange, service: ScheduleServiceDep
+) -> ApiResponse[ScheduleOut]:
+    """Change, pause or resume; at the next deploy code that changed the schedule has its way."""
+    with refusals():
+        return ApiResponse(data=ScheduleOut.of(await service.change(schedule_id, change)))
+
+
+@router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_schedule(schedule_id: Id, service: ScheduleServiceDep) -> None:
+    with refusals():
+        await service.delete(schedule_id)
+
+
+@router.post("/{schedule_id}/run", status_code=status.HTTP_202_ACCEPTED)
+async def run_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[JobAccepted]:
+    """Submit a job of this schedule now, paused or not; its ticks stay as they are."""
+    with refusals():
+        job = await service.run(schedule_id)
+    return ApiResponse(data=JobAccepted(job_id=job.id))

@@ -99,7 +99,7 @@ async def _run_batch(broken: set[str]) -> bool:
         if not IS_SQLITE:
             await session.execute(LIMITS)
         now = (await session.execute(select(clock(0)))).scalar_one()
-        rows = (await session.execute(_claim(broken))).all()
+        rows = (await session.execute(_claim(now, broken))).all()
         left = BATCH
         for row in rows:
             try:
@@ -116,12 +116,12 @@ async def _run_batch(broken: set[str]) -> bool:
     return len(rows) == BATCH
 
 
-def _claim(broken: set[str]) -> Select[Any]:
+def _claim(now: datetime, broken: set[str]) -> Select[Any]:
     """Tasks that only a newer or older version knows are left to its processes."""
     runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
     return (
         select(schedules)
-        .where(schedules.c.next_tick <= clock(0), *runnable, schedules.c.id.not_in(broken))
+        .where(schedules.c.next_tick <= now, *runnable, schedules.c.id.not_in(broken))
         .order_by(schedules.c.next_tick)
         .limit(BATCH)
         .with_for_update(skip_locked=True)

@@ -25,7 +25,7 @@ def generate_daily_report(db: Session) -> dict[str, int]:
     """Sync with a session of its own: runs in a thread, on `sync_engine`."""
     since = datetime.now(UTC) - timedelta(days=1)
     per_status = select(Order.status, func.count()).where(Order.created_at >= since)
-    return dict(db.execute(per_status.group_by(Order.status)).tuples().all())
+    return dict(db.execute(per_status.group_by(Order.status)).all())
 
 
 @task(queue="maintenance", max_running=1)

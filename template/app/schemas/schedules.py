@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID, uuid4
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.jobs.contract import registry
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, dump, load
+
+
+def _canonical(trigger: dict[str, Any]) -> dict[str, Any]:
+    return dump(load(trigger))
+
+
+def _known(task: str) -> str:
+    if task not in registry():
+        raise ValueError(f"unknown task; there are {', '.join(sorted(registry()))}")
+    return task
+
+
+ScheduleId = Annotated[str, Field(pattern=ID_PATTERN)]
+Grace = Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds(), description="seconds")]
+TriggerJson = Annotated[
+    dict[str, Any],
+    AfterValidator(_canonical),
+    Field(
+        examples=[
+            {"kind": "interval", "minutes": 5},
+            {"kind": "cron", "expression": "0 6 * * mon-fri", "timezone": "Europe/Berlin"},
+            {"kind": "calendar", "months": 1, "hour": 9, "start": "2026-01-15"},
+            {"kind": "date", "at": "2026-12-24T18:00:00+01:00"},
+        ]
+    ),
+]
+
+
+class ScheduleCreate(BaseModel):
+    """Arguments go by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: ScheduleId = Field(default_factory=lambda: str(uuid4()))
+    task: Annotated[str, AfterValidator(_known)]
+    trigger: TriggerJson
+    args: dict[str, Any] = {}
+    misfire_grace: Grace = 300
+    catch_up: CatchUp = "latest"
+    paused: bool = False
+
+
+class ScheduleChange(BaseModel):
+    """What is left out (or null) stays as it is; `revision` is that of the schedule as read."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revision: int
+    trigger: TriggerJson | None = None
+    args: dict[str, Any] | None = None
+    misfire_grace: Grace | None = None
+    catch_up: CatchUp | None = None
+    paused: bool | None = None
+
+    def definition(self) -> dict[str, Any]:
+        """What is changed of the schedule's definition."""
+        own = {"revision", "paused"}
+        return {name: value for name, value in self if value is not None and name not in own}
+
+
+class ScheduleOut(BaseModel):
+    id: str
+    task: str
+    trigger: dict[str, Any]
+    args: dict[str, Any]
+    misfire_grace: float
+    catch_up: CatchUp
+    paused: bool
+    revision: int
+    declared: bool
+    problem: str | None
+    next_tick: datetime | None
+    last_tick: datetime | None
+    last_job_id: UUID | None
+    missed_since: datetime | None
+    missed_until: datetime | None
+
+    @classmethod
+    def of(cls, row: Any) -> Self:
+        """The problem is what this process sees: in a deploy, another may know the task."""
+        computed = {
+            "declared": row.declared is not None,
+            "problem": _problem_with(row),
+            "next_tick": None if row.paused else row.next_tick,
+        }
+        return cls.model_validate({**row.definition, **row._mapping, **computed})
+
+
+def _problem_with(row: Any) -> str | None:
+    if row.task not in registry():
+        return "unknown task"
+    try:
+        load(row.definition["trigger"])
+    except ValueError as error:
+        return str(error)
+    return None
