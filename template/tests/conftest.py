@@ -18,7 +18,7 @@ import pytest
 
 from devtools import servers
 from devtools.processes import stop
-from tests.service import API_ENDED, ROOT, Service
+from tests.service import API_ENDED, ROOT, Service, copy_database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -57,6 +57,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         except FileNotFoundError as missing:
             pytest.exit(f"skipped: {missing}", returncode=1 if os.environ.get("CI") else 0)
     subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
+    os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -37,14 +36,15 @@ async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20
     return found
 
 
-def own_database(folder: Path) -> str:
-    """The address of an empty database beside the run's."""
-    url = make_url(os.environ["DATABASE_URL"])
+def copy_database(source: str, folder: Path) -> str:
+    """Copy a database that nobody uses, which is faster than to migrate; returns its address."""
+    url = make_url(source)
     if url.get_backend_name() == "sqlite":
-        return f"sqlite:///{folder}/own.db"
-    name = f"own_{uuid4().hex}"
+        copy = shutil.copy(str(url.database), folder / f"{uuid4().hex}.db")
+        return f"sqlite:///{copy}"
+    name = f"copy_{uuid4().hex}"
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {url.database}".encode())
     return url.set(database=name).render_as_string(hide_password=False)
 
 
@@ -64,10 +64,7 @@ class Service:
     def alone(cls, folder: Path, **env: str) -> Self:
         """One with a database of its own, for tests that stop and kill."""
         folder.mkdir(parents=True, exist_ok=True)
-        service = cls(folder, DATABASE_URL=own_database(folder), **env)
-        migrate = [sys.executable, "-m", "app.migrate"]
-        subprocess.run(migrate, check=True, cwd=ROOT, env={**os.environ, **service.env})
-        return service
+        return cls(folder, DATABASE_URL=copy_database(os.environ["EMPTY_DATABASE"], folder), **env)
 
     def start(self, *names: str) -> Self:
         """Start these processes; the API is waited for."""

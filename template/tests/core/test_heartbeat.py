@@ -1,0 +1,66 @@
+"""The health check of a container is green while every loop turns, and red once one doesn't."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.config import get_settings
+from app.core.heartbeat import heartbeat
+from tests.service import Service, eventually
+
+
+def healthy(folder: Path, minutes: str = "+0.1") -> bool:
+    """What compose.yaml asks, but sooner: within 6 seconds each kind of worker says it."""
+    check = ["find", str(folder), "-type", "f", "-mmin", minutes, "-exec", "false", "{}", "+"]
+    return subprocess.run(check, capture_output=True).returncode == 0
+
+
+async def test_processes_that_turn_are_healthy_and_frozen_ones_are_not(service: Service) -> None:
+    async def all_are(expected: bool) -> bool:
+        return all(healthy(service.heartbeats(name)) is expected for name in service.processes)
+
+    await eventually(lambda: all_are(True))
+    for process in service.processes.values():
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        await eventually(lambda: all_are(False))
+    finally:
+        for process in service.processes.values():
+            os.kill(process.pid, signal.SIGCONT)
+    await eventually(lambda: all_are(True))
+
+
+async def test_a_relay_and_a_clock_are_watched(service: Service) -> None:
+    async def found() -> bool:
+        folders = [service.heartbeats(name) for name in service.processes]
+        return {"relay", "clock"} <= {file.name for folder in folders for file in folder.glob("*")}
+
+    await eventually(found)
+
+
+def test_one_loop_that_stands_still_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not healthy(tmp_path / "signs")  # nothing has ever turned
+    monkeypatch.setattr(get_settings(), "heartbeats", tmp_path / "signs")
+    heartbeat("relay")
+    heartbeat("clock")
+    assert healthy(tmp_path / "signs")
+    os.utime(tmp_path / "signs" / "clock", (0, 0))
+    assert not healthy(tmp_path / "signs")
+    heartbeat("clock")
+    assert healthy(tmp_path / "signs")
+
+
+def test_a_folder_that_cannot_be_written_ends_no_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(get_settings(), "heartbeats", tmp_path / "file" / "signs")
+    heartbeat("relay")
+    assert not healthy(tmp_path / "file" / "signs")
