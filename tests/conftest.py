@@ -33,8 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "project" in metafunc.fixturenames:
         asked = str(metafunc.config.option.keyword).strip("[]")
-        names = [asked] if asked in RENDERS else TESTED
+        usual = metafunc.definition.get_closest_marker("renders")
+        names = [asked] if asked in RENDERS else usual.args if usual else TESTED
         metafunc.parametrize("project", names, indirect=True, scope="session")
+        metafunc.definition.add_marker("rendered")
 
 
 class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
@@ -57,7 +59,8 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and isinstance(item, pytest.Function) and "project" in item.fixturenames:
         name = item.callspec.params["project"]
-        report.sections.append((f"{name} alone", f"uv run pytest -k {name}"))
+        slow = "-m slow " if item.get_closest_marker("slow") else ""
+        report.sections.append((f"{name} alone", f"uv run pytest {slow}-k {name}"))
     return report
 
 

@@ -1,12 +1,16 @@
 """Copier as it is typed."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
+from extensions.context import NAMES
+from tests.conftest import read_files
 from tests.renders import ROOT, uv_command, uv_environment
 
 COPIER = [str(Path(sys.executable).with_name("copier"))]
@@ -70,3 +74,18 @@ def test_a_bad_answer_is_refused_in_one_line(tmp_path: Path, data: str, message:
     done = copier(*COPY, "--trust", "--data", data, str(ROOT), str(tmp_path / "service"))
     assert (done.returncode, done.stderr) == (1, message)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_oldest_copier_that_is_allowed_renders_the_same(tmp_path: Path) -> None:
+    floor = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_min_copier_version"]
+    extensions = f"copier-template-extensions=={version('copier-template-extensions')}"
+    tool = [uv_command(), "tool", "run", "--from", f"copier=={floor}", "--with", extensions]
+    every = ["--trust", "--data", f"backends=[{', '.join(NAMES)}]", str(ROOT)]
+    for folder, command in (("now", COPIER), ("oldest", [*tool, "copier"])):
+        done = copier(*COPY, *every, str(tmp_path / folder / "service"), command=command)
+        assert done.returncode == 0, done.stderr
+    oldest, now = (read_files(tmp_path / folder / "service") for folder in ("oldest", "now"))
+    for files in (oldest, now):  # uncommitted changes are a commit of that very second
+        files[".copier-answers.yml"] = re.sub("_commit: .+", "", files[".copier-answers.yml"])
+    assert oldest == now

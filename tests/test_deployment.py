@@ -1,0 +1,197 @@
+"""What a rendered service is run with in production: compose file, image, workflow, hooks."""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extensions.context import NAMES
+from tests.conftest import Project
+from tests.renders import ROOT
+from tests.test_render import none
+from tests.test_suite import run
+from tests.test_workflows import problems_of_workflow, said
+
+APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
+CHECKED = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
+SECRET = re.compile(r"\$\{(\w+)(:\?)?")
+SETTING = re.compile(r"(?:job_timeout|celery_time_limit): \w+ = Field\(default=(\d+)")
+
+
+def test_the_compose_file_is_valid(project: Project) -> None:
+    schema = ["check-jsonschema", "--quiet", "--builtin-schema", "vendor.compose-spec"]
+    assert said([*schema, project.folder / "compose.yaml"]) == ""
+    if compose := compose_command():
+        check = [*compose, "config", "--quiet"]
+        done = subprocess.run(
+            check,
+            cwd=project.folder,
+            env=os.environ | made_up(project),
+            text=True,
+            capture_output=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_secret_has_no_default(project: Project) -> None:
+    variables = dict(SECRET.findall(project.files["compose.yaml"]))
+    can = project.render.selection.capabilities()
+    expected = {"API_KEY": ":?", "POSTGRES_PASSWORD": ":?", "PORT": ""}
+    expected |= {"VALKEY_PASSWORD": ":?"} if can["needs_redis"] else {}
+    expected |= {"RABBITMQ_PASSWORD": ":?"} if can["needs_rabbitmq"] else {}
+    expected |= {"FLOWER_PASSWORD": ":?", "FLOWER_PORT": ""} if can["has_celery"] else {}
+    assert variables == expected
+    named = project.files[".env.example"]
+    none([name for name, required in expected.items() if required and f"# {name}=" not in named])
+
+
+def test_the_services_are_what_the_answer_needs(project: Project) -> None:
+    can = project.render.selection.capabilities()
+    expected = {name for name, _ in project.render.selection.processes()} | {"migrate", "postgres"}
+    expected |= {"flower"} if can["has_celery"] else set()
+    expected |= {"valkey"} if can["needs_redis"] else set()
+    expected |= {"rabbitmq"} if can["needs_rabbitmq"] else set()
+    assert set(services(project)) == expected
+    brokers = expected & {"valkey", "rabbitmq"}
+    healthy = {"condition": "service_healthy"}
+    for name in expected & APP - {"migrate"}:
+        waits_for = services(project)[name]["depends_on"]
+        migrated = {"migrate": {"condition": "service_completed_successfully"}}
+        assert waits_for == migrated | dict.fromkeys(brokers, healthy)
+    assert services(project)["migrate"]["depends_on"] == {"postgres": healthy}
+
+
+def test_each_command_is_the_catalogues(project: Project) -> None:
+    for name, command in project.render.selection.processes():
+        if name != "api":
+            assert services(project)[name]["command"] == command
+    assert 'CMD ["uvicorn", "app.main:app", "--host", "0.0.0.0"' in project.files["Dockerfile"]
+
+
+def test_nothing_but_the_api_is_published(project: Project) -> None:
+    published = {name: s["ports"] for name, s in services(project).items() if "ports" in s}
+    assert published.pop("api") == ["${PORT:-8000}:8000"]
+    assert published in ({}, {"flower": ["127.0.0.1:${FLOWER_PORT:-5555}:5555"]})
+
+
+def test_each_service_is_checked(project: Project) -> None:
+    for name, service in services(project).items():
+        check = service["healthcheck"]
+        if name == "migrate":
+            assert (check, service["restart"]) == ({"disable": True}, "no")
+            continue
+        assert service["restart"] == "unless-stopped"
+        assert set(check) == CHECKED
+        if isinstance(check["test"], list):
+            assert not any(set(" '\"$") & set(item) for item in check["test"])
+        assert ("find" in check["test"]) == (name in APP - {"api", "flower"})
+        if "find" in check["test"]:
+            assert f"`{' '.join(check['test'][1:])}`" in project.files["app/core/heartbeat.py"]
+
+
+def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:
+    minutes = re.findall(r"timeout: timedelta = timedelta\(minutes=(\d+)\)", all_code(project))
+    limits = [int(limit) for limit in SETTING.findall(project.files["app/config.py"])]
+    longest = max([60 * int(minutes[0]), *limits])
+    for name in set(services(project)) & APP:
+        service = services(project)[name]
+        grace = int(service["environment"]["STOP_GRACE"])
+        assert longest <= grace < 60 * int(service["stop_grace_period"].removesuffix("m"))
+
+
+def test_a_container_can_do_little(project: Project) -> None:
+    for name, service in services(project).items():
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        if name in APP:
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+            assert service["environment"]["ENVIRONMENT"] == "production"
+        else:
+            assert re.search(r":\d+\.\d+(\.\d+)?$", service["image"]), "an exact version"
+    assert re.search(r"^USER \d+$", project.files["Dockerfile"], re.MULTILINE)
+
+
+def test_the_server_keeps_what_it_is_told(project: Project) -> None:
+    if valkey := services(project).get("valkey"):
+        command = " ".join(valkey["command"])
+        assert "--appendonly yes --maxmemory-policy noeviction --requirepass ${" in command
+
+
+def test_the_image_and_the_workflow_are_linted(project: Project) -> None:
+    assert said(["hadolint", "--no-color", project.folder / "Dockerfile"]) == ""
+    assert problems_of_workflow(project.folder / ".github" / "workflows" / "ci.yml") == ""
+    installs = "rabbitmq-server" in project.files[".github/workflows/ci.yml"]
+    assert installs == project.render.selection.capabilities()["needs_rabbitmq"]
+
+
+def test_every_hook_is_a_command_of_the_project(project: Project) -> None:
+    (repository,) = yaml.safe_load(project.files[".pre-commit-config.yaml"])["repos"]
+    assert repository["repo"] == "local"
+    assert all(hook["entry"].startswith("uv ") for hook in repository["hooks"])
+
+
+@pytest.mark.slow
+@pytest.mark.renders("arq-apscheduler", "celery", "-".join(NAMES))
+def test_compose_brings_it_up_and_an_order_is_done(project: Project, tmp_path: Path) -> None:
+    for name, text in project.files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml")}
+    settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
+    order = (sys.executable, ROOT / "tests" / "order.py", f"http://127.0.0.1:{settings['PORT']}")
+    run(project, "compose", *settled, *bringing_up(tmp_path), *order)
+
+
+def bringing_up(folder: Path) -> list[str | Path]:
+    """A command that brings the service up, runs what follows, and takes it down again."""
+    if shutil.which("docker") and succeeds("docker", "info"):
+        up, down = "up --build --detach --wait", "down --volumes --rmi=local"
+        script = f'trap "docker compose {down}" EXIT; docker compose {up} && "$@"'
+        return ["bash", "-c", script, "compose"]
+    if command := os.environ.get("COMPOSE_UP"):
+        return [command, "run", folder, "--"]
+    if os.environ.get("CI") == "true":
+        pytest.fail("CI must bring compose up: neither Docker nor COMPOSE_UP is here")
+    pytest.skip("neither Docker nor COMPOSE_UP is here")
+
+
+def succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def services(project: Project) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(project.files["compose.yaml"])["services"]
+    return found
+
+
+def all_code(project: Project) -> str:
+    return "\n".join(text for name, text in project.files.items() if name.startswith("app/"))
+
+
+def made_up(project: Project) -> dict[str, str]:
+    """Secrets and free ports, for all that the compose file asks for."""
+    names = set(dict(SECRET.findall(project.files["compose.yaml"])))
+    made = {name: secrets.token_urlsafe(24) for name in names}
+    made |= {name: str(free_port()) for name in names if name.endswith("PORT")}
+    return made | {"COMPOSE_PROJECT_NAME": f"test-{project.name}"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def compose_command() -> list[str]:
+    """Docker's own `compose`, or Debian's program, which needs no Docker to check a file."""
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    return ["docker", "compose"] if shutil.which("docker") else []
