@@ -81,7 +81,8 @@ class Selection:
             "has_worker": has_worker,
             "has_beat": has_beat,
             "has_scheduler": has_beat or (self.has("apscheduler") and has_worker),
-            "scheduler_in_api": self.has("apscheduler") and not has_worker,
+            "has_scheduler_process": self.has("apscheduler") and has_worker,
+            "clock_in_api": not has_worker,
         }
 
     def clock(self) -> str:
@@ -95,8 +96,8 @@ class Selection:
 
     def api_backends(self) -> tuple[str, ...]:
         """Those whose lifespan the API's process enters."""
-        in_api = self.capabilities()["scheduler_in_api"]
-        return tuple(name for name in self.backends if name != "apscheduler" or in_api)
+        elsewhere = self.capabilities()["has_scheduler_process"]
+        return tuple(name for name in self.backends if name != "apscheduler" or not elsewhere)
 
     def routers(self) -> list[str]:
         """The modules of the API."""

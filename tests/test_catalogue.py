@@ -77,8 +77,9 @@ def test_one_process_ticks(what: Render) -> None:
     assert names.count("api") == 1
     assert len(set(names)) == len(names)
     assert ("scheduler" in names) == known["has_scheduler"]
-    assert ("apscheduler" in known["api_backends"]) == known["scheduler_in_api"]
-    assert not (known["has_scheduler"] and known["scheduler_in_api"])
+    in_api = known["has_apscheduler"] and not known["has_scheduler_process"]
+    assert ("apscheduler" in known["api_backends"]) == in_api
+    assert not (known["has_scheduler"] and known["clock_in_api"])
 
 
 @pytest.mark.parametrize(

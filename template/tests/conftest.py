@@ -31,10 +31,11 @@ STARTED = pytest.StashKey[dict[str, servers.Child]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.addoption("--backend", help="that the tests of delivery run on")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Tests never touch what REDIS_URL or DATABASE_URL name, only TEST_REDIS_URL and so on."""
+    """Tests never touch what DATABASE_URL and the like name, only TEST_DATABASE_URL and so on."""
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
     session.config.stash[STARTED] = {}

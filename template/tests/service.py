@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -69,9 +70,11 @@ class Service:
     def start(self, *names: str) -> Self:
         """Start these processes; the API is waited for."""
         for name in names:
-            command = shlex.split(COMMANDS[name])
-            if name == "api":
-                command += ["--host", "127.0.0.1", "--port", str(self.port)]
+            kind = re.sub(r"-\d+$", "", name)  # `api-2` is a second one
+            command = shlex.split(COMMANDS[kind])
+            if kind == "api":
+                port = self.port if name == kind else free_port()
+                command += ["--host", "127.0.0.1", "--port", str(port)]
             log = self.folder / f"{name}.log"
             env = {"HEARTBEATS": str(self.heartbeats(name)), **self.env}
             self.processes[name] = spawn(command, env=env, log=log, cwd=self.folder)

@@ -62,7 +62,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class clock(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL function that it is
-    """`clock(seconds)`: now by the database's clock, moved by so many seconds."""
+    """`clock(seconds)`: when the statement began, by the database's clock, moved by seconds."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -70,7 +70,9 @@ class clock(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL functio
 
 @compiles(clock, "postgresql")
 def _clock_postgresql(element: clock, compiler: Any, **kw: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)}))"
+    seconds = compiler.process(element.clauses, **kw)
+    # Not clock_timestamp(), which may change from row to row: no index would serve it.
+    return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 
 @compiles(clock, "sqlite")

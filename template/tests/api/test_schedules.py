@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from sqlalchemy import Connection, create_engine, insert, select, update
 
@@ -15,36 +14,10 @@ from app.jobs.dispatcher import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import schedules
 from tests import probes
+from tests.api.schedule_calls import ECHO, HOURLY, call, create, get
 from tests.service import API_ENDED, Service, eventually
 
-HOURLY = {"kind": "interval", "seconds": 3600}
-ECHO = {"task": "probes.echo", "trigger": HOURLY, "args": {"text": "tick"}}
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-async def call(service: Service, method: str, path: str, **body: Any) -> httpx.Response:
-    url = f"/schedules{path}"
-    content = body or None
-    return await service.client.request(method, url, json=content, headers=service.operator)
-
-
-async def create(service: Service, **fields: Any) -> dict[str, Any]:
-    answer = await call(service, "POST", "", **ECHO | fields)
-    assert answer.status_code == 201, answer.text
-    data: dict[str, Any] = answer.json()["data"]
-    return data
-
-
-async def get(service: Service, schedule_id: str) -> dict[str, Any]:
-    answer = await call(service, "GET", f"/{schedule_id}")
-    assert answer.status_code == 200
-    data: dict[str, Any] = answer.json()["data"]
-    return data
-
-
-async def ids(service: Service) -> list[str]:
-    answer = await call(service, "GET", "")
-    return [schedule["id"] for schedule in answer.json()["data"]]
 
 
 @pytest.fixture
@@ -105,66 +78,6 @@ async def test_what_the_code_declares_is_listed(service: Service) -> None:
     declared = {each["id"]: each for each in listed if each["declared"]}
     assert set(declared) == {"cleanup_sessions", "daily_report", "prune_jobs"}
     assert declared["daily_report"]["trigger"]["expression"] == "0 6 * * *"
-
-
-WRONG: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"trigger": {"kind": "cron", "expression": "0 6 * *"}}, ["trigger"], "has 4 fields"),
-    ({"trigger": {"kind": "cron", "expression": "61 * * * *"}}, ["trigger"], "not within 0-59"),
-    ({"trigger": {"kind": "cron", "expression": "0 0 30 2 *"}}, ["trigger"], "never fires"),
-    ({"trigger": {"kind": "date", "at": "2020-01-01T00:00:00Z"}}, ["trigger"], "never fires"),
-    ({"trigger": {"kind": "date", "at": "2999-01-01T00:00:00"}}, ["trigger"], "no time zone"),
-    ({"trigger": {"kind": "lunar"}}, ["trigger"], "kind is one of"),
-    ({"trigger": {"kind": "interval", "seconds": 0}}, ["trigger"], "whole number of seconds"),
-    (
-        {"trigger": {"kind": "cron", "expression": "0 6 * * *", "timezone": "Mars/Base"}},
-        ["trigger"],
-        "unknown time zone 'Mars/Base'",
-    ),
-    ({"trigger": "hourly"}, ["trigger"], "valid dictionary"),
-    ({"args": {}}, ["args", "text"], "required"),
-    ({"args": {"text": 5}}, ["args", "text"], "valid string"),
-    ({"args": {"text": "a", "times": 2}}, ["args", "times"], "not permitted"),
-    ({"args": {"text": "a" * 65_536}}, ["args"], "64 KiB"),
-    ({"misfire_grace": -1}, ["misfire_grace"], "greater than or equal to 0"),
-    ({"misfire_grace": 1e9}, ["misfire_grace"], "less than or equal to"),
-    ({"misfire_grace": 3_600_000, "catch_up": "each"}, ["misfire_grace"], "more than 1000 ticks"),
-    ({"catch_up": "some"}, ["catch_up"], "'latest' or 'each'"),
-    ({"surprise": 1}, ["surprise"], "not permitted"),
-]
-WRONG_AT_FIRST: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"task": "os.system"}, ["task"], "unknown task"),
-    ({"id": "a/b"}, ["id"], "match pattern"),
-    ({"id": "x" * 201}, ["id"], "match pattern"),
-]
-
-
-def said(answer: httpx.Response) -> tuple[int, list[str], str]:
-    [error] = answer.json()["detail"]
-    assert set(error) >= {"loc", "msg", "type"}
-    return answer.status_code, error["loc"], error["msg"]
-
-
-@pytest.mark.parametrize(("wrong", "loc", "reason"), WRONG + WRONG_AT_FIRST)
-async def test_a_wrong_one_is_refused_and_not_stored(
-    service: Service, wrong: dict[str, Any], loc: list[str], reason: str
-) -> None:
-    before = await ids(service)
-    status, where, message = said(await call(service, "POST", "", **ECHO | wrong))
-    assert (status, where) == (422, ["body", *loc])
-    assert reason in message
-    assert await ids(service) == before
-
-
-@pytest.mark.parametrize(("wrong", "loc", "reason"), WRONG)
-async def test_a_wrong_change_is_refused_and_not_stored(
-    service: Service, wrong: dict[str, Any], loc: list[str], reason: str
-) -> None:
-    made = await create(service)
-    change = {"revision": made["revision"], **wrong}
-    status, where, message = said(await call(service, "PATCH", f"/{made['id']}", **change))
-    assert (status, where) == (422, ["body", *loc])
-    assert reason in message
-    assert await get(service, made["id"]) == made
 
 
 async def test_an_id_that_is_taken_is_409(service: Service) -> None:

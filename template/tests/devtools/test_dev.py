@@ -13,10 +13,11 @@ import httpx
 import psutil
 import pytest
 
+from devtools import servers
 from devtools.processes import free_port, spawn, stop, wait_until
 from tests.service import ROOT
 
-SET_BY_THE_RUN = ("API_KEY", "DATABASE_URL", "ENVIRONMENT", "REDIS_URL", "RABBITMQ_URL")
+SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", *servers.START)
 
 
 def succeeded(api: httpx.Client, job_id: str) -> bool:

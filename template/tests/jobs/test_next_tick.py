@@ -182,7 +182,7 @@ BERLIN = "Europe/Berlin"
 @pytest.mark.parametrize(
     ("trigger", "start", "expected"),
     [
-        # Both APSchedulers skip this Monday, the day after the spring change.
+        # Other schedulers skip this Monday, the day after the spring change.
         (Cron("0 0 * * mon", BERLIN), "2026-03-24", ["2026-03-29T22:00", "2026-04-05T22:00"]),
         (Cron("17 0,2,8 * * mon-fri", BERLIN), "2026-03-29T12", ["2026-03-29T22:17"]),
         (Cron("30 2 * * *", BERLIN), "2026-03-28", ["2026-03-28T01:30", "2026-03-29T01:00"]),

@@ -7,9 +7,9 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
-from app.core.database import AsyncSessionLocal
+from app.core.database import IS_SQLITE, AsyncSessionLocal, jobs_engine
 from app.jobs import Jobs
-from app.jobs.relay import HEAD_START, Message, relaying
+from app.jobs.relay import HEAD_START, Message, _take_due, relaying
 from app.jobs.table import Status, clock, jobs
 from tests import probes
 from tests.jobs.recorder import Recorder
@@ -125,3 +125,19 @@ async def test_a_process_takes_only_what_it_carries(session: AsyncSession) -> No
     async with relaying({}):
         pass
     assert (await row_of(job_id))["pushes"] == 0
+
+
+async def test_its_statement_reads_only_what_is_due() -> None:
+    """By the partial index: a clock that the planner can't rely on would read all that waits."""
+    expanded = {"render_postcompile": True}
+    statement = _take_due(["default"]).compile(jobs_engine, compile_kwargs=expanded)
+    names, values = getattr(statement, "positiontup", None), dict(statement.params)
+    explain = ("EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN ") + str(statement)
+    async with jobs_engine.connect() as connection:
+        if not IS_SQLITE:
+            await connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
+        bound = tuple(values[name] for name in names) if names else values
+        plan = (await connection.exec_driver_sql(explain, bound)).all()
+        await connection.invalidate()
+    used = "INDEX jobs_wake_at (wake_at<?)" if IS_SQLITE else "Index Cond: (wake_at <="
+    assert any(used in str(row) for row in plan), plan

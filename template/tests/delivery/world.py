@@ -1,0 +1,211 @@
+"""A service of its own, on one back end, whose processes and servers a test may kill or freeze."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from app.config import get_settings
+from app.core.database import async_url
+from app.jobs import Jobs
+from app.jobs.table import jobs
+from app.models import Order
+from devtools import servers
+from devtools.commands import COMMANDS
+from devtools.processes import free_port, stop
+from tests.service import ROOT, Service, copy_database, eventually
+
+SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1", "CELERY_CONCURRENCY": "2"}
+
+
+def host_of(backend: str) -> str:
+    """The process that runs the jobs of this back end."""
+    if backend == "apscheduler" and "scheduler" in COMMANDS:
+        return "scheduler"
+    marks = {"arq": "arq ", "celery": "celery -A app.core.celery worker"}
+    mark = marks.get(backend, COMMANDS["api"])
+    return next(name for name, command in COMMANDS.items() if command.startswith(mark))
+
+
+def broker_of(backend: str) -> str | None:
+    """The variable with the address of its broker, where it has one."""
+    if backend == "celery":
+        return servers.BROKERS[-1]
+    return "REDIS_URL" if backend == "arq" else None
+
+
+class Broker:
+    """A server of the kind that the back end uses, on one port for good."""
+
+    def __init__(self, variable: str, folder: Path) -> None:
+        self._variable, self._folder = variable, folder
+        self._port = free_port()
+        self._lives = 0
+        self._process: servers.Child | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        redis = self._variable == "REDIS_URL"
+        scheme, end = ("redis://", "/0") if redis else ("amqp://guest:guest@", "//")
+        return {self._variable: f"{scheme}127.0.0.1:{self._port}{end}"}
+
+    async def start(self) -> None:
+        if self._process is None:
+            data = self._folder / str(self._lives)
+            start = servers.START[self._variable]
+            self._process, _ = await asyncio.to_thread(start, data, self._port)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process
+        os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """What it held is gone."""
+        if self._process:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self._lives += 1
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+
+class World(Service):
+    """Hosts, the processes that run jobs, are named by number: `worker`, `worker-2`."""
+
+    def __init__(self, folder: Path, backend: str, broker: Broker | None, **env: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        env = {"DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], folder), **env}
+        routes = "{" + ", ".join(f'"{q}": "{backend}"' for q in get_settings().queues) + "}"
+        carried = broker.env if broker else {}
+        super().__init__(folder, QUEUES=routes, **SETTINGS, **carried, **env)
+        self.backend, self._broker = backend, broker
+        self.in_api = host_of(backend) == "api"
+        self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
+        probes = ROOT / "tests" / "delivery" / "probes.py"
+        (folder / "app" / "tasks" / "delivered.py").write_text(probes.read_text())
+
+    @property
+    def broker(self) -> Broker:
+        assert self._broker
+        return self._broker
+
+    def host(self, number: int = 1) -> str:
+        return host_of(self.backend) + (f"-{number}" if number > 1 else "")
+
+    def start_hosts(self, count: int = 1) -> Self:
+        """Those that don't run yet."""
+        names = [self.host(number) for number in range(1, count + 1)]
+        return self.start(*(name for name in names if name not in self.processes))
+
+    async def as_it_should_be(self) -> None:
+        """The broker, the API and the first host run, and no other."""
+        if self._broker:
+            await self._broker.start()
+        for name in set(self.processes) - {"api", self.host()}:
+            self.kill(name)
+        self.start(*({"api", self.host()} - set(self.processes)))
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL to a process and to all that it started."""
+        for name in names:
+            process = self.processes.pop(name)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def kill_all(self) -> None:
+        self.kill(*self.processes)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        group = self.processes[name].pid
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
+    async def close(self) -> None:
+        self.kill_all()
+        await self.client.aclose()
+        await self.engine.dispose()
+
+    async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
+        """As a script would: whoever relays pushes it."""
+        return (await self.submit_many(task, [args], **options))[0]
+
+    async def submit_many(self, task: Any, calls: Sequence[Any], **options: Any) -> list[UUID]:
+        async with AsyncSession(self.engine) as session:
+            submitted = [await Jobs(session).submit(task, *args, **options) for args in calls]
+            await session.commit()
+        return [job.id for job in submitted]
+
+    async def place_order(self) -> UUID:
+        """By the API; returns the job's id."""
+        answer = await self.client.post("/orders", json={"item": "tea", "quantity": 1})
+        assert answer.status_code == 201
+        return UUID(answer.json()["data"]["job_id"])
+
+    async def row(self, job_id: UUID) -> Row[Any]:
+        """From the table: the API may be down."""
+        async with AsyncSession(self.engine) as session:
+            return await Jobs(session).get(job_id)
+
+    async def row_is(self, job_id: UUID, *statuses: str, limit: float = 30) -> Row[Any]:
+        async def reached() -> Row[Any] | None:
+            row = await self.row(job_id)
+            return row if row.status in statuses else None
+
+        return await eventually(reached, limit)
+
+    async def all_are(self, status: str, ids: Sequence[UUID], limit: float = 30) -> None:
+        count = select(func.count()).where(jobs.c.status == status, jobs.c.id.in_(ids))
+
+        async def reached() -> bool:
+            async with self.engine.connect() as connection:
+                return (await connection.execute(count)).scalar_one() == len(ids)
+
+        await eventually(reached, limit)
+
+    async def effects(self, item: str) -> int:
+        """How many orders of this item there are: each try that succeeded has made one."""
+        count = select(func.count()).select_from(Order).where(Order.item == item)
+        async with self.engine.connect() as connection:
+            return (await connection.execute(count)).scalar_one()
+
+    async def marked(self, name: str) -> None:
+        """Wait until a task has said that it got that far."""
+
+        async def there() -> bool:
+            return (self.folder / name).exists()
+
+        await eventually(there)
+
+
+def ended(process: subprocess.Popen[bytes], limit: float) -> int:
+    """SIGTERM, and the exit code; raises TimeoutExpired when it takes longer."""
+    process.terminate()
+    try:
+        return process.wait(limit)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+__all__ = ["Broker", "World", "broker_of", "ended", "host_of", "stop"]
