@@ -53,7 +53,7 @@ def _renders() -> Iterator[Render]:
 RENDERS = {render.name: render for render in _renders()}
 
 # What a test run renders; any other runs when it is asked for by its name.
-TESTED = ("-".join(NAMES), "celery-rabbitmq", "celery", "arq", "apscheduler", "background")
+TESTED = tuple(RENDERS)
 
 
 def render(answers: dict[str, Any], folder: Path) -> None:

@@ -20,7 +20,7 @@ TRACES = {
     "has_celery": r"celery|flower|kombu|\bbeat\b",
     "has_apscheduler": r"apscheduler",
     "needs_redis": r"redis|valkey",
-    "needs_rabbitmq": r"rabbitmq|amqp",
+    "needs_rabbitmq": r"rabbitmq|(?<!celery_app\.)amqp",
 }
 
 

@@ -61,6 +61,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other database."""
+    other = {"sqlite", "postgresql"} - {config.getoption("--database")}
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in other)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Also after a start that failed halfway."""
     for variable, process in config.stash.get(STARTED, {}).items():

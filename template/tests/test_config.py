@@ -7,8 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import SecretStr
 
-STRONG = {"API_KEY": "k" * 24, "FLOWER_PASSWORD": "f" * 24}
+from app.config import Settings
+
+FIELDS = Settings.model_fields
+STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretStr | None}
 
 
 def boot(**env: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Update, and_, case, null, or_, select, update
+from sqlalchemy import Update, and_, case, null, or_, select, true, update
 
 from app.config import get_settings
-from app.core.database import jobs_engine
+from app.core.database import IS_SQLITE, jobs_engine
 from app.core.heartbeat import heartbeat
 from app.jobs.contract import registry
 from app.jobs.table import Status, clock, jobs
@@ -90,6 +91,7 @@ class Relay:
             for queue, backend in get_settings().queues.items()
             if backend in transports
         }
+        self._looked, self._judges = time.monotonic(), 0.0
 
     def carries(self, queue: str) -> bool:
         return queue in self._by_queue
@@ -110,13 +112,24 @@ class Relay:
 
     async def _take(self) -> list[Message]:
         async with jobs_engine.begin() as connection:
-            rows = (await connection.execute(_take_due(list(self._by_queue)))).all()
+            if IS_SQLITE:  # here it waits for whoever writes
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+            due = _take_due(list(self._by_queue), judge_leases=self._sees())
+            rows = (await connection.execute(due)).all()
         for row in rows:
             if row.status == Status.DEAD:
                 log.error("job dead", job_id=str(row.id), task=row.task, error=row.error)
             else:
                 self._by_queue[row.queue].put(Message(row.id, row.task, row.queue))
         return [Message(row.id, row.task, row.queue) for row in rows]
+
+    def _sees(self) -> bool:
+        """Not after it was blocked: nobody could extend a lease either, and now they will."""
+        now, settings = time.monotonic(), get_settings()
+        if now - self._looked > settings.relay_interval + settings.lease / 3:
+            self._judges = now + settings.lease / 2
+        self._looked = now
+        return now >= self._judges
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:  # unlike gather, it waits for what it cancels
@@ -166,11 +179,12 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _take_due(queues: list[str]) -> Update:
+def _take_due(queues: list[str], *, judge_leases: bool = True) -> Update:
     """One statement for every row that is due: not pushed, delay over, retry due, lease ended."""
     due = (
         select(jobs.c.id)
         .where(jobs.c.wake_at <= clock(0), jobs.c.queue.in_(queues))
+        .where(true() if judge_leases else jobs.c.status != Status.RUNNING)
         .order_by(jobs.c.wake_at)
         .limit(BATCH)
         .with_for_update(skip_locked=True)

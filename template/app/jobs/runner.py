@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -22,14 +21,13 @@ from sqlalchemy.orm import Session
 
 from app.config import get_settings
 from app.core.database import JobSession, SyncSessionLocal, jobs_engine
+from app.core.threads import in_thread
 from app.jobs import table
 from app.jobs.contract import NonRetryable, RetryLater, Task, UnknownTaskError, find_task
 from app.jobs.relay import in_background, to_the_end
 from app.jobs.table import Status, clock, jobs
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 MAX_BACKOFF = timedelta(hours=1)
 
@@ -64,7 +62,6 @@ class Runner:
 
     def __init__(self, slots: int) -> None:
         self._slots = asyncio.Semaphore(slots)
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="job")
         self._known: set[UUID] = set()
         self._claims: dict[UUID, Claim] = {}
         # Of the jobs that are one crash from dead one kills its workers: they run one at a time.
@@ -154,16 +151,12 @@ class Runner:
                 _fenced(await session.execute(finish))
                 await session.commit()
         elif task.session is Session:
-            await self._in_thread(partial(_call_with_session, claim, args))
+            await in_thread(partial(_call_with_session, claim, args))
         else:
             call = partial(task.fn, **args)
-            result = await (call() if task.is_async else self._in_thread(call))
+            result = await (call() if task.is_async else in_thread(call))
             async with jobs_engine.begin() as connection:
                 _fenced(await connection.execute(succeeded(claim, result)))
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call)
 
     async def _cancelled(self, claim: Claim) -> None:
         if not claim.lost:  # this process ends: the job runs elsewhere, and the try isn't counted

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app.core.database import IS_SQLITE, SqliteConnection, async_url, jobs_engine, sync_url
+from app.core.database import SqliteConnection, async_url, jobs_engine, sync_url
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_closed_connection_gives_its_lock_back(tmp_path: Path) -> None:
     del unfetched
 
 
-@pytest.mark.skipif(not IS_SQLITE, reason="is about SQLite")
+@pytest.mark.sqlite
 async def test_sqlite_has_a_write_ahead_log() -> None:
     async with jobs_engine.connect() as connection:
         mode = (await connection.execute(text("PRAGMA journal_mode"))).scalar_one()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from uuid import UUID
 
 import pytest
 
 from app.config import get_settings
-from tests.delivery.world import Broker, World, broker_of
+from tests.delivery import probes as delivered
+from tests.delivery.world import SETTINGS, Broker, World, broker_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,9 +26,7 @@ def backend(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def own_broker(
-    backend: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Broker | None]:
+def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
     """One for all worlds; a new one knows none of the jobs that an old one left there."""
     variable = broker_of(backend)
     broker = Broker(variable, tmp_path_factory.mktemp("broker")) if variable else None
@@ -49,6 +49,21 @@ async def world(shared: World) -> World:
     """The module's, with its broker, its API and one host running."""
     await shared.as_it_should_be()
     return shared
+
+
+@pytest.fixture(scope="session")
+async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """Two hosts on the run's own broker, which nobody harms."""
+    made = World(tmp_path_factory.mktemp("healthy"), backend, None, CELERY_CONCURRENCY="3")
+    made.start("api").start_hosts(2)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def long(healthy: World) -> UUID:
+    """A job that runs for ten leases, while the other tests run."""
+    return await healthy.submit(delivered.work, "long", 10 * float(SETTINGS["LEASE"]))
 
 
 @pytest.fixture

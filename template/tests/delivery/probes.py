@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import time
@@ -13,20 +14,25 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.jobs import NonRetryable, task
+from app.jobs import NonRetryable, current_job, task
 from app.models import Order
+
+
+def mark(name: str) -> None:
+    """Says, to whoever waits for the file, how far a task got."""
+    Path(name).touch()
 
 
 @task(name="delivered.work")
 async def work(db: AsyncSession, item: str, seconds: float) -> None:
-    Path(f"{item} runs").touch()
+    mark(f"{item} runs")
     await asyncio.sleep(seconds)
     db.add(Order(item=item, quantity=1))
 
 
 @task(name="delivered.work_sync")
 def work_sync(db: Session, item: str, seconds: float) -> None:
-    Path(f"{item} runs").touch()
+    mark(f"{item} runs")
     time.sleep(seconds)
     db.add(Order(item=item, quantity=1))
 
@@ -34,7 +40,7 @@ def work_sync(db: Session, item: str, seconds: float) -> None:
 @task(name="delivered.write_first", timeout=timedelta(seconds=60))
 async def write_first(db: AsyncSession, item: str, seconds: float) -> None:
     await db.execute(insert(Order).values(item=item, quantity=1))
-    Path(f"{item} has written").touch()
+    mark(f"{item} has written")
     await asyncio.sleep(seconds)
 
 
@@ -44,13 +50,28 @@ async def kill() -> None:
 
 
 @task(name="delivered.alone", max_running=1)
-async def alone(db: AsyncSession, item: str) -> None:
+def alone(db: Session, item: str) -> None:
     """Fails for good where another one runs."""
     try:
-        held = os.open("alone", os.O_CREAT | os.O_EXCL)
+        Path("alone").touch(exist_ok=False)
     except FileExistsError:
         raise NonRetryable("two at once") from None
-    await asyncio.sleep(0.1)
+    time.sleep(0.1)
     db.add(Order(item=item, quantity=1))
-    os.close(held)
     Path("alone").unlink()
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("has no text")
+
+
+@task(name="delivered.unprintable", tries=1)
+async def unprintable() -> None:
+    raise UnprintableError
+
+
+@task(name="delivered.arqs_retry", backoff=timedelta(seconds=0.1))
+async def arqs_retry() -> None:
+    if current_job().attempt == 1:
+        raise importlib.import_module("arq").Retry(defer=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from app.jobs.table import jobs
 from app.models import Order
 from devtools import servers
 from devtools.commands import COMMANDS
-from devtools.processes import free_port, stop
+from devtools.processes import free_port
 from tests.service import ROOT, Service, copy_database, eventually
 
 SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1", "CELERY_CONCURRENCY": "2"}
@@ -94,7 +93,7 @@ class World(Service):
         env = {"DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], folder), **env}
         routes = "{" + ", ".join(f'"{q}": "{backend}"' for q in get_settings().queues) + "}"
         carried = broker.env if broker else {}
-        super().__init__(folder, QUEUES=routes, **SETTINGS, **carried, **env)
+        super().__init__(folder, **{"QUEUES": routes, **SETTINGS, **carried, **env})
         self.backend, self._broker = backend, broker
         self.in_api = host_of(backend) == "api"
         self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
@@ -126,7 +125,8 @@ class World(Service):
         """SIGKILL to a process and to all that it started."""
         for name in names:
             process = self.processes.pop(name)
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     def kill_all(self) -> None:
@@ -196,16 +196,3 @@ class World(Service):
             return (self.folder / name).exists()
 
         await eventually(there)
-
-
-def ended(process: subprocess.Popen[bytes], limit: float) -> int:
-    """SIGTERM, and the exit code; raises TimeoutExpired when it takes longer."""
-    process.terminate()
-    try:
-        return process.wait(limit)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-__all__ = ["Broker", "World", "broker_of", "ended", "host_of", "stop"]

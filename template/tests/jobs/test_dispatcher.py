@@ -17,7 +17,7 @@ from sqlalchemy import Row, delete, event, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
-from app.core.database import IS_SQLITE, jobs_engine, sync_engine
+from app.core.database import jobs_engine, sync_engine
 from app.jobs.dispatcher import BATCH, definition_of, every_second, run_due
 from app.jobs.relay import in_background
 from app.jobs.schedules import Date, Interval, Schedule, Trigger, next_tick
@@ -111,7 +111,7 @@ async def test_a_tick_is_never_submitted_again(session: AsyncSession) -> None:
     assert (row.last_job_id, row.next_tick) == (job.id, None)
 
 
-@pytest.mark.skipif(not IS_SQLITE, reason="PostgreSQL locks the rows that it claims")
+@pytest.mark.sqlite  # PostgreSQL locks the rows that it claims
 async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSession) -> None:
     schedule_id, _ = await add_late(session)
     changed = datetime(2999, 1, 1, tzinfo=UTC)
@@ -218,7 +218,7 @@ asyncio.run(run_due())
 """
 
 
-@pytest.mark.skipif(IS_SQLITE, reason="SQLite's one lock stays with a process that is frozen")
+@pytest.mark.postgresql  # SQLite's one lock stays with a process that is frozen
 async def test_a_process_frozen_in_its_claim_silences_nobody(
     session: AsyncSession, tmp_path: Path
 ) -> None:

@@ -1,0 +1,31 @@
+"""Threads that a process doesn't wait for when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`; but a call that never returns holds up no end of the process.
+
+    When this is cancelled the call goes on, and nobody sees what came of it.
+    """
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            done.set_result(context.run(call))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="job", daemon=True).start()
+    return await asyncio.wrap_future(done)

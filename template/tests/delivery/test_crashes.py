@@ -1,0 +1,78 @@
+"""Workers that are killed, frozen or killed by their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+import pytest
+
+from tests import probes
+from tests.delivery import probes as delivered
+from tests.delivery.world import World
+
+
+async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World) -> None:
+    jobs = {
+        "killed": await world.submit(delivered.work, "killed", 0.5),
+        "killed sync": await world.submit(delivered.work_sync, "killed sync", 0.5),
+    }
+    for item in jobs:
+        await world.marked(f"{item} runs")
+    world.kill(world.host())
+    world.start_hosts()
+    for item, job_id in jobs.items():
+        row = await world.row_is(job_id, "succeeded", limit=15)
+        assert (row.attempts, row.crashes, await world.effects(item)) == (2, 1, 1)
+
+
+async def test_jobs_of_a_killed_pool_process_run_again(world: World) -> None:
+    if world.backend != "celery":
+        pytest.skip("only Celery's worker has a pool of processes")
+    await world.row_is(await world.submit(probes.echo, "warm"), "succeeded")
+    job_id = await world.submit(delivered.work, "child", 0.5)
+    await world.marked("child runs")
+    main = psutil.Process(world.processes[world.host()].pid)
+    for child in main.children():
+        child.kill()
+    row = await world.row_is(job_id, "succeeded", limit=15)
+    assert (row.attempts, await world.effects("child"), main.is_running()) == (2, 1, True)
+
+
+async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
+    jobs = {
+        "frozen": await world.submit(delivered.work, "frozen", 0.5),
+        "frozen sync": await world.submit(delivered.work_sync, "frozen sync", 0.5),
+    }
+    for item in jobs:
+        await world.marked(f"{item} runs")
+    with world.frozen(world.host()):
+        world.start_hosts(2)
+        rows = [await world.row_is(job_id, "succeeded", limit=20) for job_id in jobs.values()]
+    await world.row_is(await world.submit(probes.work, 1.0), "succeeded")  # it had time to write
+    for item, row in zip(jobs, rows, strict=True):
+        assert await world.row(row.id) == row
+        assert (row.attempts, await world.effects(item)) == (2, 1)
+
+
+async def test_a_job_that_kills_its_hosts_is_dead_and_its_neighbours_are_not(world: World) -> None:
+    killer = await world.submit(delivered.kill)
+    calls = [(f"neighbour {number}", 0.5) for number in range(9)]
+    neighbours = await world.submit_many(delivered.work, calls)
+    done = asyncio.Event()
+
+    async def supervise() -> None:
+        """What systemd or compose does."""
+        while not done.is_set():
+            if world.processes[world.host()].poll() is not None:
+                world.kill(world.host())
+                await asyncio.to_thread(world.start_hosts)
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(supervise())
+        row = await world.row_is(killer, "dead", limit=60)
+        await world.all_are("succeeded", neighbours, limit=60)
+        done.set()
+    assert row.error.startswith("WorkerLost")
+    assert [await world.effects(item) for item, _ in calls] == [1] * 9
