@@ -126,9 +126,15 @@ class Selection:
             "arq": "arq app.tasks.worker.WorkerSettings",
             "celery": "celery -A app.core.celery worker --loglevel=info",
         }
-        chosen = [name for name in commands if self.has(name)]
-        alone = len(chosen) == 1
-        return [("worker" if alone else f"worker-{name}", commands[name]) for name in chosen]
+        return [(self.hosts()[name], commands[name]) for name in commands if self.has(name)]
+
+    def hosts(self) -> dict[str, str]:
+        """The process that runs each back end's jobs."""
+        scheduler = "scheduler" if self.capabilities()["has_scheduler_process"] else "api"
+        both = self.has("arq") and self.has("celery")
+        worker = {name: f"worker-{name}" if both else "worker" for name in ("arq", "celery")}
+        hosts = {"background": "api", "apscheduler": scheduler, **worker}
+        return {name: hosts[name] for name in self.backends}
 
     def _scheduler(self) -> list[tuple[str, str]]:
         beat = "celery -A app.core.celery beat --loglevel=info"
@@ -138,17 +144,10 @@ class Selection:
 
 def context_of(selection: Selection) -> dict[str, Any]:
     """Everything that templates know of a selection."""
-    return {
-        **selection.capabilities(),
-        "clock": selection.clock(),
-        "queues": selection.queues(),
-        "api_backends": selection.api_backends(),
-        "routers": selection.routers(),
-        "processes": selection.processes(),
-        "dependencies": selection.dependencies(),
-        "dev_dependencies": REQUIREMENTS["dev"],
-        "embedded_dependencies": selection.embedded_dependencies(),
-    }
+    names = ("clock", "queues", "api_backends", "routers", "processes", "hosts")
+    more = ("dependencies", "embedded_dependencies")
+    derived = {name: getattr(selection, name)() for name in names + more}
+    return selection.capabilities() | derived | {"dev_dependencies": REQUIREMENTS["dev"]}
 
 
 def toml_string(text: str) -> str:

@@ -95,7 +95,7 @@ class Service:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    async def submit(self, task: Any, *args: Any) -> UUID:
+    async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
         """Submit to this service's database, as a script would."""
         from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -104,7 +104,7 @@ class Service:
 
         engine = create_async_engine(async_url({**os.environ, **self.env}["DATABASE_URL"]))
         async with AsyncSession(engine) as session:
-            job = await Jobs(session).submit(task, *args)
+            job = await Jobs(session).submit(task, *args, **options)
             await session.commit()
         await engine.dispose()
         return job.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,11 @@ from pydantic import SecretStr
 from app.config import Settings
 
 FIELDS = Settings.model_fields
-STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretStr | None}
+STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretStr | None} | {
+    name: re.sub("//.+@", "//app:strong@", url)
+    for name, url in os.environ.items()
+    if name.endswith("_URL")
+}
 
 
 def boot(**env: str) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,13 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
 
+# A server that vanished is noticed within half a minute, not after the system's hours.
+KEEPALIVES = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 
 
@@ -56,6 +63,7 @@ def _pool(pool_size: int) -> dict[str, Any]:
         }
     else:
         options["pool_pre_ping"] = True
+        options["connect_args"] = KEEPALIVES
     return options
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Update, and_, case, null, or_, select, true, update
+from sqlalchemy import Update, and_, case, func, null, or_, select, true, update
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE, jobs_engine
@@ -44,6 +44,9 @@ class Transport(Protocol):
     async def push(self, messages: Sequence[Message]) -> None:
         """Hand over or raise, within a few seconds. The same message twice is harmless."""
 
+    async def depth(self, queue: str) -> int | None:
+        """How many messages wait there; None where the same message is never there twice."""
+
     async def ping(self) -> None:
         """Raise unless the broker answers."""
 
@@ -53,23 +56,39 @@ class _Channel:
 
     def __init__(self, name: str, transport: Transport) -> None:
         self.name, self.transport = name, transport
-        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._messages: asyncio.Queue[tuple[Message, bool]] = asyncio.Queue()
         self._failing = False
 
-    def put(self, message: Message) -> None:
-        self._messages.put_nowait(message)
+    def put(self, message: Message, again: bool = False) -> None:
+        self._messages.put_nowait((message, again))
 
     async def run(self) -> None:
         while True:
             batch = [await self._messages.get()]
             while not self._messages.empty() and len(batch) < BATCH:
                 batch.append(self._messages.get_nowait())
-            await self._push(batch)
+            new = [message for message, again in batch if not again]
+            await self._push([message for message, again in batch if again], self._push_again)
+            await self._push(new, self.transport.push)
 
-    async def _push(self, batch: list[Message]) -> None:
+    async def _push_again(self, batch: Sequence[Message]) -> None:
+        """Only as many as the broker has lost, or a long queue would grow longer and longer."""
+        for queue in {message.queue for message in batch}:
+            messages = [message for message in batch if message.queue == queue]
+            depth = await self.transport.depth(queue)
+            if depth is not None:
+                expected = await _count_pushed(queue, depth + len(messages))
+                messages = messages[: max(0, expected - depth)]
+            await self.transport.push(messages)
+
+    async def _push(
+        self, batch: list[Message], push: Callable[[Sequence[Message]], Awaitable[None]]
+    ) -> None:
+        if not batch:
+            return
         try:
             async with asyncio.timeout(get_settings().push_timeout):
-                await self.transport.push(batch)
+                await push(batch)
         except Exception as error:
             if not self._failing:
                 log.warning("push failed, trying on", backend=self.name, error=repr(error))
@@ -120,7 +139,8 @@ class Relay:
             if row.status == Status.DEAD:
                 log.error("job dead", job_id=str(row.id), task=row.task, error=row.error)
             else:
-                self._by_queue[row.queue].put(Message(row.id, row.task, row.queue))
+                message = Message(row.id, row.task, row.queue)
+                self._by_queue[row.queue].put(message, again=row.pushes > 1)
         return [Message(row.id, row.task, row.queue) for row in rows]
 
     def _sees(self) -> bool:
@@ -205,7 +225,8 @@ def _take_due(queues: list[str], *, judge_leases: bool = True) -> Update:
         "finished_at": case((dead, clock(0)), else_=null()),
         "error": case((poison, WORKER_LOST), (unknown, UNKNOWN_TASK), else_=jobs.c.error),
     }
-    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.status, jobs.c.error)
+    shown = (jobs.c.status, jobs.c.error, jobs.c.pushes)
+    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, *shown)
     return update(jobs).where(jobs.c.id.in_(due)).values(values).returning(*returned)
 
 
@@ -214,8 +235,16 @@ async def _postpone(ids: Sequence[UUID]) -> None:
         await connection.execute(
             update(jobs)
             .where(jobs.c.id.in_(ids), jobs.c.status == Status.PENDING)
-            .values(wake_at=clock(1))
+            .values(wake_at=clock(1), pushes=0)
         )
+
+
+async def _count_pushed(queue: str, limit: int) -> int:
+    """Jobs of this queue whose message should be in the broker; counted up to the limit."""
+    pushed = jobs.c.status == Status.PENDING, jobs.c.pushes > 0, jobs.c.wake_at.is_not(None)
+    rows = select(jobs.c.id).where(jobs.c.queue == queue, *pushed).limit(limit)
+    async with jobs_engine.connect() as connection:
+        return await connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
 
 
 async def _logged(step: Coroutine[Any, Any, T]) -> T | None:

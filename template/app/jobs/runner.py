@@ -15,21 +15,44 @@ from uuid import UUID
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import Update, func, select
+from sqlalchemy import Update, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
-from app.core.database import JobSession, SyncSessionLocal, jobs_engine
+from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.threads import in_thread
 from app.jobs import table
-from app.jobs.contract import NonRetryable, RetryLater, Task, UnknownTaskError, find_task
+from app.jobs.contract import (
+    NonRetryable,
+    RetryLater,
+    Task,
+    UnknownTaskError,
+    find_task,
+    registry,
+)
 from app.jobs.relay import in_background, to_the_end
 from app.jobs.table import Status, clock, jobs
 
 log = structlog.get_logger(__name__)
 
 MAX_BACKOFF = timedelta(hours=1)
+
+
+def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
+    """What a worker has locked is free after the longest timeout of a task, though it is frozen."""
+    longest = max((task.timeout for task in registry().values()), default=timedelta(0))
+    cursor = connection.cursor()
+    limit = int(longest.total_seconds() * 1000)
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {limit}")
+    cursor.close()
+    connection.commit()
+
+
+if not IS_SQLITE:
+    event.listen(jobs_engine.sync_engine, "connect", _bound_the_frozen)
+    event.listen(sync_engine, "connect", _bound_the_frozen)
 
 
 class LeaseLostError(RuntimeError):
@@ -260,7 +283,7 @@ def handed_back(claim: Claim) -> Update:
 
 def failed(claim: Claim, error: Exception) -> Update:
     """Pending again after the backoff, or dead."""
-    values: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"}
+    values: dict[str, Any] = {"error": _text_of(error)}
     if isinstance(error, NonRetryable) or claim.attempt >= claim.max_attempts:
         values |= _ended(Status.DEAD)
     else:
@@ -281,9 +304,22 @@ def next_delay(claim: Claim, error: Exception) -> timedelta:
     return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
 
 
+def _text_of(error: Exception) -> str:
+    """Whatever it says, a database can keep it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:
+        text = f"{type(error).__name__}, which can't say what it is"
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
 async def _fail(claim: Claim, error: Exception) -> None:
-    log.warning("job failed", error=repr(error), exc_info=error)
-    await _write(failed(claim, error))
+    log.warning("job failed", error=_text_of(error), exc_info=error)
+    try:
+        await _write(failed(claim, error))
+    except Exception as unwritten:
+        reason = repr(unwritten).splitlines()[0]
+        log.error("outcome not written: the job is taken back after its lease", error=reason)
 
 
 async def _write(outcome: Update) -> None:

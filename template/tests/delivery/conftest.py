@@ -1,34 +1,59 @@
-"""What every test here gets: a world on the back end that `--backend` names."""
+"""What every test here gets: a world on the back end that `--backend` names.
+
+Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
-from app.config import get_settings
-from tests.delivery import probes as delivered
-from tests.delivery.world import SETTINGS, Broker, World, broker_of
+from devtools.servers import BROKER_OF
+
+if TYPE_CHECKING:
+    from tests.delivery.world import Broker, World
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "delivery" in item.path.parts:
-            item.add_marker("delivery")
+def chosen(config: pytest.Config) -> str:
+    """By default the back end that carries orders."""
+    from app.config import get_settings
+
+    return str(config.getoption("--backend") or get_settings().queues["orders"])
+
+
+def is_about_another(item: pytest.Item, backend: str) -> bool:
+    only = item.get_closest_marker("backend")
+    if only and backend not in only.args:
+        return True
+    needs_broker = isinstance(item, pytest.Function) and "with_broker" in item.fixturenames
+    return needs_broker and backend not in BROKER_OF
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about other back ends."""
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in here:
+        item.add_marker("delivery")
+    left_out = [item for item in here if is_about_another(item, chosen(config))]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")
 def backend(pytestconfig: pytest.Config) -> str:
-    """By default the one that carries orders."""
-    named: str = pytestconfig.getoption("--backend") or get_settings().queues["orders"]
-    return named
+    return chosen(pytestconfig)
 
 
 @pytest.fixture(scope="session")
 def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
     """One for all worlds; a new one knows none of the jobs that an old one left there."""
-    variable = broker_of(backend)
+    from tests.delivery.world import Broker
+
+    variable = BROKER_OF.get(backend)
     broker = Broker(variable, tmp_path_factory.mktemp("broker")) if variable else None
     yield broker
     if broker:
@@ -39,6 +64,8 @@ def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 async def shared(
     backend: str, own_broker: Broker | None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
+    from tests.delivery.world import World
+
     made = World(tmp_path_factory.mktemp("world"), backend, own_broker, STOP_GRACE="1")
     yield made
     await made.close()
@@ -54,6 +81,8 @@ async def world(shared: World) -> World:
 @pytest.fixture(scope="session")
 async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """Two hosts on the run's own broker, which nobody harms."""
+    from tests.delivery.world import World
+
     made = World(tmp_path_factory.mktemp("healthy"), backend, None, CELERY_CONCURRENCY="3")
     made.start("api").start_hosts(2)
     yield made
@@ -63,11 +92,12 @@ async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
 @pytest.fixture(scope="session", autouse=True)
 async def long(healthy: World) -> UUID:
     """A job that runs for ten leases, while the other tests run."""
-    return await healthy.submit(delivered.work, "long", 10 * float(SETTINGS["LEASE"]))
+    from tests.delivery.probes import work
+
+    return await healthy.submit(work, "long", 10 * float(healthy.env["LEASE"]))
 
 
 @pytest.fixture
-def with_broker(world: World, own_broker: Broker | None) -> Broker:
-    if own_broker is None:
-        pytest.skip(f"{world.backend} has no broker")
+def with_broker(world: World, own_broker: Broker) -> Broker:
+    """The world's. Tests that ask for it are left out for a back end that has none."""
     return own_broker

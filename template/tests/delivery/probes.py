@@ -61,14 +61,19 @@ def alone(db: Session, item: str) -> None:
     Path("alone").unlink()
 
 
-class UnprintableError(Exception):
+class SpeechlessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("has no text")
 
 
-@task(name="delivered.unprintable", tries=1)
-async def unprintable() -> None:
-    raise UnprintableError
+@task(name="delivered.speechless", tries=1)
+async def speechless() -> None:
+    raise SpeechlessError
+
+
+@task(name="delivered.unwritable", tries=1)
+async def unwritable() -> None:
+    raise ValueError("\0 and \ud800")
 
 
 @task(name="delivered.arqs_retry", backoff=timedelta(seconds=0.1))

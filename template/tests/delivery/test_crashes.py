@@ -26,9 +26,8 @@ async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World
         assert (row.attempts, row.crashes, await world.effects(item)) == (2, 1, 1)
 
 
+@pytest.mark.backend("celery")
 async def test_jobs_of_a_killed_pool_process_run_again(world: World) -> None:
-    if world.backend != "celery":
-        pytest.skip("only Celery's worker has a pool of processes")
     await world.row_is(await world.submit(probes.echo, "warm"), "succeeded")
     job_id = await world.submit(delivered.work, "child", 0.5)
     await world.marked("child runs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,7 +26,8 @@ OUTCOMES: list[tuple[Task[..., Any, Any], tuple[Any, ...], str, int, str | None]
     (probes.slow, (9,), "dead", 1, "TimeoutError: ran longer than 0.3 s"),
     (probes.slow_sync, (1,), "dead", 1, "TimeoutError: ran longer than 0.3 s"),
     (probes.not_json, (), "dead", 1, "NonRetryable: the result is not JSON"),
-    (delivered.unprintable, (), "dead", 1, "Unprintable"),
+    (delivered.speechless, (), "dead", 1, "SpeechlessError, which can't say what it is"),
+    (delivered.unwritable, (), "dead", 1, "ValueError: ? and ?"),
 ]
 
 
@@ -40,18 +40,19 @@ async def test_each_outcome_has_its_status_its_attempts_and_its_error(healthy: W
         assert (row.error is None) is (error is None), task.name
 
 
+@pytest.mark.backend("arq")
 async def test_what_a_backends_own_retry_says_is_an_error_like_any_other(healthy: World) -> None:
-    if not importlib.util.find_spec("arq"):
-        pytest.skip("arq is not chosen")
     row = await healthy.row_is(await healthy.submit(delivered.arqs_retry), "succeeded", "dead")
     assert (row.status, row.attempts) == ("succeeded", 2)
 
 
 async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy: World) -> None:
-    job_id = await healthy.submit(probes.echo, "a", delay=timedelta(hours=1))
-    await change(healthy, job_id, args={"txet": "a"}, run_at=clock(0), wake_at=clock(0))
+    job_id = await healthy.submit(probes.slow, 0, delay=timedelta(hours=1))
+    await change(healthy, job_id, args={"minutes": 0}, run_at=clock(0), wake_at=clock(0))
     row = await healthy.row_is(job_id, "dead")
-    assert (row.attempts, "text" in row.error) == (1, True)
+    assert (row.attempts, row.args) == (1, {"minutes": 0})
+    assert "seconds" in row.error
+    assert "minutes" in row.error
 
 
 async def test_a_dead_job_is_replayed_and_no_other_is(healthy: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -20,27 +21,11 @@ from app.jobs import Jobs
 from app.jobs.table import jobs
 from app.models import Order
 from devtools import servers
-from devtools.commands import COMMANDS
+from devtools.commands import HOSTS
 from devtools.processes import free_port
 from tests.service import ROOT, Service, copy_database, eventually
 
 SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1", "CELERY_CONCURRENCY": "2"}
-
-
-def host_of(backend: str) -> str:
-    """The process that runs the jobs of this back end."""
-    if backend == "apscheduler" and "scheduler" in COMMANDS:
-        return "scheduler"
-    marks = {"arq": "arq ", "celery": "celery -A app.core.celery worker"}
-    mark = marks.get(backend, COMMANDS["api"])
-    return next(name for name, command in COMMANDS.items() if command.startswith(mark))
-
-
-def broker_of(backend: str) -> str | None:
-    """The variable with the address of its broker, where it has one."""
-    if backend == "celery":
-        return servers.BROKERS[-1]
-    return "REDIS_URL" if backend == "arq" else None
 
 
 class Broker:
@@ -76,6 +61,22 @@ class Broker:
             self._process = None
             self._lives += 1
 
+    async def depth(self) -> int:
+        """How many messages wait there."""
+        count = self._redis_depth if self._variable == "REDIS_URL" else self._rabbitmq_depth
+        return await asyncio.to_thread(count, self.env[self._variable])
+
+    def _redis_depth(self, url: str) -> int:
+        with importlib.import_module("redis").Redis.from_url(url) as client:
+            lists = [int(client.llen(queue)) for queue in get_settings().queues]
+            return sum(lists, int(client.zcard("arq:queue")))
+
+    def _rabbitmq_depth(self, url: str) -> int:
+        with importlib.import_module("kombu").Connection(url) as connection:
+            declare = connection.default_channel.queue_declare
+            queues = get_settings().queues
+            return sum(int(declare(queue, passive=True).message_count) for queue in queues)
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         self.signal(signal.SIGSTOP)
@@ -90,15 +91,27 @@ class World(Service):
 
     def __init__(self, folder: Path, backend: str, broker: Broker | None, **env: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        env = {"DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], folder), **env}
+        if "DATABASE_URL" not in env:
+            env["DATABASE_URL"] = copy_database(os.environ["EMPTY_DATABASE"], folder)
         routes = "{" + ", ".join(f'"{q}": "{backend}"' for q in get_settings().queues) + "}"
         carried = broker.env if broker else {}
         super().__init__(folder, **{"QUEUES": routes, **SETTINGS, **carried, **env})
         self.backend, self._broker = backend, broker
-        self.in_api = host_of(backend) == "api"
+        self.in_api = HOSTS[backend] == "api"
         self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
         probes = ROOT / "tests" / "delivery" / "probes.py"
         (folder / "app" / "tasks" / "delivered.py").write_text(probes.read_text())
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Make it another release, or another service, before a process starts."""
+        path = self.folder / "app" / file
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+
+    @property
+    def whole_env(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
 
     @property
     def broker(self) -> Broker:
@@ -106,7 +119,7 @@ class World(Service):
         return self._broker
 
     def host(self, number: int = 1) -> str:
-        return host_of(self.backend) + (f"-{number}" if number > 1 else "")
+        return HOSTS[self.backend] + (f"-{number}" if number > 1 else "")
 
     def start_hosts(self, count: int = 1) -> Self:
         """Those that don't run yet."""

@@ -13,6 +13,7 @@ class Recorder:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.down = False
+        self.holds: int | None = None
 
     @staticmethod
     def backends() -> set[str]:
@@ -22,6 +23,9 @@ class Recorder:
         if self.down:
             raise ConnectionError("down")
         self.messages += messages
+
+    async def depth(self, queue: str) -> int | None:
+        return self.holds
 
     async def ping(self) -> None: ...
 

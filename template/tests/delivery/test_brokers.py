@@ -1,0 +1,114 @@
+"""The broker is away, silent, or has lost all that it held."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+
+from app.jobs.table import jobs
+from tests import probes
+from tests.delivery import probes as delivered
+from tests.delivery.world import Broker, World
+from tests.service import eventually
+
+AT_ONCE = 1  # seconds; who waited for the broker would take the push's limit at least
+
+
+async def placed_at_once(world: World) -> UUID:
+    return await asyncio.wait_for(world.place_order(), AT_ONCE)
+
+
+async def is_down(world: World) -> None:
+    live, ready = [await world.client.get(f"/health/{probe}") for probe in ("live", "ready")]
+    assert live.status_code == 200
+    assert (ready.status_code, ready.json()["data"][world.backend]) == (503, "down")
+    assert ready.json()["data"]["database"] == "ok"
+
+
+async def test_orders_are_accepted_at_once_while_the_broker_is_away(
+    world: World, with_broker: Broker
+) -> None:
+    placed = [await world.place_order()]  # so that the producer is connected
+    with_broker.kill()
+    placed += [await placed_at_once(world) for _ in range(3)]
+    await is_down(world)
+    world.kill("api")
+    world.start("api")  # boots without it, and has never been connected
+    placed += [await placed_at_once(world) for _ in range(3)]
+    await is_down(world)
+    await with_broker.start()
+    await world.all_are("succeeded", placed)
+    assert (await world.client.get("/health/ready")).status_code == 200
+
+
+async def test_orders_are_accepted_at_once_while_the_broker_is_silent(
+    world: World, with_broker: Broker
+) -> None:
+    placed = [await world.place_order()]
+    with with_broker.frozen():
+        placed += [await placed_at_once(world) for _ in range(3)]
+        await is_down(world)
+        world.kill("api")
+        world.start("api")
+        placed += [await placed_at_once(world) for _ in range(3)]
+        await is_down(world)
+    await world.all_are("succeeded", placed)
+
+
+async def test_a_broker_that_loses_all_its_data_loses_no_job(
+    world: World, with_broker: Broker
+) -> None:
+    running = await world.submit_many(delivered.work, [[f"runs {n}", 2] for n in range(10)])
+    for number in range(2):
+        await world.marked(f"runs {number} runs")
+    waiting = await world.submit_many(delivered.work, [[f"waits {n}", 0] for n in range(200)])
+    with_broker.kill()
+    await with_broker.start()
+    await world.all_are("succeeded", running + waiting, limit=60)
+    items = [f"runs {n}" for n in range(10)] + [f"waits {n}" for n in range(200)]
+    assert [await world.effects(item) for item in items] == [1] * 210
+
+
+async def test_a_delayed_job_waits_in_the_table_and_runs_once(
+    world: World, with_broker: Broker
+) -> None:
+    """So that no time limit of a broker for messages matters."""
+    world.kill(world.host())
+    before = await with_broker.depth()
+    job_id = await world.submit(delivered.work, "delayed", 0, delay=timedelta(seconds=4))
+    month = await world.submit(delivered.work, "in a month", 0, delay=timedelta(days=30))
+    await asyncio.sleep(2)
+    assert await with_broker.depth() == before
+    world.start_hosts()
+    row = await world.row_is(job_id, "succeeded")
+    assert row.started_at >= row.run_at
+    assert (row.attempts, await world.effects("delayed")) == (1, 1)
+    assert (await world.row(month)).attempts == 0
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(5000, marks=pytest.mark.slow)])
+async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
+    world: World, with_broker: Broker, count: int
+) -> None:
+    world.kill(world.host())
+    before = await with_broker.depth()
+    waiting = await world.submit_many(probes.echo, [["a"]] * count)
+
+    async def pushed() -> bool:
+        return await with_broker.depth() >= before + count
+
+    await eventually(pushed)
+    left = select(func.count()).where(jobs.c.id.in_(waiting[::100]), jobs.c.pushes < 2)
+
+    async def all_were_due_again() -> bool:
+        async with world.engine.connect() as connection:
+            return (await connection.execute(left)).scalar_one() == 0
+
+    await eventually(all_were_due_again, limit=40)
+    assert await with_broker.depth() == before + count
+    world.start_hosts()
+    await world.all_are("succeeded", waiting, limit=60)

@@ -1,0 +1,128 @@
+"""PostgreSQL restarts, and hosts that are frozen while they hold its locks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.core.database import jobs_engine
+from app.jobs.contract import registry
+from devtools import postgresql
+from devtools.processes import spawn, stop, wait_until
+from devtools.servers import Child
+from tests import probes
+from tests.delivery import probes as delivered
+from tests.delivery.world import Broker, World
+from tests.service import ROOT
+
+LONGEST = 6  # seconds, of the tasks of `hasty`
+
+pytestmark = pytest.mark.postgresql
+
+
+class Database:
+    """A PostgreSQL that can be restarted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process, self.url = postgresql.start(folder)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+    def start(self) -> None:
+        user = "nobody" if os.getuid() == 0 else None
+        self._process = spawn(self._arguments(self._process), user=user)
+        wait_until(lambda: postgresql.answers(self.url), self._process, 20)
+
+    @staticmethod
+    def _arguments(process: Child) -> list[str]:
+        assert isinstance(process.args, list)
+        return process.args
+
+    def end(self) -> None:
+        self.stop()
+        stop(self._process)
+
+
+@pytest.fixture
+async def restarted(
+    backend: str, own_broker: Broker | None, tmp_path: Path
+) -> AsyncIterator[tuple[World, Database]]:
+    database = await asyncio.to_thread(Database, tmp_path)
+    env = {**os.environ, "DATABASE_URL": database.url}
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT, env=env
+    )
+    world = World(tmp_path / "world", backend, own_broker, DATABASE_URL=database.url)
+    await world.as_it_should_be()
+    yield world, database
+    await world.close()
+    database.end()
+
+
+@pytest.fixture
+async def hasty(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
+    """Its tasks have little time."""
+    world = World(tmp_path, backend, own_broker)
+    world.edit("jobs/contract.py", "timedelta(minutes=5)", f"timedelta(seconds={LONGEST})")
+    world.edit("tasks/orders.py", "timedelta(minutes=1)", f"timedelta(seconds={LONGEST})")
+    world.edit("tasks/delivered.py", "timedelta(seconds=60)", f"timedelta(seconds={LONGEST})")
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+
+
+async def test_a_restart_of_the_database_loses_no_job(
+    restarted: tuple[World, Database],
+) -> None:
+    world, database = restarted
+    lease = float(world.env["LEASE"])
+    long = await world.submit(delivered.work, "over it", 2 * lease)
+    short = await world.submit(delivered.work, "into it", 1)
+    for item in ("over it", "into it"):
+        await world.marked(f"{item} runs")
+    database.stop()
+    assert (await world.client.get("/health/live")).status_code == 200
+    assert (await world.client.get("/health/ready")).json()["data"]["database"] == "down"
+    await asyncio.sleep(lease)
+    await asyncio.to_thread(database.start)
+    await world.engine.dispose()
+    row = await world.row_is(long, "succeeded")
+    assert (row.attempts, await world.effects("over it")) == (1, 1)
+    row = await world.row_is(short, "succeeded")
+    assert (row.attempts, await world.effects("into it")) == (2, 1)
+    await world.row_is(await world.place_order(), "succeeded")
+    assert (await world.client.get("/health/ready")).status_code == 200
+
+
+async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than_a_timeout(
+    hasty: World,
+) -> None:
+    job_id = await hasty.submit(delivered.write_first, "held", 1)
+    await hasty.marked("held has written")
+    with hasty.frozen(hasty.host()):
+        hasty.start_hosts(2)
+        lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(3 * LONGEST), hasty.engine.begin() as connection:
+            await connection.execute(lock)
+        row = await hasty.row_is(job_id, "succeeded")
+    await hasty.row_is(await hasty.submit(probes.work, 1.0), "succeeded")
+    assert await hasty.row(job_id) == row
+    assert (row.attempts, await hasty.effects("held")) == (2, 1)
+
+
+async def test_the_bound_is_the_longest_timeout_of_a_task() -> None:
+    longest = max(task.timeout for task in registry().values()).total_seconds()
+    async with jobs_engine.connect() as connection:
+        shown = text("SELECT setting::int FROM pg_settings WHERE name = :name")
+        name = {"name": "idle_in_transaction_session_timeout"}
+        assert (await connection.execute(shown, name)).scalar_one() == longest * 1000
