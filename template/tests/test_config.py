@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -59,6 +60,13 @@ def test_a_queue_that_nothing_carries_is_refused() -> None:
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
     assert line.startswith("QUEUES: default goes to 'pigeon', which is none of ")
+
+
+def test_a_task_whose_queue_nothing_carries_is_refused() -> None:
+    carried = {name: backend for name, backend in Settings().queues.items() if name != "orders"}
+    ended = boot(QUEUES=json.dumps(carried))
+    line = "QUEUES: nothing carries orders, the queue of orders.process_order\n"
+    assert (ended.returncode, ended.stderr) == (1, line)
 
 
 def test_a_wrong_value_names_its_variable() -> None:

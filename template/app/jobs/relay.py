@@ -11,22 +11,17 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Update, and_, case, func, null, or_, select, true, update
+from sqlalchemy import func, select, update
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE, jobs_engine
 from app.core.heartbeat import heartbeat
-from app.jobs.contract import registry
-from app.jobs.table import Status, clock, jobs
+from app.jobs import table
+from app.jobs.table import BATCH, Status, clock, jobs
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-BATCH = 500
-WORKER_LOST = "WorkerLost: each worker that ran this job died"
-UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such a task"
-HEAD_START = 5  # seconds that a push has before the relay pushes the row again, times the pushes
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +128,7 @@ class Relay:
         async with jobs_engine.begin() as connection:
             if IS_SQLITE:  # here it waits for whoever writes
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            due = _take_due(list(self._by_queue), judge_leases=self._sees())
+            due = table.take_due(list(self._by_queue), judge_leases=self._sees())
             rows = (await connection.execute(due)).all()
         for row in rows:
             if row.status == Status.DEAD:
@@ -197,37 +192,6 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
-
-
-def _take_due(queues: list[str], *, judge_leases: bool = True) -> Update:
-    """One statement for every row that is due: not pushed, delay over, retry due, lease ended."""
-    due = (
-        select(jobs.c.id)
-        .where(jobs.c.wake_at <= clock(0), jobs.c.queue.in_(queues))
-        .where(true() if judge_leases else jobs.c.status != Status.RUNNING)
-        .order_by(jobs.c.wake_at)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    lost = jobs.c.status == Status.RUNNING
-    settings = get_settings()
-    poison = and_(lost, jobs.c.crashes + 1 >= settings.max_crashes)
-    too_old = jobs.c.run_at < clock(-settings.unknown_task_grace)
-    unknown = and_(~lost, jobs.c.task.not_in(list(registry())), too_old)
-    dead = or_(poison, unknown)
-    crash = case((lost, 1), else_=0)
-    values = {
-        "status": case((dead, Status.DEAD), else_=Status.PENDING),
-        "crashes": jobs.c.crashes + crash,
-        "max_attempts": jobs.c.max_attempts + crash,
-        "pushes": case((lost, 1), else_=jobs.c.pushes + 1),
-        "wake_at": case((dead, null()), else_=clock(HEAD_START * (jobs.c.pushes + 1))),
-        "finished_at": case((dead, clock(0)), else_=null()),
-        "error": case((poison, WORKER_LOST), (unknown, UNKNOWN_TASK), else_=jobs.c.error),
-    }
-    shown = (jobs.c.status, jobs.c.error, jobs.c.pushes)
-    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, *shown)
-    return update(jobs).where(jobs.c.id.in_(due)).values(values).returning(*returned)
 
 
 async def _postpone(ids: Sequence[UUID]) -> None:

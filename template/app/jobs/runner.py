@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy import Update, event, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
@@ -24,20 +21,11 @@ from app.config import get_settings
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.threads import in_thread
 from app.jobs import table
-from app.jobs.contract import (
-    NonRetryable,
-    RetryLater,
-    Task,
-    UnknownTaskError,
-    find_task,
-    registry,
-)
+from app.jobs.contract import UnknownTaskError, find_task, registry
+from app.jobs.outcomes import Claim, LeaseLostError, failed, handed_back, succeeded, text_of
 from app.jobs.relay import in_background, to_the_end
-from app.jobs.table import Status, clock, jobs
 
 log = structlog.get_logger(__name__)
-
-MAX_BACKOFF = timedelta(hours=1)
 
 
 def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -53,23 +41,6 @@ def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
 if not IS_SQLITE:
     event.listen(jobs_engine.sync_engine, "connect", _bound_the_frozen)
     event.listen(sync_engine, "connect", _bound_the_frozen)
-
-
-class LeaseLostError(RuntimeError):
-    """The job is no longer this worker's: nothing that this try did may be committed."""
-
-
-@dataclass(eq=False)
-class Claim:
-    """One try of one job; `attempt` fences its outcome."""
-
-    id: UUID
-    task: Task[..., Any, Any]
-    args: dict[str, Any]
-    attempt: int
-    max_attempts: int
-    lost: bool = False
-    running: asyncio.Task[Any] | None = field(default=None, repr=False)
 
 
 _current: ContextVar[Claim] = ContextVar("current_job")
@@ -262,59 +233,8 @@ async def _one_claim_at_a_time(connection: AsyncConnection, task: str) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(task))))
 
 
-def succeeded(claim: Claim, result: Any) -> Update:
-    """The outcome of a try that returned. Raises NonRetryable where the result isn't JSON."""
-    try:
-        jsonable = to_jsonable_python(result)
-    except PydanticSerializationError as error:
-        raise NonRetryable(f"the result is not JSON: {error}") from error
-    values = {"result": jsonable, "error": None, **_ended(Status.SUCCEEDED)}
-    return table.outcome(claim.id, claim.attempt).values(
-        values if claim.task.keep_args else {**values, "args": None}
-    )
-
-
-def handed_back(claim: Claim) -> Update:
-    """Pending at once; the try isn't counted, by allowing one more (attempts only grow)."""
-    again = {"status": Status.PENDING, "pushes": 0, "wake_at": clock(0)}
-    more = {"max_attempts": jobs.c.max_attempts + 1}
-    return table.outcome(claim.id, claim.attempt).values(again | more)
-
-
-def failed(claim: Claim, error: Exception) -> Update:
-    """Pending again after the backoff, or dead."""
-    values: dict[str, Any] = {"error": _text_of(error)}
-    if isinstance(error, NonRetryable) or claim.attempt >= claim.max_attempts:
-        values |= _ended(Status.DEAD)
-    else:
-        later = clock(next_delay(claim, error).total_seconds())
-        values |= {"status": Status.PENDING, "pushes": 0, "run_at": later, "wake_at": later}
-    return table.outcome(claim.id, claim.attempt).values(values)
-
-
-def _ended(status: Status) -> dict[str, Any]:
-    return {"status": status, "finished_at": clock(0), "wake_at": None}
-
-
-def next_delay(claim: Claim, error: Exception) -> timedelta:
-    """Exponential backoff with full jitter, unless the task said when."""
-    if isinstance(error, RetryLater):
-        return error.after
-    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
-    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
-
-
-def _text_of(error: Exception) -> str:
-    """Whatever it says, a database can keep it."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:
-        text = f"{type(error).__name__}, which can't say what it is"
-    return text.encode(errors="replace").decode().replace("\0", "?")
-
-
 async def _fail(claim: Claim, error: Exception) -> None:
-    log.warning("job failed", error=_text_of(error), exc_info=error)
+    log.warning("job failed", error=text_of(error), exc_info=error)
     try:
         await _write(failed(claim, error))
     except Exception as unwritten:

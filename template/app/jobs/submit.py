@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from app.config import get_settings
 from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
-from app.jobs.relay import HEAD_START, Message
-from app.jobs.table import Status, clock, jobs
+from app.jobs.relay import Message
+from app.jobs.table import HEAD_START, Status, clock, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")

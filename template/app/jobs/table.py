@@ -23,10 +23,15 @@ from sqlalchemy import (
     TypeDecorator,
     Update,
     Uuid,
+    and_,
+    case,
     false,
     func,
+    null,
+    or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
@@ -34,6 +39,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from app.config import get_settings
+from app.jobs.contract import registry
+
+BATCH = 500
+WORKER_LOST = "WorkerLost: each worker that ran this job died"
+UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such a task"
+HEAD_START = 5  # seconds that a push has before the relay pushes the row again, times the pushes
 
 metadata = MetaData()
 
@@ -177,3 +188,34 @@ def outcome(job_id: UUID, attempt: int) -> Update:
     return update(jobs).where(
         jobs.c.id == job_id, jobs.c.status == Status.RUNNING, jobs.c.attempts == attempt
     )
+
+
+def take_due(queues: list[str], *, judge_leases: bool = True) -> Update:
+    """One statement for every row that is due: not pushed, delay over, retry due, lease ended."""
+    due = (
+        select(jobs.c.id)
+        .where(jobs.c.wake_at <= clock(0), jobs.c.queue.in_(queues))
+        .where(true() if judge_leases else jobs.c.status != Status.RUNNING)
+        .order_by(jobs.c.wake_at)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    lost = jobs.c.status == Status.RUNNING
+    settings = get_settings()
+    poison = and_(lost, jobs.c.crashes + 1 >= settings.max_crashes)
+    too_old = jobs.c.run_at < clock(-settings.unknown_task_grace)
+    unknown = and_(~lost, jobs.c.task.not_in(list(registry())), too_old)
+    dead = or_(poison, unknown)
+    crash = case((lost, 1), else_=0)
+    values = {
+        "status": case((dead, Status.DEAD), else_=Status.PENDING),
+        "crashes": jobs.c.crashes + crash,
+        "max_attempts": jobs.c.max_attempts + crash,
+        "pushes": case((lost, 1), else_=jobs.c.pushes + 1),
+        "wake_at": case((dead, null()), else_=clock(HEAD_START * (jobs.c.pushes + 1))),
+        "finished_at": case((dead, clock(0)), else_=null()),
+        "error": case((poison, WORKER_LOST), (unknown, UNKNOWN_TASK), else_=jobs.c.error),
+    }
+    shown = (jobs.c.status, jobs.c.error, jobs.c.pushes)
+    returned = (jobs.c.id, jobs.c.task, jobs.c.queue, *shown)
+    return update(jobs).where(jobs.c.id.in_(due)).values(values).returning(*returned)

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import get_settings
 from app.core.database import IS_SQLITE, AsyncSessionLocal, jobs_engine
 from app.jobs import Jobs
-from app.jobs.relay import HEAD_START, Message, _take_due, relaying
-from app.jobs.table import Status, clock, jobs
+from app.jobs.relay import Message, relaying
+from app.jobs.table import HEAD_START, Status, clock, jobs, take_due
 from tests import probes
 from tests.jobs.recorder import Recorder
 from tests.service import eventually
@@ -130,7 +130,7 @@ async def test_a_process_takes_only_what_it_carries(session: AsyncSession) -> No
 async def test_its_statement_reads_only_what_is_due() -> None:
     """By the partial index: a clock that the planner can't rely on would read all that waits."""
     expanded = {"render_postcompile": True}
-    statement = _take_due(["default"]).compile(jobs_engine, compile_kwargs=expanded)
+    statement = take_due(["default"]).compile(jobs_engine, compile_kwargs=expanded)
     names, values = getattr(statement, "positiontup", None), dict(statement.params)
     explain = ("EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN ") + str(statement)
     async with jobs_engine.connect() as connection:

@@ -1,0 +1,87 @@
+"""What a try can come to, as the one statement that writes it behind the fence."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+from sqlalchemy import Update
+
+from app.jobs import table
+from app.jobs.contract import NonRetryable, RetryLater, Task
+from app.jobs.table import Status, clock, jobs
+
+MAX_BACKOFF = timedelta(hours=1)
+
+
+class LeaseLostError(RuntimeError):
+    """The job is no longer this worker's: nothing that this try did may be committed."""
+
+
+@dataclass(eq=False)
+class Claim:
+    """One try of one job; `attempt` fences its outcome."""
+
+    id: UUID
+    task: Task[..., Any, Any]
+    args: dict[str, Any]
+    attempt: int
+    max_attempts: int
+    lost: bool = False
+    running: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+
+def succeeded(claim: Claim, result: Any) -> Update:
+    """The outcome of a try that returned. Raises NonRetryable where the result isn't JSON."""
+    try:
+        jsonable = to_jsonable_python(result)
+    except PydanticSerializationError as error:
+        raise NonRetryable(f"the result is not JSON: {error}") from error
+    values = {"result": jsonable, "error": None, **_ended(Status.SUCCEEDED)}
+    return table.outcome(claim.id, claim.attempt).values(
+        values if claim.task.keep_args else {**values, "args": None}
+    )
+
+
+def handed_back(claim: Claim) -> Update:
+    """Pending at once; the try isn't counted, by allowing one more (attempts only grow)."""
+    again = {"status": Status.PENDING, "pushes": 0, "wake_at": clock(0)}
+    more = {"max_attempts": jobs.c.max_attempts + 1}
+    return table.outcome(claim.id, claim.attempt).values(again | more)
+
+
+def failed(claim: Claim, error: Exception) -> Update:
+    """Pending again after the backoff, or dead."""
+    values: dict[str, Any] = {"error": text_of(error)}
+    if isinstance(error, NonRetryable) or claim.attempt >= claim.max_attempts:
+        values |= _ended(Status.DEAD)
+    else:
+        later = clock(next_delay(claim, error).total_seconds())
+        values |= {"status": Status.PENDING, "pushes": 0, "run_at": later, "wake_at": later}
+    return table.outcome(claim.id, claim.attempt).values(values)
+
+
+def _ended(status: Status) -> dict[str, Any]:
+    return {"status": status, "finished_at": clock(0), "wake_at": None}
+
+
+def next_delay(claim: Claim, error: Exception) -> timedelta:
+    """Exponential backoff with full jitter, unless the task said when."""
+    if isinstance(error, RetryLater):
+        return error.after
+    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
+    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
+
+
+def text_of(error: Exception) -> str:
+    """Whatever it says, a database can keep it."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:
+        text = f"{type(error).__name__}, which can't say what it is"
+    return text.encode(errors="replace").decode().replace("\0", "?")

@@ -1,0 +1,50 @@
+"""Two releases at once, and a broker that can't be relied on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from app.jobs.table import clock, jobs
+from tests.delivery import probes as delivered
+from tests.delivery.world import Broker, World
+from tests.service import eventually
+
+GRACE = 60
+
+
+@pytest.fixture
+async def previous(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
+    """A release that doesn't know the task `delivered.alone`."""
+    world = World(tmp_path, backend, own_broker, UNKNOWN_TASK_GRACE=str(GRACE))
+    world.edit("tasks/delivered.py", "delivered.alone", "delivered.of_old")
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+
+
+async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previous: World) -> None:
+    early = await previous.submit(delivered.alone, "early")
+    unknown = await previous.submit(delivered.work, "unknown", 0)
+    renamed = update(jobs).where(jobs.c.id == unknown)
+    async with previous.engine.begin() as connection:
+        await connection.execute(renamed.values(task="no.such", run_at=clock(-GRACE - 1)))
+
+    async def pushed_in_vain() -> bool:
+        return bool((await previous.row(early)).pushes > 1)
+
+    await eventually(pushed_in_vain)
+    row = await previous.row_is(unknown, "dead")
+    assert row.error.startswith("UnknownTask")
+    assert (await previous.row(early)).attempts == 0
+    previous.edit("tasks/delivered.py", "delivered.of_old", "delivered.alone")
+    previous.start_hosts(2)
+    assert (await asyncio.to_thread(previous.stop, previous.host()))[0] in (0, -15)
+    async with previous.engine.begin() as connection:  # instead of waiting for it
+        await connection.execute(update(jobs).where(jobs.c.id == early).values(wake_at=clock(0)))
+    row = await previous.row_is(early, "succeeded")
+    assert (row.attempts, await previous.effects("early")) == (1, 1)
