@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -102,6 +103,37 @@ async def test_pushing_again_waits_longer_each_time(session: AsyncSession) -> No
     later = jobs.c.wake_at > clock(3 * HEAD_START)
     row = (await session.execute(select(jobs.c.pushes, later).where(jobs.c.id == job_id))).one()
     assert tuple(row) == (4, True)
+
+
+async def test_what_the_broker_still_holds_is_not_pushed_again(session: AsyncSession) -> None:
+    job_id = await submit(session, pushes=3, wake_at=clock(-1))
+    sent = Recorder()
+    sent.holds = 1_000_000
+
+    async def looked_at() -> bool:
+        return (await row_of(job_id))["pushes"] == 4
+
+    async with relaying(transports(sent)):
+        await eventually(looked_at)
+        new = await submit(session)
+        await sent.received(Message(new, "probes.echo", "default"))
+        assert job_id not in {message.id for message in sent.messages}
+        sent.holds = 0  # it has lost all
+        await session.execute(update(jobs).where(jobs.c.id == job_id).values(wake_at=clock(0)))
+        await session.commit()
+        await sent.received(Message(job_id, "probes.echo", "default"))
+
+
+async def test_a_relay_that_was_blocked_lets_leases_be_extended_first(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    async with relaying(transports(sent := Recorder())) as blocked:
+        monkeypatch.setattr(blocked, "_looked", blocked._looked - 60)
+        new = await submit(session)
+        await sent.received(Message(new, "probes.echo", "default"))
+        assert (await row_of(job_id))["status"] == Status.RUNNING
+        await sent.received(Message(job_id, "probes.echo", "default"))
 
 
 async def test_a_failed_push_is_tried_again(session: AsyncSession) -> None:
