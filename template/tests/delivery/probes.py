@@ -24,17 +24,20 @@ def mark(name: str) -> None:
 
 
 @task(name="delivered.work")
-async def work(db: AsyncSession, item: str, seconds: float) -> None:
+async def work(db: AsyncSession, item: str, seconds: float) -> int:
+    """Returns which try this was."""
     mark(f"{item} runs")
     await asyncio.sleep(seconds)
     db.add(Order(item=item, quantity=1))
+    return current_job().attempt
 
 
 @task(name="delivered.work_sync")
-def work_sync(db: Session, item: str, seconds: float) -> None:
+def work_sync(db: Session, item: str, seconds: float) -> int:
     mark(f"{item} runs")
     time.sleep(seconds)
     db.add(Order(item=item, quantity=1))
+    return current_job().attempt
 
 
 @task(name="delivered.write_first", timeout=timedelta(seconds=60))

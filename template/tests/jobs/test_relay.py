@@ -128,10 +128,10 @@ async def test_a_relay_that_was_blocked_lets_leases_be_extended_first(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    due = await submit(session)
     async with relaying(transports(sent := Recorder())) as blocked:
         monkeypatch.setattr(blocked, "_looked", blocked._looked - 60)
-        new = await submit(session)
-        await sent.received(Message(new, "probes.echo", "default"))
+        await sent.received(Message(due, "probes.echo", "default"))
         assert (await row_of(job_id))["status"] == Status.RUNNING
         await sent.received(Message(job_id, "probes.echo", "default"))
 

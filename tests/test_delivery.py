@@ -1,0 +1,52 @@
+"""Each back end keeps its promises in its own render, and docs/delivery.md tells no other."""
+
+import re
+
+import pytest
+
+from tests.conftest import Project
+from tests.renders import ROOT, uv_command
+from tests.test_suite import run
+
+EACH_BACKEND = pytest.mark.renders("background", "arq", "celery", "celery-rabbitmq", "apscheduler")
+LINK = re.compile(r"\[`(\w+)`\]\(\.\./(template/tests/[^)#]+)\)")
+
+
+def delivery(project: Project, database: str, marks: str) -> None:
+    what = f"{marks}-{database}".replace(" ", "-")
+    command = (uv_command(), "run", "pytest", "tests/delivery", "--database", database, "-m", marks)
+    run(project, what, *command)
+
+
+@pytest.mark.slow
+@EACH_BACKEND
+def test_delivery_on_sqlite(project: Project) -> None:
+    delivery(project, "sqlite", "delivery and not slow")
+
+
+@pytest.mark.slow
+@EACH_BACKEND
+def test_delivery_on_postgresql(project: Project) -> None:
+    delivery(project, "postgresql", "delivery and not slow")
+
+
+@pytest.mark.slow
+@EACH_BACKEND
+def test_a_storm_on_sqlite(project: Project) -> None:
+    delivery(project, "sqlite", "delivery and slow")
+
+
+@pytest.mark.slow
+@EACH_BACKEND
+def test_a_storm_on_postgresql(project: Project) -> None:
+    delivery(project, "postgresql", "delivery and slow")
+
+
+def test_each_promise_has_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "delivery.md").read_text("utf-8")
+    links = LINK.findall(text)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "promise" not in line]
+    assert len(rows) > 25
+    assert all(LINK.search(row) for row in rows)
+    missing = [test for test, path in links if f"def {test}(" not in (ROOT / path).read_text()]
+    assert missing == []
