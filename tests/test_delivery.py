@@ -19,24 +19,28 @@ def delivery(project: Project, database: str, marks: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_sqlite(project: Project) -> None:
     delivery(project, "sqlite", "delivery and not slow")
 
 
 @pytest.mark.slow
+@pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_postgresql(project: Project) -> None:
     delivery(project, "postgresql", "delivery and not slow")
 
 
 @pytest.mark.slow
+@pytest.mark.delivery
 @EACH_BACKEND
 def test_a_storm_on_sqlite(project: Project) -> None:
     delivery(project, "sqlite", "delivery and slow")
 
 
 @pytest.mark.slow
+@pytest.mark.delivery
 @EACH_BACKEND
 def test_a_storm_on_postgresql(project: Project) -> None:
     delivery(project, "postgresql", "delivery and slow")
