@@ -9,7 +9,7 @@ from tests.renders import ROOT, uv_command
 from tests.test_suite import run
 
 EACH_BACKEND = pytest.mark.renders("background", "arq", "celery", "celery-rabbitmq", "apscheduler")
-LINK = re.compile(r"\[`(\w+)`\]\(\.\./(template/tests/[^)#]+)\)")
+LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
 
 
 def delivery(project: Project, database: str, marks: str) -> None:

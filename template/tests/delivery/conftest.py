@@ -83,7 +83,7 @@ async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
     """Two hosts on the run's own broker, which nobody harms."""
     from tests.delivery.world import World
 
-    made = World(tmp_path_factory.mktemp("healthy"), backend, None, CELERY_CONCURRENCY="3")
+    made = World(tmp_path_factory.mktemp("healthy"), backend, None)
     made.start("api").start_hosts(2)
     yield made
     await made.close()

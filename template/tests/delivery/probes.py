@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import signal
 import time
@@ -77,9 +76,3 @@ async def speechless() -> None:
 @task(name="delivered.unwritable", tries=1)
 async def unwritable() -> None:
     raise ValueError("\0 and \ud800")
-
-
-@task(name="delivered.arqs_retry", backoff=timedelta(seconds=0.1))
-async def arqs_retry() -> None:
-    if current_job().attempt == 1:
-        raise importlib.import_module("arq").Retry(defer=0)

@@ -22,6 +22,13 @@ async def placed_at_once(world: World) -> UUID:
     return await asyncio.wait_for(world.place_order(), AT_ONCE)
 
 
+async def holds(world: World, messages: int) -> None:
+    async def reached() -> bool:
+        return await world.depth() >= messages
+
+    await eventually(reached)
+
+
 async def is_down(world: World) -> None:
     live, ready = [await world.client.get(f"/health/{probe}") for probe in ("live", "ready")]
     assert live.status_code == 200
@@ -66,6 +73,7 @@ async def test_a_broker_that_loses_all_its_data_loses_no_job(
     for number in range(2):
         await world.marked(f"runs {number} runs")
     waiting = await world.submit_many(delivered.work, [[f"waits {n}", 0] for n in range(200)])
+    await holds(world, 200)
     with_broker.kill()
     await with_broker.start()
     await world.all_are("succeeded", running + waiting, limit=60)
@@ -78,11 +86,11 @@ async def test_a_delayed_job_waits_in_the_table_and_runs_once(
 ) -> None:
     """So that no time limit of a broker for messages matters."""
     world.kill(world.host())
-    before = await with_broker.depth()
+    before = await world.depth()
     job_id = await world.submit(delivered.work, "delayed", 0, delay=timedelta(seconds=4))
     month = await world.submit(delivered.work, "in a month", 0, delay=timedelta(days=30))
     await asyncio.sleep(2)
-    assert await with_broker.depth() == before
+    assert await world.depth() == before
     world.start_hosts()
     row = await world.row_is(job_id, "succeeded")
     assert row.started_at >= row.run_at
@@ -95,13 +103,9 @@ async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
     world: World, with_broker: Broker, count: int
 ) -> None:
     world.kill(world.host())
-    before = await with_broker.depth()
+    before = await world.depth()
     waiting = await world.submit_many(probes.echo, [["a"]] * count)
-
-    async def pushed() -> bool:
-        return await with_broker.depth() >= before + count
-
-    await eventually(pushed)
+    await holds(world, before + count)
     left = select(func.count()).where(jobs.c.id.in_(waiting[::100]), jobs.c.pushes < 2)
 
     async def all_were_due_again() -> bool:
@@ -109,6 +113,6 @@ async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
             return (await connection.execute(left)).scalar_one() == 0
 
     await eventually(all_were_due_again, limit=40)
-    assert await with_broker.depth() == before + count
+    assert await world.depth() == before + count
     world.start_hosts()
     await world.all_are("succeeded", waiting, limit=60)

@@ -18,7 +18,7 @@ SCRIPT = """
 import asyncio
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs
-from app.tasks.delivered import work
+from app.tasks.delivered_probes import work
 
 async def main():
     async with AsyncSessionLocal() as session:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import psutil
-import pytest
-
 from tests import probes
 from tests.delivery import probes as delivered
 from tests.delivery.world import World
@@ -24,18 +21,6 @@ async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World
     for item, job_id in jobs.items():
         row = await world.row_is(job_id, "succeeded", limit=15)
         assert (row.attempts, row.crashes, await world.effects(item)) == (2, 1, 1)
-
-
-@pytest.mark.backend("celery")
-async def test_jobs_of_a_killed_pool_process_run_again(world: World) -> None:
-    await world.row_is(await world.submit(probes.echo, "warm"), "succeeded")
-    job_id = await world.submit(delivered.work, "child", 1)
-    await world.marked("child runs")
-    main = psutil.Process(world.processes[world.host()].pid)
-    for child in main.children():
-        child.kill()
-    row = await world.row_is(job_id, "succeeded", limit=15)
-    assert (row.attempts, await world.effects("child"), main.is_running()) == (2, 1, True)
 
 
 async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -> None:

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from sqlalchemy import update
 
 from app.jobs.contract import Task
@@ -38,12 +37,6 @@ async def test_each_outcome_has_its_status_its_attempts_and_its_error(healthy: W
         assert (row.status, row.attempts) == (status, attempts), task.name
         assert (row.error or "").startswith(error or ""), task.name
         assert (row.error is None) is (error is None), task.name
-
-
-@pytest.mark.backend("arq")
-async def test_what_a_backends_own_retry_says_is_an_error_like_any_other(healthy: World) -> None:
-    row = await healthy.row_is(await healthy.submit(delivered.arqs_retry), "succeeded", "dead")
-    assert (row.status, row.attempts) == ("succeeded", 2)
 
 
 async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy: World) -> None:

@@ -21,7 +21,7 @@ GRACE = 60
 async def previous(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
     """A release that doesn't know the task `delivered.alone`."""
     world = World(tmp_path, backend, own_broker, UNKNOWN_TASK_GRACE=str(GRACE))
-    world.edit("tasks/delivered.py", "delivered.alone", "delivered.of_old")
+    world.edit("tasks/delivered_probes.py", "delivered.alone", "delivered.of_old")
     await world.as_it_should_be()
     yield world
     await world.close()
@@ -41,7 +41,7 @@ async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previou
     row = await previous.row_is(unknown, "dead")
     assert row.error.startswith("UnknownTask")
     assert (await previous.row(early)).attempts == 0
-    previous.edit("tasks/delivered.py", "delivered.of_old", "delivered.alone")
+    previous.edit("tasks/delivered_probes.py", "delivered.of_old", "delivered.alone")
     previous.start_hosts(2)
     assert (await asyncio.to_thread(previous.stop, previous.host()))[0] in (0, -15)
     async with previous.engine.begin() as connection:  # instead of waiting for it

@@ -10,9 +10,10 @@ from tests.service import API_ENDED
 
 async def test_a_stop_lets_short_jobs_end_and_hands_the_rest_back_uncounted(world: World) -> None:
     short = await world.submit(delivered.work, "short", 0.5)
-    rest = {"rest": await world.submit(delivered.work, "rest", 2.5)}
-    if world.backend != "celery":  # whose two slots are taken
-        rest["stuck"] = await world.submit(delivered.work_sync, "stuck", 60)
+    rest = {
+        "rest": await world.submit(delivered.work, "rest", 2.5),
+        "stuck": await world.submit(delivered.work_sync, "stuck", 60),
+    }
     for item in ("short", *rest):
         await world.marked(f"{item} runs")
     assert world.stop(world.host())[0] in (0, API_ENDED)

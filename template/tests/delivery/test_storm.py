@@ -26,7 +26,7 @@ SUBMIT = """
 import asyncio, sys
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs
-from app.tasks.delivered import work
+from app.tasks.delivered_probes import work
 
 async def main(first, last):
     for number in range(first, last):

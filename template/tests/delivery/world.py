@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Row, func, select
@@ -25,28 +26,36 @@ from devtools.commands import HOSTS
 from devtools.processes import free_port
 from tests.service import ROOT, Service, copy_database, eventually
 
-SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1", "CELERY_CONCURRENCY": "2"}
+SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
+
+
+def parts_of(backend: str) -> Any:
+    """The module with what a world must know of this back end, where it has a broker."""
+    if backend in servers.BROKER_OF:
+        return importlib.import_module(f"tests.delivery.{backend}_parts")
+    return None
 
 
 class Broker:
     """A server of the kind that the back end uses, on one port for good."""
 
     def __init__(self, variable: str, folder: Path) -> None:
-        self._variable, self._folder = variable, folder
+        self.variable, self._folder = variable, folder
         self._port = free_port()
         self._lives = 0
         self._process: servers.Child | None = None
 
     @property
     def env(self) -> dict[str, str]:
-        redis = self._variable == "REDIS_URL"
-        scheme, end = ("redis://", "/0") if redis else ("amqp://guest:guest@", "//")
-        return {self._variable: f"{scheme}127.0.0.1:{self._port}{end}"}
+        """Where it is, also while it isn't there: the run's own server, on another port."""
+        run = urlsplit(os.environ[self.variable])
+        user, at, _ = run.netloc.rpartition("@")
+        return {self.variable: run._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()}
 
     async def start(self) -> None:
         if self._process is None:
             data = self._folder / str(self._lives)
-            start = servers.START[self._variable]
+            start = servers.START[self.variable]
             self._process, _ = await asyncio.to_thread(start, data, self._port)
 
     def signal(self, number: signal.Signals) -> None:
@@ -60,22 +69,6 @@ class Broker:
             self._process.wait()
             self._process = None
             self._lives += 1
-
-    async def depth(self) -> int:
-        """How many messages wait there."""
-        count = self._redis_depth if self._variable == "REDIS_URL" else self._rabbitmq_depth
-        return await asyncio.to_thread(count, self.env[self._variable])
-
-    def _redis_depth(self, url: str) -> int:
-        with importlib.import_module("redis").Redis.from_url(url) as client:
-            lists = [int(client.llen(queue)) for queue in get_settings().queues]
-            return sum(lists, int(client.zcard("arq:queue")))
-
-    def _rabbitmq_depth(self, url: str) -> int:
-        with importlib.import_module("kombu").Connection(url) as connection:
-            declare = connection.default_channel.queue_declare
-            queues = get_settings().queues
-            return sum(int(declare(queue, passive=True).message_count) for queue in queues)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -93,14 +86,17 @@ class World(Service):
         folder.mkdir(parents=True, exist_ok=True)
         if "DATABASE_URL" not in env:
             env["DATABASE_URL"] = copy_database(os.environ["EMPTY_DATABASE"], folder)
+        self.backend = backend
         routes = "{" + ", ".join(f'"{q}": "{backend}"' for q in get_settings().queues) + "}"
         carried = broker.env if broker else {}
-        super().__init__(folder, **{"QUEUES": routes, **SETTINGS, **carried, **env})
-        self.backend, self._broker = backend, broker
+        self._parts = parts_of(backend)
+        own = self._parts.SETTINGS if self._parts else {}
+        super().__init__(folder, **{"QUEUES": routes, **SETTINGS, **own, **carried, **env})
+        self._broker = broker
         self.in_api = HOSTS[backend] == "api"
         self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
-        probes = ROOT / "tests" / "delivery" / "probes.py"
-        (folder / "app" / "tasks" / "delivered.py").write_text(probes.read_text())
+        for probes in (ROOT / "tests" / "delivery").glob("*probes.py"):
+            (folder / "app" / "tasks" / f"delivered_{probes.name}").write_text(probes.read_text())
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Make it another release, or another service, before a process starts."""
@@ -112,6 +108,12 @@ class World(Service):
     @property
     def whole_env(self) -> dict[str, str]:
         return {**os.environ, **self.env}
+
+    async def depth(self) -> int:
+        """How many messages wait in the broker."""
+        assert self._parts
+        url = self.broker.env[self.broker.variable]
+        return int(await asyncio.to_thread(self._parts.depth, url))
 
     @property
     def broker(self) -> Broker:
