@@ -19,7 +19,7 @@ from tests.service import eventually
 
 SUBMITTERS = 8
 JOBS = 2_000 if IS_SQLITE else 10_000
-KILL_EVERY = 3  # seconds, about
+KILL_EVERY = 5  # seconds, about
 LIMIT = 240
 
 SUBMIT = """
