@@ -78,6 +78,7 @@ class Selection:
             **{f"has_{name}": self.has(name) for name in NAMES},
             "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
             "needs_rabbitmq": needs_rabbitmq,
+            "has_several": len(self.backends) > 1,
             "has_worker": has_worker,
             "has_beat": has_beat,
             "has_scheduler": has_beat or (self.has("apscheduler") and has_worker),

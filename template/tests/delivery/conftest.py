@@ -15,7 +15,8 @@ import pytest
 from devtools.servers import BROKER_OF
 
 if TYPE_CHECKING:
-    from tests.delivery.world import Broker, World
+    from tests.broker import Broker
+    from tests.delivery.world import World
 
 
 def chosen(config: pytest.Config) -> str:
@@ -51,7 +52,7 @@ def backend(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
     """One for all worlds; a new one knows none of the jobs that an old one left there."""
-    from tests.delivery.world import Broker
+    from tests.broker import Broker
 
     variable = BROKER_OF.get(backend)
     broker = Broker(variable, tmp_path_factory.mktemp("broker")) if variable else None

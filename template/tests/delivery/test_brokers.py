@@ -11,8 +11,9 @@ from sqlalchemy import func, select
 
 from app.jobs.table import jobs
 from tests import probes
+from tests.broker import Broker
 from tests.delivery import probes as delivered
-from tests.delivery.world import Broker, World
+from tests.delivery.world import World
 from tests.service import eventually
 
 AT_ONCE = 1  # seconds; who waited for the broker would take the push's limit at least

@@ -19,8 +19,9 @@ from devtools import postgresql
 from devtools.processes import spawn, stop, wait_until
 from devtools.servers import Child
 from tests import probes
+from tests.broker import Broker
 from tests.delivery import probes as delivered
-from tests.delivery.world import Broker, World
+from tests.delivery.world import World
 from tests.service import ROOT
 
 LONGEST = 6  # seconds, of the tasks of `hasty`

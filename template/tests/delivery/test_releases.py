@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from app.jobs.table import clock, jobs
+from tests.broker import Broker
 from tests.delivery import probes as delivered
-from tests.delivery.world import Broker, World
+from tests.delivery.world import World
 from tests.service import eventually
 
 GRACE = 60

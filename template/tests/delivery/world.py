@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Row, func, select
@@ -23,7 +22,7 @@ from app.jobs.table import jobs
 from app.models import Order
 from devtools import servers
 from devtools.commands import HOSTS
-from devtools.processes import free_port
+from tests.broker import Broker
 from tests.service import ROOT, Service, copy_database, eventually
 
 SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
@@ -34,49 +33,6 @@ def parts_of(backend: str) -> Any:
     if backend in servers.BROKER_OF:
         return importlib.import_module(f"tests.delivery.{backend}_parts")
     return None
-
-
-class Broker:
-    """A server of the kind that the back end uses, on one port for good."""
-
-    def __init__(self, variable: str, folder: Path) -> None:
-        self.variable, self._folder = variable, folder
-        self._port = free_port()
-        self._lives = 0
-        self._process: servers.Child | None = None
-
-    @property
-    def env(self) -> dict[str, str]:
-        """Where it is, also while it isn't there: the run's own server, on another port."""
-        run = urlsplit(os.environ[self.variable])
-        user, at, _ = run.netloc.rpartition("@")
-        return {self.variable: run._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()}
-
-    async def start(self) -> None:
-        if self._process is None:
-            data = self._folder / str(self._lives)
-            start = servers.START[self.variable]
-            self._process, _ = await asyncio.to_thread(start, data, self._port)
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process
-        os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        """What it held is gone."""
-        if self._process:
-            self.signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-            self._lives += 1
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        self.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.signal(signal.SIGCONT)
 
 
 class World(Service):
