@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,24 @@ async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previou
         await connection.execute(update(jobs).where(jobs.c.id == early).values(wake_at=clock(0)))
     row = await previous.row_is(early, "succeeded")
     assert (row.attempts, await previous.effects("early")) == (1, 1)
+
+
+async def test_a_message_of_the_previous_format_costs_no_job(
+    world: World, with_broker: Broker
+) -> None:
+    """It is dropped, and the job is pushed again as this release does it."""
+    world.kill_all()
+    job_id = await world.submit(delivered.work, "of old", 0, delay=timedelta(hours=1))
+    await world.push_of_old(delivered.work.name, job_id)
+    world.start_hosts()
+
+    async def dropped() -> bool:
+        return await world.depth() == 0
+
+    await eventually(dropped)
+    assert (await world.row(job_id)).attempts == 0
+    async with world.engine.begin() as connection:  # instead of waiting for it
+        due = update(jobs).where(jobs.c.id == job_id)
+        await connection.execute(due.values(run_at=clock(0), wake_at=clock(0)))
+    row = await world.row_is(job_id, "succeeded")
+    assert (row.attempts, await world.effects("of old")) == (1, 1)

@@ -71,6 +71,12 @@ class World(Service):
         url = self.broker.env[self.broker.variable]
         return int(await asyncio.to_thread(self._parts.depth, url))
 
+    async def push_of_old(self, task: str, job_id: UUID) -> None:
+        """Send a message as an earlier release may have made it."""
+        assert self._parts
+        url = self.broker.env[self.broker.variable]
+        await asyncio.to_thread(self._parts.push_of_old, url, task, str(job_id))
+
     @property
     def broker(self) -> Broker:
         assert self._broker
