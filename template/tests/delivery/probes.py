@@ -39,6 +39,16 @@ def work_sync(db: Session, item: str, seconds: float) -> int:
     return current_job().attempt
 
 
+@task(name="delivered.wait_sync")
+def wait_sync(db: Session, item: str) -> int:
+    """Runs until the test lets it end."""
+    mark(f"{item} runs")
+    while not Path(f"{item} may end").exists():
+        time.sleep(0.05)
+    db.add(Order(item=item, quantity=1))
+    return current_job().attempt
+
+
 @task(name="delivered.write_first", timeout=timedelta(seconds=60))
 async def write_first(db: AsyncSession, item: str, seconds: float) -> None:
     await db.execute(insert(Order).values(item=item, quantity=1))

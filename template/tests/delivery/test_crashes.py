@@ -7,6 +7,7 @@ import asyncio
 from tests import probes
 from tests.delivery import probes as delivered
 from tests.delivery.world import World
+from tests.service import eventually
 
 
 async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World) -> None:
@@ -25,13 +26,19 @@ async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World
 
 async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
     ended = await world.submit(delivered.work, "ended", 1.5)
-    running = await world.submit(delivered.work_sync, "running", 8)
+    running = await world.submit(delivered.wait_sync, "running")
     for item in ("ended", "running"):
         await world.marked(f"{item} runs")
+
+    async def runs_again() -> bool:
+        row = await world.row(running)
+        return bool((row.status, row.attempts) == ("running", 2))
+
     with world.frozen(world.host()):
         world.start_hosts(2)
         before = await world.row_is(ended, "succeeded")
-        assert (await world.row(running)).status == "running"
+        await eventually(runs_again)
+    (world.folder / "running may end").touch()
     await world.row_is(await world.submit(probes.work, 1.0), "succeeded")  # it had time to write
     assert await world.row(ended) == before
     after = await world.row_is(running, "succeeded")
