@@ -59,8 +59,9 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and isinstance(item, pytest.Function) and "project" in item.fixturenames:
         name = item.callspec.params["project"]
-        slow = "-m slow " if item.get_closest_marker("slow") else ""
-        report.sections.append((f"{name} alone", f"uv run pytest {slow}-k {name}"))
+        marks = (mark for mark in ("delivery", "slow") if item.get_closest_marker(mark))
+        chosen = f"-m {mark} " if (mark := next(marks, "")) else ""
+        report.sections.append((f"{name} alone", f"uv run pytest {chosen}-k {name}"))
     return report
 
 

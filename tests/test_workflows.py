@@ -11,6 +11,7 @@ import yaml
 
 from scripts.matrix import with_matrix
 from tests.renders import RENDERS, ROOT
+from tests.test_delivery import EACH_BACKEND
 
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
@@ -41,8 +42,11 @@ def test_the_jobs_run_every_test() -> None:
     assert commands == {
         "template": '.ci/run -m "not slow and not rendered"',
         "rendered": '.ci/run -k "$NAME"',
-        "slow": ".ci/run -m slow -n0",
+        "slow": '.ci/run -m "slow and not delivery" -n0',
+        "delivery": '.ci/run -m delivery -k "$NAME" -n0',
     }
+    names = parsed("ci.yml")["jobs"]["delivery"]["strategy"]["matrix"]["name"]
+    assert tuple(names) == EACH_BACKEND.args
 
 
 def test_the_night_resolves_afresh() -> None:
