@@ -8,6 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Row, Select, select, text, update
@@ -20,7 +21,7 @@ from app.jobs.contract import find_task, registry
 from app.jobs.relay import to_the_end
 from app.jobs.schedules import CatchUp, Schedule, Trigger, dump, load, next_tick
 from app.jobs.submit import Jobs
-from app.jobs.table import clock, schedules
+from app.jobs.table import clock, jobs, schedules
 
 log = structlog.get_logger(__name__)
 
@@ -133,11 +134,14 @@ async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: 
     definition, task = row.definition, find_task(row.task)
     trigger, grace = load(definition["trigger"]), timedelta(seconds=definition["misfire_grace"])
     found = due(trigger, row.next_tick, now, grace, definition["catch_up"], limit)
-    values: dict[str, Any] = {"next_tick": found.next_tick}
+    values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": row.last_job_id}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
         log.warning("ticks missed", schedule=row.id, since=f"{found.missed_since}")
     for tick in found.ticks:
+        if definition["overlap"] == "skip" and await _unfinished(session, values["last_job_id"]):
+            log.info("tick skipped: the last job hasn't ended", schedule=row.id, tick=f"{tick}")
+            continue
         key = f"schedule:{row.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         job = await Jobs(session).submit_named(task, definition["args"], key=key, keep_key=True)
         values |= {"last_tick": tick, "last_job_id": job.id}
@@ -145,6 +149,11 @@ async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: 
     unmoved = schedules.c.id == row.id, schedules.c.next_tick == row.next_tick
     await session.execute(update(schedules).where(*unmoved).values(values))
     return max(1, len(found.ticks))
+
+
+async def _unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
+    found = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.status.in_(["pending", "running"]))
+    return (await session.execute(found)).first() is not None
 
 
 def _report(schedule_id: str, error: Exception) -> None:
@@ -192,5 +201,6 @@ def definition_of(schedule: Schedule) -> dict[str, Any]:
         "args": schedule.task.dump(*schedule.args),
         "misfire_grace": schedule.misfire_grace.total_seconds(),
         "catch_up": schedule.catch_up,
+        "overlap": schedule.overlap,
         "task": schedule.task.name,
     }

@@ -18,6 +18,7 @@ MAX_LATE = 1000  # ticks within the grace of a schedule that catches up on each
 ID_PATTERN = r"^\w[\w .:-]{0,199}$"
 
 CatchUp = Literal["latest", "each"]
+Overlap = Literal["queue", "skip"]
 
 
 @dataclass(frozen=True, init=False)
@@ -117,7 +118,9 @@ class Schedule:
     """Submit `task(*args)` at each tick of `trigger`.
 
     Ticks that come late, but within `misfire_grace`, run as `catch_up` says: `latest` submits one
-    job for all of them, `each` one for each.
+    job for all of them, `each` one for each. A tick that comes before the job of the last one has
+    ended gets its job all the same (`queue`; the task's `max_running` says how many run at once),
+    or none (`skip`).
 
     Raises ValueError, naming the schedule, for arguments that the task refuses, too.
     """
@@ -128,6 +131,7 @@ class Schedule:
     args: tuple[Any, ...] = ()
     misfire_grace: timedelta = timedelta(minutes=5)
     catch_up: CatchUp = "latest"
+    overlap: Overlap = "queue"
 
     def __post_init__(self) -> None:
         try:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.jobs.contract import registry
-from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, dump, load
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load
 
 
 def _canonical(trigger: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +47,7 @@ class ScheduleCreate(BaseModel):
     args: dict[str, Any] = {}
     misfire_grace: Grace = 300
     catch_up: CatchUp = "latest"
+    overlap: Overlap = "queue"
     paused: bool = False
 
 
@@ -60,6 +61,7 @@ class ScheduleChange(BaseModel):
     args: dict[str, Any] | None = None
     misfire_grace: Grace | None = None
     catch_up: CatchUp | None = None
+    overlap: Overlap | None = None
     paused: bool | None = None
 
     def definition(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class ScheduleOut(BaseModel):
     args: dict[str, Any]
     misfire_grace: float
     catch_up: CatchUp
+    overlap: Overlap
     paused: bool
     revision: int
     declared: bool

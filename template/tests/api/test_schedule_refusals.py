@@ -32,6 +32,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"misfire_grace": 1e9}, ["misfire_grace"], "less than or equal to"),
     ({"misfire_grace": 3_600_000, "catch_up": "each"}, ["misfire_grace"], "more than 1000 ticks"),
     ({"catch_up": "some"}, ["catch_up"], "'latest' or 'each'"),
+    ({"overlap": "maybe"}, ["overlap"], "'queue' or 'skip'"),
     ({"surprise": 1}, ["surprise"], "not permitted"),
 ]
 WRONG_AT_FIRST: list[tuple[dict[str, Any], list[str], str]] = [

@@ -61,7 +61,7 @@ async def test_the_four_kinds(service: Service, trigger: dict[str, Any]) -> None
     assert made["trigger"] == trigger
     assert (made["args"], made["task"]) == ({"text": "tick"}, "probes.echo")
     assert (made["paused"], made["declared"], made["problem"]) == (False, False, None)
-    assert (made["misfire_grace"], made["catch_up"]) == (300, "latest")
+    assert (made["misfire_grace"], made["catch_up"], made["overlap"]) == (300, "latest", "queue")
     assert datetime.fromisoformat(made["next_tick"]) > datetime.now(UTC)
     listed = (await call(service, "GET", "")).json()["data"]
     assert await get(service, made["id"]) == made

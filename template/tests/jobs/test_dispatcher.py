@@ -166,6 +166,25 @@ async def test_each_late_tick_gets_its_job(session: AsyncSession) -> None:
     assert len(keys) >= 2 * BATCH + 50
 
 
+@pytest.mark.parametrize("status", ["pending", "running", "succeeded", "dead", "cancelled"])
+async def test_a_tick_is_skipped_while_the_last_job_is_unfinished(
+    session: AsyncSession, status: str
+) -> None:
+    schedule_id, tick = await add(session, Interval(minutes=1), 3 * MINUTE)
+    await change_definition(session, catch_up="each", overlap="skip")
+    await run_due()
+    [first] = await jobs_of(session, schedule_id)
+    found = update(jobs).where(jobs.c.id == first.id).values(status=status, wake_at=None)
+    await session.execute(found)
+    await session.execute(update(schedules).values(next_tick=tick + MINUTE))
+    await session.commit()
+    await run_due()
+    ran = [tick] if status in ("pending", "running") else [tick, tick + MINUTE]
+    keys = [job.key for job in await jobs_of(session, schedule_id)]
+    assert keys == [f"schedule:{schedule_id}:{each:%Y-%m-%dT%H:%M:%SZ}" for each in ran]
+    assert (await row_of(session, schedule_id)).next_tick > tick + 2 * MINUTE
+
+
 async def test_broken_schedules_stop_no_other(session: AsyncSession) -> None:
     """Older than the good one, and more than one batch."""
     broken = dict([await add(session, Interval(seconds=1), 9 * SECOND) for _ in range(BATCH + 1)])
