@@ -32,7 +32,7 @@ STALE = 10  # seconds without success after which this process isn't ready
 
 # Frozen while it holds the rows, a process would silence their schedules in every other.
 LIMITS = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '3s', true),"
+    "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
     " set_config('statement_timeout', '4s', true)"
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,43 +14,16 @@ from sqlalchemy import text
 
 from app.core.database import jobs_engine
 from app.jobs.contract import registry
-from devtools import postgresql
-from devtools.processes import spawn, stop, wait_until
-from devtools.servers import Child
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
+from tests.delivery.database import Database
 from tests.delivery.world import World
 from tests.service import ROOT
 
 LONGEST = 6  # seconds, of the tasks of `hasty`
 
 pytestmark = pytest.mark.postgresql
-
-
-class Database:
-    """A PostgreSQL that can be restarted."""
-
-    def __init__(self, folder: Path) -> None:
-        self._process, self.url = postgresql.start(folder)
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait()
-
-    def start(self) -> None:
-        user = "nobody" if os.getuid() == 0 else None
-        self._process = spawn(self._arguments(self._process), user=user)
-        wait_until(lambda: postgresql.answers(self.url), self._process, 20)
-
-    @staticmethod
-    def _arguments(process: Child) -> list[str]:
-        assert isinstance(process.args, list)
-        return process.args
-
-    def end(self) -> None:
-        self.stop()
-        stop(self._process)
 
 
 @pytest.fixture
