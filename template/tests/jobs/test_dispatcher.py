@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,9 +18,8 @@ from app.jobs.dispatcher import BATCH, definition_of, every_second, run_due
 from app.jobs.relay import in_background
 from app.jobs.schedules import Date, Interval, Schedule, Trigger, next_tick
 from app.jobs.table import clock, jobs, schedules
-from devtools.processes import spawn
 from tests import probes
-from tests.service import ROOT, eventually
+from tests.service import eventually
 
 SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
 
@@ -219,47 +214,3 @@ async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
             await session.execute(text("ALTER TABLE away RENAME TO schedules"))
             await session.commit()
             await eventually(ticked)
-
-
-FREEZES = """
-import asyncio, os, signal
-from sqlalchemy import event
-from app.core.database import jobs_engine
-from app.jobs.dispatcher import run_due
-from tests import probes
-
-@event.listens_for(jobs_engine.sync_engine, "after_cursor_execute")
-def freeze(connection, cursor, statement, *rest):
-    if statement.startswith("INSERT INTO jobs"):
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-asyncio.run(run_due())
-"""
-
-
-@pytest.mark.postgresql  # SQLite's one lock stays with a process that is frozen
-async def test_a_process_frozen_in_its_claim_silences_nobody(
-    session: AsyncSession, tmp_path: Path
-) -> None:
-    schedule_id, _ = await add_late(session)
-    log = tmp_path / "frozen.log"
-    frozen = spawn([sys.executable, "-c", FREEZES], cwd=ROOT, log=log)
-
-    async def stopped() -> bool:
-        how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, frozen.pid, how) is not None  # noqa: ASYNC222 - WNOHANG
-
-    async def submitted() -> bool:
-        await run_due()
-        return len(await jobs_of(session, schedule_id)) == 1
-
-    try:
-        await eventually(stopped)
-        await run_due()
-        assert await jobs_of(session, schedule_id) == []
-        await eventually(submitted)
-        frozen.send_signal(signal.SIGCONT)
-        assert await asyncio.to_thread(frozen.wait) == 1  # its connection is gone
-    finally:
-        frozen.kill()
-    assert len(await jobs_of(session, schedule_id)) == 1

@@ -1,0 +1,62 @@
+"""Schedules hold with each clock in its own render, and docs/schedules.md tells no other."""
+
+import pytest
+
+from scripts.schedule_tables import PAGE, rewritten
+from tests.conftest import Project
+from tests.renders import uv_command
+from tests.test_delivery import LINK, untested
+from tests.test_suite import run
+
+# The API alone, a worker's loop, Beat, APScheduler in the API, and in a process of its own.
+EACH_CLOCK = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
+
+
+def schedules(project: Project, database: str, marks: str) -> None:
+    what = f"schedules-{marks}-{database}".replace(" ", "-")
+    command = (uv_command(), "run", "pytest", "tests/schedules", "--database", database)
+    run(project, what, *command, "-m", marks)
+
+
+@pytest.mark.slow
+@pytest.mark.delivery
+@EACH_CLOCK
+def test_schedules_on_sqlite(project: Project) -> None:
+    schedules(project, "sqlite", "delivery and not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.delivery
+@EACH_CLOCK
+def test_schedules_on_postgresql(project: Project) -> None:
+    schedules(project, "postgresql", "delivery and not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.delivery
+@EACH_CLOCK
+def test_schedules_after_long_outages(project: Project) -> None:
+    schedules(project, "postgresql", "delivery and slow")
+
+
+@pytest.mark.slow
+@pytest.mark.delivery
+@pytest.mark.renders("background")
+def test_next_tick_on_ten_thousand_triggers(project: Project) -> None:
+    pytest = (uv_command(), "run", "pytest", "tests/jobs/test_next_tick.py")
+    run(project, "next-tick", "env", "SPECS=10000", *pytest)
+
+
+def test_the_tables_are_made_by_the_code_that_they_describe() -> None:
+    page = PAGE.read_text("utf-8")
+    assert page == rewritten(page), "run scripts/schedule_tables.py"
+    assert page.count("<br>") > 50
+
+
+def test_each_promise_has_a_test_that_is_there() -> None:
+    page = PAGE.read_text("utf-8")
+    _, promises = page.split("| promise | test |\n|---|---|\n")
+    rows = promises[: promises.index("\n\n")].splitlines()
+    assert len(rows) > 20
+    assert all(LINK.search(row) for row in rows)
+    assert untested(page) == []
