@@ -21,9 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("delivery")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clocks]:
-    """All started at once, before the database has a table."""
+    """All started at once, before the database has a table.
+
+    Nobody else may take from the broker meanwhile: jobs of another database mean nothing here.
+    """
     from tests.schedules.clocks import EVERY_SECOND, Clocks, empty_database
 
     folder = tmp_path_factory.mktemp("clocks")
