@@ -1,10 +1,12 @@
 """Schedules hold with each clock in its own render, and docs/schedules.md tells no other."""
 
+from pathlib import Path
+
 import pytest
 
 from scripts.schedule_tables import PAGE, rewritten
 from tests.conftest import Project
-from tests.renders import uv_command
+from tests.renders import RENDERS, render, uv_command
 from tests.test_delivery import LINK, untested
 from tests.test_suite import run
 
@@ -40,11 +42,11 @@ def test_schedules_after_long_outages(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.delivery
-@pytest.mark.renders("background")
-def test_next_tick_on_ten_thousand_triggers(project: Project) -> None:
-    pytest = (uv_command(), "run", "pytest", "tests/jobs/test_next_tick.py")
-    run(project, "next-tick", "env", "SPECS=10000", *pytest)
+def test_next_tick_on_ten_thousand_triggers(tmp_path: Path) -> None:
+    any_render = RENDERS["background"]
+    render(any_render.answers, tmp_path)
+    command = ("env", "SPECS=10000", uv_command(), "run", "pytest", "tests/jobs/test_next_tick.py")
+    run(Project(any_render, tmp_path, {}), "next-tick", *command)
 
 
 def test_the_tables_are_made_by_the_code_that_they_describe() -> None:
