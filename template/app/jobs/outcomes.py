@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import Update
+from sqlalchemy import Integer, Update, Uuid, bindparam
 
 from app.jobs import table
 from app.jobs.contract import NonRetryable, RetryLater, Task
@@ -36,16 +36,15 @@ class Claim:
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
 
 
-def succeeded(claim: Claim, result: Any) -> Update:
-    """The outcome of a try that returned. Raises NonRetryable where the result isn't JSON."""
+def succeeded(claim: Claim, result: Any) -> tuple[Update, dict[str, Any]]:
+    """A try that returned, with the values. Raises NonRetryable where the result isn't JSON."""
     try:
         jsonable = to_jsonable_python(result)
     except PydanticSerializationError as error:
         raise NonRetryable(f"the result is not JSON: {error}") from error
-    values = {"result": jsonable, "error": None, **_ended(Status.SUCCEEDED)}
-    return table.outcome(claim.id, claim.attempt).values(
-        values if claim.task.keep_args else {**values, "args": None}
-    )
+    kept = claim.args if claim.task.keep_args else None
+    fence = {"job_id": claim.id, "attempt": claim.attempt}
+    return _SUCCEEDED, fence | {"result": jsonable, "args": kept}
 
 
 def handed_back(claim: Claim) -> Update:
@@ -68,6 +67,10 @@ def failed(claim: Claim, error: Exception) -> Update:
 
 def _ended(status: Status) -> dict[str, Any]:
     return {"status": status, "finished_at": clock(0), "wake_at": None}
+
+
+_MINE = table.outcome(bindparam("job_id", type_=Uuid), bindparam("attempt", type_=Integer))
+_SUCCEEDED = _MINE.values(error=None, **_ended(Status.SUCCEEDED))
 
 
 def next_delay(claim: Claim, error: Exception) -> timedelta:

@@ -101,11 +101,13 @@ class Runner:
         except UnknownTaskError:
             log.error("unknown task: left for a worker that knows it", task=task_name)
             return None
-        async with jobs_engine.begin() as connection:
-            if task.max_running is not None:
+        counts = task.max_running is not None
+        async with JobSession.begin() if counts else jobs_engine.begin() as connection:
+            if counts:
                 await _one_claim_at_a_time(connection, task.name)
-            taken = table.claim(job_id, task.name, task.max_running, max_crashes)
-            row = (await connection.execute(taken)).first()
+            taken = table.claim(task.name, task.max_running)
+            which = {"job_id": job_id, "max_crashes": max_crashes}
+            row = (await connection.execute(taken, which)).first()
             if row is None:
                 await connection.execute(table.wait_for_a_slot(job_id))
                 return None
@@ -142,7 +144,7 @@ class Runner:
         if task.session is AsyncSession:
             async with JobSession() as session:
                 finish = succeeded(claim, await task.fn(session, **args))
-                _fenced(await session.execute(finish))
+                _fenced(await (await session.connection()).execute(*finish))
                 await session.commit()
         elif task.session is Session:
             await in_thread(partial(_call_with_session, claim, args))
@@ -150,7 +152,7 @@ class Runner:
             call = partial(task.fn, **args)
             result = await (call() if task.is_async else in_thread(call))
             async with jobs_engine.begin() as connection:
-                _fenced(await connection.execute(succeeded(claim, result)))
+                _fenced(await connection.execute(*succeeded(claim, result)))
 
     async def _cancelled(self, claim: Claim) -> None:
         if not claim.lost:  # this process ends: the job runs elsewhere, and the try isn't counted
@@ -218,7 +220,7 @@ def _context(claim: Claim) -> Iterator[None]:
 def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
     with SyncSessionLocal() as session:
         finish = succeeded(claim, claim.task.fn(session, **args))
-        _fenced(session.execute(finish))
+        _fenced(session.connection().execute(*finish))
         session.commit()
 
 
@@ -227,9 +229,9 @@ def _fenced(written: Any) -> None:
         raise LeaseLostError
 
 
-async def _one_claim_at_a_time(connection: AsyncConnection, task: str) -> None:
+async def _one_claim_at_a_time(connection: AsyncConnection | AsyncSession, task: str) -> None:
     """Counting and claiming must not interleave; SQLite's write lock sees to it by itself."""
-    if connection.dialect.name == "postgresql":
+    if not IS_SQLITE:
         await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(task))))
 
 

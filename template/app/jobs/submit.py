@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, Update, event, func, select, update
+from sqlalchemy import Executable, Row, Update, bindparam, event, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -121,21 +122,19 @@ class Jobs:
         message = Message(uuid4(), task.name, queue or task.queue)
         if message.queue not in get_settings().queues:
             raise ValueError(f"no back end carries the queue {message.queue!r}: name it in QUEUES")
-        postgres = self._session.get_bind().dialect.name == "postgresql"
-        statement = (postgresql if postgres else sqlite).insert(jobs)
-        inserted = statement.values(
-            id=message.id,
-            task=task.name,
-            queue=message.queue,
-            args=arguments,
-            key=key,
-            keep_key=keep_key,
-            max_attempts=task.tries,
-            created_at=clock(0),
+        values = {
+            "id": message.id,
+            "task": task.name,
+            "queue": message.queue,
+            "args": arguments,
+            "key": key,
+            "keep_key": keep_key,
+            "max_attempts": task.tries,
             **_timing(message, delay, at),
-        )
-        returned = inserted.on_conflict_do_nothing().returning(jobs.c.id)
-        if (await self._session.execute(returned)).first() is None:
+        }
+        postgres = self._session.get_bind().dialect.name == "postgresql"
+        connection = await self._session.connection()
+        if (await connection.execute(_insert(postgres, at is None), values)).first() is None:
             return await self._holder(task.name, key)
         self._push_after_commit(message)
         return Job(message.id, task.name)
@@ -207,20 +206,29 @@ class Jobs:
         return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
 
 
+@cache
+def _insert(postgres: bool, by_clock: bool) -> Executable:
+    times = {"created_at": clock(0)}
+    if by_clock:
+        times |= {"run_at": clock(bindparam("delay")), "wake_at": clock(bindparam("wake_in"))}
+    insert: Any = postgresql.insert if postgres else sqlite.insert
+    inserted: Executable = insert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
+    return inserted
+
+
 def _timing(message: Message, delay: timedelta | None, at: datetime | None) -> dict[str, Any]:
     if delay is not None and at is not None:
         raise ValueError("give delay or at, not both")
     if at is not None:
         if at.tzinfo is None:
             raise ValueError("at must be an aware datetime")
-        return {"run_at": at, "wake_at": at}
+        return {"run_at": at, "wake_at": at, "pushes": 0}
     if delay:
-        later = clock(delay.total_seconds())
-        return {"run_at": later, "wake_at": later}
+        seconds = delay.total_seconds()
+        return {"delay": seconds, "wake_in": seconds, "pushes": 0}
     here = relay.current()
     pushed = here is not None and here.carries(message.queue)
-    wake_at = clock(HEAD_START if pushed else 0)
-    return {"run_at": clock(0), "wake_at": wake_at, "pushes": int(pushed)}
+    return {"delay": 0, "wake_in": HEAD_START if pushed else 0, "pushes": int(pushed)}
 
 
 @event.listens_for(Session, "after_commit")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     JSON,
+    BindParameter,
     Boolean,
     Column,
     DateTime,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     Update,
     Uuid,
     and_,
+    bindparam,
     case,
     false,
     func,
@@ -146,16 +149,17 @@ schedules = Table(
 )
 
 
-def claim(job_id: UUID, task: str, max_running: int | None, max_crashes: int) -> Update:
-    """One statement takes a due job: counts the attempt and starts the lease.
+@cache  # a statement that stays the same object is compiled, and its key made, once
+def claim(task: str, max_running: int | None) -> Update:
+    """One statement takes the due job `job_id`: counts the attempt and starts the lease.
 
     At most `max_running` of the task run then, and the job has crashed at most `max_crashes` times.
     """
     mine = update(jobs).where(
-        jobs.c.id == job_id,
+        jobs.c.id == bindparam("job_id"),
         jobs.c.status == Status.PENDING,
         jobs.c.run_at <= clock(0),
-        jobs.c.crashes <= max_crashes,
+        jobs.c.crashes <= bindparam("max_crashes"),
     )
     if max_running is not None:
         others = jobs.alias()
@@ -183,7 +187,7 @@ def extend(claims: Sequence[tuple[UUID, int]]) -> Update:
     return held.values(wake_at=clock(get_settings().lease)).returning(jobs.c.id)
 
 
-def outcome(job_id: UUID, attempt: int) -> Update:
+def outcome(job_id: UUID | BindParameter[UUID], attempt: int | BindParameter[int]) -> Update:
     """The fence: matches no row once the job was taken back, cancelled or run by another."""
     return update(jobs).where(
         jobs.c.id == job_id, jobs.c.status == Status.RUNNING, jobs.c.attempts == attempt

@@ -6,7 +6,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from app.core.database import SqliteConnection, async_url, jobs_engine, sync_url
+from app.core.database import (
+    JobSession,
+    SqliteConnection,
+    async_engine,
+    async_url,
+    jobs_engine,
+    sync_url,
+)
+
+BACKEND = text("SELECT pg_backend_pid()")
+TRANSACTION = text("SELECT pg_current_xact_id()::text")
+END_ALL_OTHERS = text(
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +55,24 @@ async def test_sqlite_has_a_write_ahead_log() -> None:
     async with jobs_engine.connect() as connection:
         mode = (await connection.execute(text("PRAGMA journal_mode"))).scalar_one()
     assert mode == "wal"
+
+
+@pytest.mark.postgresql
+async def test_a_connection_that_the_server_closed_is_renewed() -> None:
+    async with jobs_engine.connect() as connection:
+        before = await connection.scalar(BACKEND)
+    async with async_engine.connect() as other:
+        await other.execute(END_ALL_OTHERS)
+    async with jobs_engine.connect() as connection:
+        assert await connection.scalar(BACKEND) != before
+
+
+@pytest.mark.postgresql
+async def test_what_a_job_writes_commits_at_its_end_only() -> None:
+    """Though single statements on the same pool commit by themselves."""
+    async with JobSession() as session:
+        transaction = await session.scalar(TRANSACTION)
+        assert await session.scalar(TRANSACTION) == transaction
+    async with jobs_engine.begin() as connection:
+        transaction = await connection.scalar(TRANSACTION)
+        assert await connection.scalar(TRANSACTION) != transaction
