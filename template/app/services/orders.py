@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -30,11 +30,10 @@ class OrderService:
         """
         if idempotency_key and (known := await self._known(idempotency_key, order)):
             return known
-        created = Order(**order.model_dump(), idempotency_key=idempotency_key)
+        created = Order(id=uuid4(), **order.model_dump(), idempotency_key=idempotency_key)
+        created.job_id = (await self._jobs.submit(process_order, created.id)).id
         self._session.add(created)
         try:
-            await self._session.flush()
-            created.job_id = (await self._jobs.submit(process_order, created.id)).id
             await self._session.commit()
         except IntegrityError:  # another request with this key was faster
             await self._session.rollback()
