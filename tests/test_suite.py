@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.rendered import add_bench
 from extensions.context import NAMES, REQUIREMENTS, Selection
 from tests.conftest import Project
 from tests.renders import ROOT, uv_command, uv_environment
@@ -91,3 +93,14 @@ def _one_at_a_time() -> Iterator[None]:
     with (TYPES.parent / "types.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@pytest.mark.renders("background-arq-celery-apscheduler")
+def test_the_benchmark_fits(project: Project, type_checker: Path, tmp_path: Path) -> None:
+    """It runs, and is checked, inside a rendered service."""
+    service = tmp_path / "service"
+    shutil.copytree(project.folder, service, ignore=shutil.ignore_patterns(".venv"))
+    add_bench(service)
+    command = [str(type_checker), "-m", "mypy", "--strict", "-p", "bench", "-p", "control"]
+    done = subprocess.run(command, cwd=service, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,54 @@
+"""Render services, measure them, and print the table: uv run poe bench [--only MEASURE]."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.rendered import add_bench
+from benchmarks.table import print_table
+from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
+
+MEASURES = {
+    "orders": ("arq", "celery"),
+    "noops": ("arq",),
+    "latency": ("arq", "celery", "background"),
+    "finished": ("arq",),
+    "relay": ("arq",),
+}
+BACKENDS = sorted({name for names in MEASURES.values() for name in names})
+
+
+def measure(name: str, measures: list[str]) -> list[dict[str, Any]]:
+    """Render a service with the bench inside, and run that in the service's environment."""
+    folder = ROOT / ".renders" / "benchmarks" / name
+    render(RENDERS[name].answers, folder)
+    add_bench(folder)
+    out = folder / "results.jsonl"
+    command = [uv_command(), "run", "python", "-m", "bench", name, str(out), *measures]
+    subprocess.run(command, cwd=folder, env=uv_environment(), check=True)
+    return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=MEASURES, action="append", help="may be given again")
+    parser.add_argument("--backend", choices=BACKENDS)
+    options = parser.parse_args()
+    if not shutil.which("wrk"):
+        sys.exit("wrk, the load generator, is not installed: apt-get install wrk")
+    wanted = options.only or list(MEASURES)
+    began, results = time.monotonic(), []
+    for name in [options.backend] if options.backend else BACKENDS:
+        if measures := [each for each in wanted if name in MEASURES[each]]:
+            results += measure(name, measures)
+    print_table(results)
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What measures a rendered service, from inside: it is copied there as `bench`."""
