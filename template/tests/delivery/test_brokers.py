@@ -77,7 +77,7 @@ async def test_a_broker_that_loses_all_its_data_loses_no_job(
     await holds(world, 200)
     with_broker.kill()
     await with_broker.start()
-    await world.all_are("succeeded", running + waiting, limit=60)
+    await world.all_are("succeeded", running + waiting, limit=120)
     items = [f"runs {n}" for n in range(10)] + [f"waits {n}" for n in range(200)]
     assert [await world.effects(item) for item in items] == [1] * 210
 
@@ -113,7 +113,7 @@ async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
         async with world.engine.connect() as connection:
             return (await connection.execute(left)).scalar_one() == 0
 
-    await eventually(all_were_due_again, limit=40)
+    await eventually(all_were_due_again, limit=90)
     assert await world.depth() == before + count
     world.start_hosts()
-    await world.all_are("succeeded", waiting, limit=60)
+    await world.all_are("succeeded", waiting, limit=240)

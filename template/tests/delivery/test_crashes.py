@@ -20,7 +20,7 @@ async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World
     world.kill(world.host())
     world.start_hosts()
     for item, job_id in jobs.items():
-        row = await world.row_is(job_id, "succeeded", limit=15)
+        row = await world.row_is(job_id, "succeeded", limit=60)
         assert (row.attempts, row.crashes, await world.effects(item)) == (2, 1, 1)
 
 
