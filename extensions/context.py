@@ -38,6 +38,7 @@ BACKENDS: Final = (
 )
 NAMES: Final = tuple(backend.name for backend in BACKENDS)
 BROKERS: Final = ("redis", "rabbitmq")
+APSCHEDULERS: Final = ("3", "4")
 PYTHON_VERSIONS: Final = ("3.11", "3.12", "3.13")
 
 # Which back end carries a queue, where it is chosen: the first of its list.
@@ -47,6 +48,14 @@ PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
     "notifications": ("background", "arq", "celery", "apscheduler"),
     "maintenance": ("apscheduler", "arq", "celery", "background"),
     "workflows": ("celery", "arq", "background", "apscheduler"),
+}
+
+COMMANDS: Final = {
+    "api": "uvicorn app.main:app",
+    "arq": "arq app.tasks.worker.WorkerSettings",
+    "celery": "celery -A app.core.celery worker --loglevel=info",
+    "beat": "celery -A app.core.celery beat --loglevel=info",
+    "apscheduler": "python -m app.core.scheduler_process",
 }
 
 REQUIREMENTS: Final[Mapping[str, list[str]]] = tomllib.loads(
@@ -60,10 +69,16 @@ class Selection:
 
     backends: tuple[str, ...]
     broker: str = "redis"
+    apscheduler: str = "3"
 
     def has(self, *names: str) -> bool:
         """Whether any of these is chosen."""
         return any(name in self.backends for name in names)
+
+    def variants(self) -> list[str]:
+        """The chosen back ends, each with what was answered about it."""
+        about = {"celery": f"_{self.broker}", "apscheduler": f"_{self.apscheduler}"}
+        return [name + about.get(name, "") for name in self.backends]
 
     def first(self, *names: str) -> str:
         """The first of these that is chosen."""
@@ -76,6 +91,7 @@ class Selection:
         needs_rabbitmq = self.has("celery") and self.broker == "rabbitmq"
         return {
             **{f"has_{name}": self.has(name) for name in NAMES},
+            **{f"has_apscheduler_{v}": f"apscheduler_{v}" in self.variants() for v in APSCHEDULERS},
             "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
             "needs_rabbitmq": needs_rabbitmq,
             "has_several": len(self.backends) > 1,
@@ -108,9 +124,8 @@ class Selection:
 
     def dependencies(self) -> list[str]:
         """Requirements of the service itself."""
-        keys = [f"celery_{self.broker}" if name == "celery" else name for name in self.backends]
-        keys += ["redis"] if self.capabilities()["needs_redis"] else []
-        return sorted(r for key in ["always", *keys] for r in REQUIREMENTS.get(key, []))
+        needed = {"always", *self.variants(), *(n for n, can in self.capabilities().items() if can)}
+        return sorted(r for key in needed for r in REQUIREMENTS.get(key, []))
 
     def embedded_dependencies(self) -> list[str]:
         """Servers that come as wheels."""
@@ -119,15 +134,10 @@ class Selection:
 
     def processes(self) -> list[tuple[str, list[str]]]:
         """Each process with its command; the API's port is the caller's."""
-        found = [("api", "uvicorn app.main:app"), *self._workers(), *self._scheduler()]
-        return [(name, command.split()) for name, command in found]
-
-    def _workers(self) -> list[tuple[str, str]]:
-        commands = {
-            "arq": "arq app.tasks.worker.WorkerSettings",
-            "celery": "celery -A app.core.celery worker --loglevel=info",
-        }
-        return [(self.hosts()[name], commands[name]) for name in commands if self.has(name)]
+        can, hosts = self.capabilities(), self.hosts()
+        found = [("api", "api"), *((hosts[n], n) for n in ("arq", "celery") if self.has(n))]
+        found += [("scheduler", self.clock())] if can["has_scheduler"] else []
+        return [(name, COMMANDS[part].split()) for name, part in found]
 
     def hosts(self) -> dict[str, str]:
         """The process that runs each back end's jobs."""
@@ -136,11 +146,6 @@ class Selection:
         worker = {name: f"worker-{name}" if both else "worker" for name in ("arq", "celery")}
         hosts = {"background": "api", "apscheduler": scheduler, **worker}
         return {name: hosts[name] for name in self.backends}
-
-    def _scheduler(self) -> list[tuple[str, str]]:
-        beat = "celery -A app.core.celery beat --loglevel=info"
-        command = "python -m app.core.scheduler_process" if self.has("apscheduler") else beat
-        return [("scheduler", command)] if self.capabilities()["has_scheduler"] else []
 
 
 def context_of(selection: Selection) -> dict[str, Any]:
@@ -218,6 +223,7 @@ CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
     "description": check_line,
     "backends": check_backends,
     "celery_broker": one_of(*BROKERS),
+    "apscheduler_version": one_of(*APSCHEDULERS),
     "python_version": one_of(*PYTHON_VERSIONS),
 }
 
@@ -235,16 +241,11 @@ class ServiceContext(ContextHook):
     def hook(self, context: dict[str, Any]) -> None:
         """Runs at every rendered string, in every phase, with the answers known so far."""
         refuse_bad(context["_copier_conf"].get("data") or {})
-        context.update(problem_with=CHECKS, shell_quote=lambda path: shlex.quote(str(path)))
-        name, description = (str(context.get(n, "")) for n in ("project_name", "description"))
-        context["default_slug"] = slug_of(name)
-        context["project_name_python"] = python_string(name)
-        context["project_name_toml"] = toml_string(name)
-        context["description_toml"] = toml_string(description)
-        version = str(context.get("python_version", ""))
-        context["python_versions"] = [v for v in PYTHON_VERSIONS if v >= version]
-        context["python_target"] = f"py{version.replace('.', '')}"
+        context.update(problem_with=CHECKS, python_string=python_string, toml_string=toml_string)
+        context["shell_quote"] = lambda path: shlex.quote(str(path))
+        context["default_slug"] = slug_of(str(context.get("project_name", "")))
         backends = context.get("backends")
         if isinstance(backends, list):
             chosen = tuple(name for name in NAMES if name in backends)
-            context.update(context_of(Selection(chosen, context.get("celery_broker", "redis"))))
+            broker, version = context.get("celery_broker"), context.get("apscheduler_version")
+            context.update(context_of(Selection(chosen, broker or "redis", version or "3")))

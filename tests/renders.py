@@ -24,30 +24,37 @@ class Render:
 
     backends: tuple[str, ...]
     broker: str = "redis"
+    apscheduler: str = "3"
 
     @property
     def name(self) -> str:
         """What `pytest -k` and `scripts/render.py` call it."""
-        variant = () if self.broker == "redis" else (self.broker,)
-        return "-".join(self.backends + variant)
+        variants = [v for v in (self.broker, self.apscheduler) if v not in ("redis", "3")]
+        return "-".join([*self.backends, *variants])
 
     @property
     def answers(self) -> dict[str, Any]:
         """What is answered; the rest are defaults."""
-        return {"backends": list(self.backends), "celery_broker": self.broker}
+        return {
+            "backends": list(self.backends),
+            "celery_broker": self.broker,
+            "apscheduler_version": self.apscheduler,
+        }
 
     @property
     def selection(self) -> Selection:
         """What the catalogue knows of it."""
-        return Selection(self.backends, self.broker)
+        return Selection(self.backends, self.broker, self.apscheduler)
 
 
 def _renders() -> Iterator[Render]:
     """The longest suites first, so that no process is left with one when the others are done."""
     yield Render(NAMES, "rabbitmq")
+    yield Render(NAMES, apscheduler="4")
     for size in range(len(NAMES), 0, -1):
         yield from map(Render, combinations(NAMES, size))
     yield Render(("celery",), "rabbitmq")
+    yield Render(("apscheduler",), apscheduler="4")
 
 
 RENDERS = {render.name: render for render in _renders()}

@@ -34,6 +34,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "unknown": ("backends", "[arq, rq]", "backends: unknown: 'rq' (there are background, arq"),
     "capitals": ("backends", ["ARQ"], "backends: unknown: 'ARQ'"),
     "broker": ("celery_broker", "kafka", "celery_broker: must be one of redis, rabbitmq"),
+    "version": ("apscheduler_version", 5, "apscheduler_version: must be one of 3, 4"),
     "python": ("python_version", "3.10", "python_version: must be one of 3.11"),
     "no-name": ("project_name", " ", "project_name: must not be empty"),
     "long-name": ("project_name", "x" * 61, "project_name: must have at most 60"),

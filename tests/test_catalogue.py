@@ -8,6 +8,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from extensions.context import (
+    APSCHEDULERS,
     BACKENDS,
     BROKERS,
     NAMES,
@@ -28,19 +29,21 @@ EVERY = pytest.mark.parametrize("what", RENDERS.values(), ids=RENDERS)
 
 
 def test_every_combination_is_there() -> None:
-    assert len(RENDERS) == 15 + 2
+    assert len(RENDERS) == 15 + 4
     assert set(TESTED) <= set(RENDERS)
 
 
 def test_the_questions_offer_what_the_catalogue_has() -> None:
     assert tuple(QUESTIONS["backends"]["choices"].values()) == NAMES
     assert tuple(QUESTIONS["celery_broker"]["choices"].values()) == BROKERS
+    assert tuple(QUESTIONS["apscheduler_version"]["choices"].values()) == APSCHEDULERS
     assert tuple(QUESTIONS["python_version"]["choices"]) == PYTHON_VERSIONS
 
 
 def test_a_value_that_projects_have_stored_stays() -> None:
     assert NAMES == ("background", "arq", "celery", "apscheduler")
     assert BROKERS == ("redis", "rabbitmq")
+    assert APSCHEDULERS == ("3", "4")
 
 
 def test_the_readme_has_the_catalogues_table() -> None:
@@ -53,7 +56,8 @@ def test_every_requirement_has_an_upper_bound() -> None:
     unbound = {"tzdata"}  # data, by year
     for requirements in REQUIREMENTS.values():
         for requirement in requirements:
-            assert ",<" in requirement or requirement.split(">=")[0] in unbound
+            bound = ",<" in requirement or "==" in requirement
+            assert bound or requirement.split(">=")[0] in unbound
 
 
 def test_the_template_checks_with_the_tools_that_it_renders() -> None:
@@ -174,9 +178,9 @@ def test_before_the_answer_nothing_is_known(backends: str | None) -> None:
 
 
 def test_capabilities_are_known_after_the_answer() -> None:
-    template = "{{ has_arq }} {{ has_celery }} {{ python_target }} {{ python_versions }}"
-    known = rendered(template, backends=["arq"], python_version="3.12")
-    assert known == "True False py312 ['3.12', '3.13']"
+    template = "{{ has_arq }} {{ has_celery }} {{ has_apscheduler_3 }} {{ has_apscheduler_4 }}"
+    known = rendered(template, backends=["arq", "apscheduler"], apscheduler_version="4")
+    assert known == "True False False True"
 
 
 def rendered(template: str, **answers: Any) -> str:

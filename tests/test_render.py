@@ -19,6 +19,8 @@ TRACES = {
     "has_arq": r"(?<![a-z])arq(?![a-z])|ArqRedis",
     "has_celery": r"celery|flower|kombu|\bbeat\b",
     "has_apscheduler": r"apscheduler",
+    "has_apscheduler_3": r"AsyncIOScheduler|apscheduler\.schedulers|apscheduler>=3",
+    "has_apscheduler_4": r"AsyncScheduler|DataStore|EventBroker|sniffio|apscheduler(==| )4",
     "needs_redis": r"redis|valkey",
     "needs_rabbitmq": r"rabbitmq|(?<!celery_app\.)amqp",
 }

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ TYPES = ROOT / ".renders" / "types"
 MINUTES = 60
 
 
-def test_types(project: Project, type_checker: Path) -> None:
-    cache = ROOT / ".mypy_cache" / os.environ.get("PYTEST_XDIST_WORKER", "main")
-    run(project, "types", type_checker, "-m", "mypy", "--cache-dir", cache)
+def test_types(project: Project) -> None:
+    python = type_checker(project.render.apscheduler)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    kept = ROOT / ".mypy_cache" / worker / project.render.apscheduler
+    run(project, "types", python, "-m", "mypy", "--cache-dir", kept)
 
 
 def test_suite(project: Project) -> None:
@@ -32,20 +35,20 @@ def test_suite(project: Project) -> None:
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
 
-@pytest.fixture(scope="session")
-def type_checker() -> Path:
+@cache
+def type_checker(apscheduler: str) -> Path:
     """One environment that has all the dependencies: a rendered suite runs in its own."""
-    selection = Selection(NAMES)
+    selection = Selection(NAMES, apscheduler=apscheduler)
     requirements = (
         selection.dependencies() + selection.embedded_dependencies() + REQUIREMENTS["dev"]
     )
     uv, environment = uv_command(), uv_environment()
-    python = TYPES / "bin" / "python"
+    folder = TYPES / f"apscheduler-{apscheduler}"
+    python = folder / "bin" / "python"
     with _one_at_a_time():
         if not python.is_file():
-            subprocess.run(
-                [uv, "venv", "-q", "--python", "3.12", TYPES], env=environment, check=True
-            )
+            create = [uv, "venv", "-q", "--python", "3.12", folder]
+            subprocess.run(create, env=environment, check=True)
         install: list[str] = [uv, "pip", "install", "-q", "--python", str(python), *requirements]
         subprocess.run(install, env=environment, check=True)
     return python
@@ -89,8 +92,8 @@ def _report(project: Project, what: str, path: Path, text: str) -> str:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    TYPES.parent.mkdir(exist_ok=True)
-    with (TYPES.parent / "types.lock").open("w") as lock:
+    TYPES.mkdir(parents=True, exist_ok=True)
+    with (TYPES / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
