@@ -47,7 +47,7 @@ def type_checker(apscheduler: str) -> Path:
     python = folder / "bin" / "python"
     with _one_at_a_time():
         if not python.is_file():
-            create = [uv, "venv", "-q", "--python", "3.12", folder]
+            create: list[str | Path] = [uv, "venv", "-q", "--python", "3.12", folder]
             subprocess.run(create, env=environment, check=True)
         install: list[str] = [uv, "pip", "install", "-q", "--python", str(python), *requirements]
         subprocess.run(install, env=environment, check=True)
