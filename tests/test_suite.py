@@ -30,7 +30,10 @@ def test_types(project: Project) -> None:
 
 
 def test_suite(project: Project) -> None:
-    log = run(project, "suite", uv_command(), "run", "pytest")
+    # APScheduler 4 has its store in PostgreSQL alone.
+    can = project.render.selection.capabilities()
+    database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
+    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
