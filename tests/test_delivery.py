@@ -8,7 +8,9 @@ from tests.conftest import Project
 from tests.renders import ROOT, uv_command
 from tests.test_suite import run
 
-EACH_BACKEND = pytest.mark.renders("background", "arq", "celery", "celery-rabbitmq", "apscheduler")
+EACH_BACKEND = pytest.mark.renders(
+    "background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4"
+)
 LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
 
 

@@ -11,7 +11,9 @@ from tests.test_delivery import LINK, untested
 from tests.test_suite import run
 
 # The API alone, a worker's loop, Beat, APScheduler in the API, and in a process of its own.
-EACH_CLOCK = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
+EACH_CLOCK = pytest.mark.renders(
+    "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
+)
 
 
 def schedules(project: Project, database: str, marks: str) -> None:
