@@ -113,8 +113,7 @@ class Selection:
 
     def api_backends(self) -> tuple[str, ...]:
         """Those whose lifespan the API's process enters."""
-        elsewhere = self.capabilities()["has_scheduler_process"]
-        return tuple(name for name in self.backends if name != "apscheduler" or not elsewhere)
+        return tuple(name for name, host in self.hosts().items() if host != "scheduler")
 
     def routers(self) -> list[str]:
         """The modules of the API."""

@@ -52,6 +52,12 @@ def test_the_readme_has_the_catalogues_table() -> None:
     assert "\n".join(rows) in readme
 
 
+def test_the_readme_names_every_question() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    asked = [name for name in QUESTIONS if not name.startswith("_")]
+    assert [name for name in asked if f"`{name}`" not in readme] == []
+
+
 def test_every_requirement_has_an_upper_bound() -> None:
     unbound = {"tzdata"}  # data, by year
     for requirements in REQUIREMENTS.values():
