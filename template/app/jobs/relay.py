@@ -199,7 +199,7 @@ async def _postpone(ids: Sequence[UUID]) -> None:
         await connection.execute(
             update(jobs)
             .where(jobs.c.id.in_(ids), jobs.c.status == Status.PENDING)
-            .values(wake_at=clock(1), pushes=0)
+            .values(wake_at=clock(1), pushes=1)  # it may have got through, whole or in part
         )
 
 

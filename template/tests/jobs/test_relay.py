@@ -152,6 +152,25 @@ async def test_a_failed_push_is_tried_again(session: AsyncSession) -> None:
         await sent.received(Message(job.id, "probes.echo", "default"))
 
 
+async def test_a_push_that_got_through_though_it_failed_is_not_repeated(
+    session: AsyncSession,
+) -> None:
+    sent = Recorder()
+    sent.down, sent.holds = True, 1_000_000
+    async with relaying(transports(sent)):
+        job = await Jobs(session).submit(probes.echo, "a")
+        await session.commit()
+
+        async def looked_at_again() -> bool:
+            return (await row_of(job.id))["pushes"] == 2
+
+        await eventually(looked_at_again)
+        sent.down = False
+        new = await submit(session)
+        await sent.received(Message(new, "probes.echo", "default"))
+        assert job.id not in {message.id for message in sent.messages}
+
+
 async def test_a_process_takes_only_what_it_carries(session: AsyncSession) -> None:
     job_id = await submit(session)
     async with relaying({}):
