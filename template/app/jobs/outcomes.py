@@ -1,9 +1,10 @@
-"""What a try can come to, as the one statement that writes it behind the fence."""
+"""A try of a job, and what it can come to: one statement each, written behind the fence."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,10 @@ class LeaseLostError(RuntimeError):
     """The job is no longer this worker's: nothing that this try did may be committed."""
 
 
+class SuspectError(RuntimeError):
+    """The job has crashed so often that it may run only where no other suspect does."""
+
+
 @dataclass(eq=False)
 class Claim:
     """One try of one job; `attempt` fences its outcome."""
@@ -34,6 +39,14 @@ class Claim:
     max_attempts: int
     lost: bool = False
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
+
+
+running_job: ContextVar[Claim] = ContextVar("running_job")
+
+
+def current_job() -> Claim:
+    """The job that the calling task runs for. Raises LookupError outside one."""
+    return running_job.get()
 
 
 def succeeded(claim: Claim, result: Any) -> tuple[Update, dict[str, Any]]:

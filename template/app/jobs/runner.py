@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -20,12 +19,14 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import get_settings
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.threads import in_thread
-from app.jobs import table
+from app.jobs import outcomes, table
 from app.jobs.contract import UnknownTaskError, find_task, registry
-from app.jobs.outcomes import Claim, LeaseLostError, failed, handed_back, succeeded, text_of
+from app.jobs.outcomes import Claim, LeaseLostError, SuspectError, running_job
 from app.jobs.relay import in_background, to_the_end
 
 log = structlog.get_logger(__name__)
+
+ANY_CRASHES = 1_000_000
 
 
 def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -41,14 +42,6 @@ def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
 if not IS_SQLITE:
     event.listen(jobs_engine.sync_engine, "connect", _bound_the_frozen)
     event.listen(sync_engine, "connect", _bound_the_frozen)
-
-
-_current: ContextVar[Claim] = ContextVar("current_job")
-
-
-def current_job() -> Claim:
-    """The job that the calling task runs for. Raises LookupError outside one."""
-    return _current.get()
 
 
 class Runner:
@@ -69,21 +62,19 @@ class Runner:
         if job_id in self._known:
             return
         self._known.add(job_id)
-        crashes = get_settings().max_crashes - 1
         try:
             async with self._slots:
-                if await self._run(task_name, job_id, crashes - 1) or self._suspect.locked():
-                    return
-                async with self._suspect:
-                    await self._run(task_name, job_id, crashes)
+                await self._run(task_name, job_id, get_settings().max_crashes - 2)
+        except SuspectError:
+            if not self._suspect.locked():  # else the relay pushes it again
+                async with self._suspect, self._slots:
+                    await self._run(task_name, job_id, ANY_CRASHES)
         finally:
             self._known.discard(job_id)
 
-    async def _run(self, task_name: str, job_id: UUID, max_crashes: int) -> bool:
-        """Run it if it can be claimed and hasn't crashed more often than this."""
+    async def _run(self, task_name: str, job_id: UUID, max_crashes: int) -> None:
         if claim := await self._claim_whole(task_name, job_id, max_crashes):
             await self._attempt(claim)
-        return claim is not None
 
     async def _claim_whole(self, task_name: str, job_id: UUID, max_crashes: int) -> Claim | None:
         """Claim; when cancelled meanwhile, hand back at once, not at the lease's end."""
@@ -91,8 +82,9 @@ class Runner:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            if claim := await claiming:
-                await _write(handed_back(claim))
+            with suppress(SuspectError):
+                if claim := await claiming:
+                    await _write(outcomes.handed_back(claim))
             raise
 
     async def _claim(self, task_name: str, job_id: UUID, max_crashes: int) -> Claim | None:
@@ -107,11 +99,12 @@ class Runner:
                 await _one_claim_at_a_time(connection, task.name)
             taken = table.claim(task.name, task.max_running)
             which = {"job_id": job_id, "max_crashes": max_crashes}
-            row = (await connection.execute(taken, which)).first()
-            if row is None:
-                await connection.execute(table.wait_for_a_slot(job_id))
-                return None
-        return Claim(job_id, task, row.args or {}, row.attempts, row.max_attempts)
+            if row := (await connection.execute(taken, which)).first():
+                return Claim(job_id, task, row.args or {}, row.attempts, row.max_attempts)
+            crashes = await connection.scalar(table.wait_for_a_slot(job_id))
+        if crashes is not None and crashes > max_crashes:
+            raise SuspectError
+        return None
 
     async def _attempt(self, claim: Claim) -> None:
         claim.running = asyncio.current_task()
@@ -143,7 +136,7 @@ class Runner:
         task, args = claim.task, claim.task.load(claim.args)
         if task.session is AsyncSession:
             async with JobSession() as session:
-                finish = succeeded(claim, await task.fn(session, **args))
+                finish = outcomes.succeeded(claim, await task.fn(session, **args))
                 _fenced(await (await session.connection()).execute(*finish))
                 await session.commit()
         elif task.session is Session:
@@ -152,11 +145,11 @@ class Runner:
             call = partial(task.fn, **args)
             result = await (call() if task.is_async else in_thread(call))
             async with jobs_engine.begin() as connection:
-                _fenced(await connection.execute(*succeeded(claim, result)))
+                _fenced(await connection.execute(*outcomes.succeeded(claim, result)))
 
     async def _cancelled(self, claim: Claim) -> None:
         if not claim.lost:  # this process ends: the job runs elsewhere, and the try isn't counted
-            await _write(handed_back(claim))
+            await _write(outcomes.handed_back(claim))
             log.info("job handed back")
             raise asyncio.CancelledError
         log.warning("job stopped: it was cancelled or taken over")
@@ -208,18 +201,18 @@ async def running(slots: int) -> AsyncIterator[Runner]:
 
 @contextmanager
 def _context(claim: Claim) -> Iterator[None]:
-    token = _current.set(claim)
+    token = running_job.set(claim)
     bound = {"job_id": str(claim.id), "task": claim.task.name, "attempt": claim.attempt}
     with structlog.contextvars.bound_contextvars(**bound):
         try:
             yield
         finally:
-            _current.reset(token)
+            running_job.reset(token)
 
 
 def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
     with SyncSessionLocal() as session:
-        finish = succeeded(claim, claim.task.fn(session, **args))
+        finish = outcomes.succeeded(claim, claim.task.fn(session, **args))
         _fenced(session.connection().execute(*finish))
         session.commit()
 
@@ -236,9 +229,9 @@ async def _one_claim_at_a_time(connection: AsyncConnection | AsyncSession, task:
 
 
 async def _fail(claim: Claim, error: Exception) -> None:
-    log.warning("job failed", error=text_of(error), exc_info=error)
+    log.warning("job failed", error=outcomes.text_of(error), exc_info=error)
     try:
-        await _write(failed(claim, error))
+        await _write(outcomes.failed(claim, error))
     except Exception as unwritten:
         reason = repr(unwritten).splitlines()[0]
         log.error("outcome not written: the job is taken back after its lease", error=reason)

@@ -175,9 +175,10 @@ def claim(task: str, max_running: int | None) -> Update:
 
 
 def wait_for_a_slot(job_id: UUID) -> Update:
-    """After a claim that was refused for others that run: let the relay push it in a second."""
+    """After a claim that was refused though due: the relay pushes it in a second; its crashes."""
     pending = update(jobs).where(jobs.c.id == job_id, jobs.c.status == Status.PENDING)
-    return pending.where(jobs.c.run_at <= clock(0)).values(wake_at=clock(1))
+    due = pending.where(jobs.c.run_at <= clock(0))
+    return due.values(wake_at=clock(1)).returning(jobs.c.crashes)
 
 
 def extend(claims: Sequence[tuple[UUID, int]]) -> Update:
