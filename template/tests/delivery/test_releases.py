@@ -31,10 +31,11 @@ async def previous(backend: str, own_broker: Broker | None, tmp_path: Path) -> A
 
 async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previous: World) -> None:
     early = await previous.submit(delivered.alone, "early")
-    unknown = await previous.submit(delivered.work, "unknown", 0)
+    unknown = await previous.submit(delivered.work, "unknown", 0, delay=timedelta(hours=1))
     renamed = update(jobs).where(jobs.c.id == unknown)
     async with previous.engine.begin() as connection:
-        await connection.execute(renamed.values(task="no.such", run_at=clock(-GRACE - 1)))
+        long_due = {"run_at": clock(-GRACE - 1), "wake_at": clock(0)}
+        await connection.execute(renamed.values(task="no.such", **long_due))
 
     async def pushed_in_vain() -> bool:
         return bool((await previous.row(early)).pushes > 1)
