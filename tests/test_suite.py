@@ -102,11 +102,12 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 @pytest.mark.renders("background-arq-celery-apscheduler")
-def test_the_benchmark_fits(project: Project, type_checker: Path, tmp_path: Path) -> None:
+def test_the_benchmark_fits(project: Project, tmp_path: Path) -> None:
     """It runs, and is checked, inside a rendered service."""
     service = tmp_path / "service"
     shutil.copytree(project.folder, service, ignore=shutil.ignore_patterns(".venv"))
     add_bench(service)
-    command = [str(type_checker), "-m", "mypy", "--strict", "-p", "bench", "-p", "control"]
+    mypy = [str(type_checker(project.render.apscheduler)), "-m", "mypy", "--strict"]
+    command = [*mypy, "-p", "bench", "-p", "control"]
     done = subprocess.run(command, cwd=service, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout
