@@ -27,7 +27,7 @@ async def holds(world: World, messages: int) -> None:
     async def reached() -> bool:
         return await world.depth() >= messages
 
-    await eventually(reached)
+    await eventually(reached, limit=60)
 
 
 async def is_down(world: World) -> None:
