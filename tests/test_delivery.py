@@ -14,38 +14,39 @@ EACH_BACKEND = pytest.mark.renders(
 LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
 
 
-def delivery(project: Project, database: str, marks: str) -> None:
-    what = f"{marks}-{database}".replace(" ", "-")
-    command = (uv_command(), "run", "pytest", "tests/delivery", "--database", database, "-m", marks)
-    run(project, what, *command)
+def conformance(project: Project, suite: str, database: str, marks: str) -> None:
+    """Run `tests/delivery` or `tests/schedules` of a render."""
+    what = f"{suite}-{marks}-{database}".replace(" ", "-")
+    command = (uv_command(), "run", "pytest", f"tests/{suite}", "--database", database)
+    run(project, what, *command, "-m", marks)
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_sqlite(project: Project) -> None:
-    delivery(project, "sqlite", "delivery and not slow")
+    conformance(project, "delivery", "sqlite", "delivery and not slow")
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_postgresql(project: Project) -> None:
-    delivery(project, "postgresql", "delivery and not slow")
+    conformance(project, "delivery", "postgresql", "delivery and not slow")
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_a_storm_on_sqlite(project: Project) -> None:
-    delivery(project, "sqlite", "delivery and slow")
+    conformance(project, "delivery", "sqlite", "delivery and slow")
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_a_storm_on_postgresql(project: Project) -> None:
-    delivery(project, "postgresql", "delivery and slow")
+    conformance(project, "delivery", "postgresql", "delivery and slow")
 
 
 def test_each_promise_has_a_test_that_is_there() -> None:

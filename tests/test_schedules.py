@@ -7,7 +7,7 @@ import pytest
 from scripts.schedule_tables import PAGE, rewritten
 from tests.conftest import Project
 from tests.renders import RENDERS, render, uv_command
-from tests.test_delivery import LINK, untested
+from tests.test_delivery import LINK, conformance, untested
 from tests.test_suite import run
 
 # The API alone, a worker's loop, Beat, APScheduler in the API, and in a process of its own.
@@ -18,31 +18,25 @@ EACH_CLOCK = pytest.mark.renders(
 ON_ONE_MACHINE = pytest.mark.renders("background", "arq-apscheduler")
 
 
-def schedules(project: Project, database: str, marks: str) -> None:
-    what = f"schedules-{marks}-{database}".replace(" ", "-")
-    command = (uv_command(), "run", "pytest", "tests/schedules", "--database", database)
-    run(project, what, *command, "-m", marks)
-
-
 @pytest.mark.slow
 @pytest.mark.delivery
 @ON_ONE_MACHINE
 def test_schedules_on_sqlite(project: Project) -> None:
-    schedules(project, "sqlite", "delivery and not slow")
+    conformance(project, "schedules", "sqlite", "delivery and not slow")
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_CLOCK
 def test_schedules_on_postgresql(project: Project) -> None:
-    schedules(project, "postgresql", "delivery and not slow")
+    conformance(project, "schedules", "postgresql", "delivery and not slow")
 
 
 @pytest.mark.slow
 @pytest.mark.delivery
 @EACH_CLOCK
 def test_schedules_after_long_outages(project: Project) -> None:
-    schedules(project, "postgresql", "delivery and slow")
+    conformance(project, "schedules", "postgresql", "delivery and slow")
 
 
 @pytest.mark.slow

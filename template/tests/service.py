@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -35,6 +36,13 @@ async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20
         assert time.monotonic() < deadline, f"not so after {limit:g} s: {check}"
         await asyncio.sleep(0.02)
     return found
+
+
+def all_on(backend: str) -> str:
+    """QUEUES with every queue on one back end."""
+    from app.config import get_settings
+
+    return json.dumps(dict.fromkeys(get_settings().queues, backend))
 
 
 def copy_database(source: str, folder: Path) -> str:

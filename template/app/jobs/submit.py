@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
+from app.core.database import IS_SQLITE
 from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
 from app.jobs.relay import Message
@@ -132,9 +133,8 @@ class Jobs:
             "max_attempts": task.tries,
             **_timing(message, delay, at),
         }
-        postgres = self._session.get_bind().dialect.name == "postgresql"
         connection = await self._session.connection()
-        if (await connection.execute(_insert(postgres, at is None), values)).first() is None:
+        if (await connection.execute(_insert(at is None), values)).first() is None:
             return await self._holder(task.name, key)
         self._push_after_commit(message)
         return Job(message.id, task.name)
@@ -207,11 +207,11 @@ class Jobs:
 
 
 @cache
-def _insert(postgres: bool, by_clock: bool) -> Executable:
+def _insert(by_clock: bool) -> Executable:
     times = {"created_at": clock(0)}
     if by_clock:
         times |= {"run_at": clock(bindparam("delay")), "wake_at": clock(bindparam("wake_in"))}
-    insert: Any = postgresql.insert if postgres else sqlite.insert
+    insert: Any = sqlite.insert if IS_SQLITE else postgresql.insert
     inserted: Executable = insert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
     return inserted
 

@@ -15,7 +15,6 @@ from uuid import UUID
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
-from app.config import get_settings
 from app.core.database import async_url
 from app.jobs import Jobs
 from app.jobs.table import jobs
@@ -23,7 +22,7 @@ from app.models import Order
 from devtools import servers
 from devtools.commands import HOSTS
 from tests.broker import Broker
-from tests.service import ROOT, Service, copy_database, eventually
+from tests.service import ROOT, Service, all_on, copy_database, eventually
 
 SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
 
@@ -43,11 +42,10 @@ class World(Service):
         if "DATABASE_URL" not in env:
             env["DATABASE_URL"] = copy_database(os.environ["EMPTY_DATABASE"], folder)
         self.backend = backend
-        routes = "{" + ", ".join(f'"{q}": "{backend}"' for q in get_settings().queues) + "}"
         carried = broker.env if broker else {}
         self._parts = parts_of(backend)
         own = self._parts.SETTINGS if self._parts else {}
-        super().__init__(folder, **{"QUEUES": routes, **SETTINGS, **own, **carried, **env})
+        super().__init__(folder, **{"QUEUES": all_on(backend), **SETTINGS, **own, **carried, **env})
         self._broker = broker
         self.in_api = HOSTS[backend] == "api"
         self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
