@@ -35,8 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = str(metafunc.config.option.keyword).strip("[]")
         usual = metafunc.definition.get_closest_marker("renders")
         names = [asked] if asked in RENDERS else usual.args if usual else TESTED
-        metafunc.parametrize("project", names, indirect=True, scope="session")
-        metafunc.definition.add_marker("rendered")
+        marked = [pytest.param(name, marks=pytest.mark.rendered, id=name) for name in names]
+        metafunc.parametrize("project", marked, indirect=True, scope="session")
 
 
 class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
