@@ -13,7 +13,7 @@ from bench.progress import say
 from bench.result import Result, milliseconds, ratio
 from bench.subject import Subject, cpu, wait_for
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 3
 DATABASES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 PROCESSED = "SELECT count(*) FROM orders WHERE status = 'processed'"

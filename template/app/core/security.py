@@ -13,7 +13,7 @@ from app.config import Settings, get_settings
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
-def is_operator(
+async def is_operator(
     key: Annotated[str | None, Security(api_key_header)],
     settings: Annotated[Settings, Depends(get_settings)],
 ) -> bool:
@@ -24,6 +24,6 @@ def is_operator(
     return secrets.compare_digest(key.encode(), expected.encode())
 
 
-def require_operator(allowed: Annotated[bool, Depends(is_operator)]) -> None:
+async def require_operator(allowed: Annotated[bool, Depends(is_operator)]) -> None:
     if not allowed:
         raise HTTPException(status.HTTP_401_UNAUTHORIZED, "X-API-Key is missing or wrong")
