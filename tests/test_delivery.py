@@ -21,14 +21,12 @@ def conformance(project: Project, suite: str, database: str, marks: str) -> None
     run(project, what, *command, "-m", marks)
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_sqlite(project: Project) -> None:
     conformance(project, "delivery", "sqlite", "delivery and not slow")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
 @EACH_BACKEND
 def test_delivery_on_postgresql(project: Project) -> None:

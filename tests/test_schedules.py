@@ -18,21 +18,18 @@ EACH_CLOCK = pytest.mark.renders(
 ON_ONE_MACHINE = pytest.mark.renders("background", "arq-apscheduler")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
 @ON_ONE_MACHINE
 def test_schedules_on_sqlite(project: Project) -> None:
     conformance(project, "schedules", "sqlite", "delivery and not slow")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
 @EACH_CLOCK
 def test_schedules_on_postgresql(project: Project) -> None:
     conformance(project, "schedules", "postgresql", "delivery and not slow")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
 @EACH_CLOCK
 def test_schedules_after_long_outages(project: Project) -> None:
