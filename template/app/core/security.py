@@ -8,19 +8,17 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Security, status
 from fastapi.security import APIKeyHeader
 
-from app.config import Settings, get_settings
+from app.config import get_settings
 
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
-async def is_operator(
-    key: Annotated[str | None, Security(api_key_header)],
-    settings: Annotated[Settings, Depends(get_settings)],
-) -> bool:
+async def is_operator(key: Annotated[str | None, Security(api_key_header)]) -> bool:
     """Whether the request carries the key; without a key set nobody does."""
-    if key is None or settings.api_key is None:
+    api_key = get_settings().api_key
+    if key is None or api_key is None:
         return False
-    expected = settings.api_key.get_secret_value()
+    expected = api_key.get_secret_value()
     return secrets.compare_digest(key.encode(), expected.encode())
 
 
