@@ -5,7 +5,9 @@ The app reads its settings when it is imported, so the servers start before any 
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in other)]
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The logs of a run that failed stay."""
+    if exitstatus == 0:
+        atexit.register(shutil.rmtree, session.config.stash[FOLDER], ignore_errors=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -90,12 +90,19 @@ async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Asy
     await made.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 async def long(healthy: World) -> UUID:
     """A job that runs for ten leases, while the other tests run."""
     from tests.delivery.probes import work
 
     return await healthy.submit(work, "long", 10 * float(healthy.env["LEASE"]))
+
+
+@pytest.fixture(autouse=True)
+def begin_the_long_job(request: pytest.FixtureRequest) -> None:
+    """Not beside what is slow, which needs the machine for itself."""
+    if not request.node.get_closest_marker("slow"):
+        request.getfixturevalue("long")
 
 
 @pytest.fixture

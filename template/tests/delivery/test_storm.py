@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
+import time
 from itertools import pairwise
 
 import pytest
@@ -70,12 +71,16 @@ async def test_a_storm_loses_nothing_and_does_nothing_twice(world: World) -> Non
     processes = submitters(world)
     killing = asyncio.create_task(kill_again_and_again(world))
     engine = create_engine(sync_url(world.env["DATABASE_URL"]))
+    begun = time.monotonic()
 
     async def all_succeeded() -> bool:
         await asyncio.sleep(0.5)
         with engine.connect() as connection:
             found = states(connection)
+        print(f"after {time.monotonic() - begun:.0f} s: {found}")  # shown where this fails
         assert "dead" not in found
+        assert not killing.done()
+        assert not any(process.poll() for process in processes)
         return found == {"succeeded": JOBS}
 
     try:
