@@ -22,10 +22,7 @@ MINUTES = 60
 
 
 def test_types(project: Project) -> None:
-    python = type_checker(project.render.apscheduler)
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    kept = ROOT / ".mypy_cache" / worker / project.render.apscheduler
-    run(project, "types", python, "-m", "mypy", "--cache-dir", kept)
+    run(project, "types", type_checker(project.render.apscheduler), "-m", "mypy")
 
 
 def test_suite(project: Project) -> None:
@@ -64,7 +61,7 @@ def run(project: Project, what: str, *command: str | Path) -> str:
         process = subprocess.Popen(
             command,
             cwd=project.folder,
-            env=uv_environment(),
+            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project, what)},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -74,6 +71,12 @@ def run(project: Project, what: str, *command: str | Path) -> str:
     if code != 0:
         pytest.fail(_report(project, what, path, text), pytrace=False)
     return text
+
+
+def _mypy_cache(project: Project, what: str) -> str:
+    """What services have in common is checked once by each process of this run."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    return str(ROOT / ".mypy_cache" / worker / what / project.render.apscheduler)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | str:
