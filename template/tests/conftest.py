@@ -78,7 +78,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Also after a start that failed halfway."""
+    """Also after a start that failed halfway, and a test that left its service running."""
+    for process in Service.spawned:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     for variable, process in config.stash.get(STARTED, {}).items():
         if variable == "DATABASE_URL":  # PostgreSQL would wait until every client has gone
             process.send_signal(signal.SIGINT)

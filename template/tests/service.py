@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID, uuid4
 
 import httpx
@@ -60,6 +60,8 @@ def copy_database(source: str, folder: Path) -> str:
 class Service:
     """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
 
+    spawned: ClassVar[list[subprocess.Popen[bytes]]] = []  # by any service of this run
+
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
         self.port = free_port()
@@ -86,6 +88,7 @@ class Service:
             log = self.folder / f"{name}.log"
             env = {"HEARTBEATS": str(self.heartbeats(name)), **self.env}
             self.processes[name] = spawn(command, env=env, log=log, cwd=self.folder)
+            self.spawned.append(self.processes[name])
         if "api" in names:
             wait_until(lambda: listens(self.port), self.processes["api"], 20)
         return self
