@@ -44,7 +44,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from app.config import get_settings
 from app.jobs.contract import registry
 
-BATCH = 100
+BATCH = 100  # rows; more would hold SQLite's lock, and the loop of a request, for too long
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
 UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such a task"
 HEAD_START = 5  # seconds that a push has before the relay pushes the row again, times the pushes
