@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,17 @@ from benchmarks.rendered import add_bench
 from benchmarks.table import print_table
 from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
 
+# Which services each measure renders.
 MEASURES = {
-    "orders": ("arq", "celery"),
-    "noops": ("arq",),
-    "latency": ("arq", "celery", "background"),
+    "requests": ("arq", "celery"),
+    "orders": ("arq", "background", "celery"),
+    "noops": ("arq", "background", "celery"),
+    "latency": ("arq", "background", "celery"),
+    "burst": ("arq", "celery"),
+    "waiting": ("arq-celery",),
+    "bulk": ("background",),
+    "held": ("arq",),
+    "connections": ("arq", "background", "celery"),
     "finished": ("arq",),
     "relay": ("arq",),
 }
@@ -36,8 +44,13 @@ def measure(name: str, measures: list[str]) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=MEASURES, action="append", help="may be given again")
-    parser.add_argument("--backend", choices=BACKENDS)
+    parser.add_argument("--backend", choices=BACKENDS, help="arq-celery: both in one service")
+    parser.add_argument("--hold", metavar="SECONDS", help="how long `held` holds; else 60")
+    parser.add_argument("--quick", action="store_true", help="whether it runs; no figures")
     options = parser.parse_args()
+    if options.hold:
+        os.environ["BENCH_HOLD"] = options.hold
+    os.environ["BENCH_QUICK"] = str(int(options.quick))
     if not shutil.which("wrk"):
         sys.exit("wrk, the load generator, is not installed: apt-get install wrk")
     wanted = options.only or list(MEASURES)

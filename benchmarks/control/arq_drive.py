@@ -1,4 +1,4 @@
-"""Enqueues as a route would: python -m control.arq_drive noops|latency N."""
+"""Enqueues as a route would: python -m control.arq_drive WHAT N."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ import time
 from app.config import get_settings
 from arq import ArqRedis, create_pool
 from arq.connections import RedisSettings
+from control.orders import add_orders
 
 
 async def noops(number: int, redis: ArqRedis) -> None:
     for _ in range(number):
         await redis.enqueue_job("noop")
+
+
+async def orders(number: int, redis: ArqRedis) -> None:
+    for order_id in add_orders(number):
+        await redis.enqueue_job("process_order", order_id)
 
 
 async def latency(number: int, redis: ArqRedis) -> list[float]:
@@ -28,7 +34,7 @@ async def latency(number: int, redis: ArqRedis) -> list[float]:
 
 
 async def main() -> None:
-    what = {"noops": noops, "latency": latency}[sys.argv[1]]
+    what = {"noops": noops, "orders": orders, "latency": latency}[sys.argv[1]]
     redis = await create_pool(RedisSettings.from_dsn(get_settings().redis_url))
     print(json.dumps(await what(int(sys.argv[2]), redis)))
     await redis.aclose()

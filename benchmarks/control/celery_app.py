@@ -27,6 +27,11 @@ celery_app.conf.update(
 )
 
 
+@celery_app.task  # type: ignore[untyped-decorator]
+def noop() -> None:
+    pass
+
+
 @celery_app.task(bind=True, max_retries=3)  # type: ignore[untyped-decorator]
 def process_order(self: Any, order_id: str) -> dict[str, str]:
     try:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from app.core.database import sync_engine
 from pydantic import BaseModel, Field
-from sqlalchemy import DateTime, String
+from sqlalchemy import DateTime, String, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -30,6 +30,14 @@ class Order(Base):
 class OrderCreate(BaseModel):
     item: str = Field(min_length=1, max_length=200)
     quantity: int = Field(ge=1, le=1_000_000)
+
+
+def add_orders(number: int) -> list[UUID]:
+    """All at once: only the jobs are enqueued as the document does it."""
+    orders = [{"id": uuid4(), "item": "tea", "quantity": 2} for _ in range(number)]
+    with sync_engine.begin() as connection:
+        connection.execute(insert(Order), orders)
+    return [UUID(str(order["id"])) for order in orders]
 
 
 if __name__ == "__main__":

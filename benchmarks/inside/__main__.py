@@ -8,46 +8,60 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from bench import finished, latency, noops, orders
+from bench import (
+    bulk,
+    burst,
+    connections,
+    drains,
+    finished,
+    held,
+    latency,
+    requests,
+    waiting,
+)
+from bench.progress import say
 from bench.result import Result
-from devtools import servers
-from devtools.processes import stop
+from bench.servers import all_servers
 
 os.environ.update(API_KEY="an operator's key of the benchmark", CONTROL_POLL_DELAY="0.02")
 
 
-@contextmanager
-def all_servers(folder: Path) -> Iterator[None]:
-    """Real ones, the same for all that is measured."""
-    started = [servers.start(variable, folder) for variable in servers.BROKERS]
-    database = servers.start("DATABASE_URL", folder)
-    os.environ["POSTGRESQL_URL"] = os.environ.pop("DATABASE_URL")
-    try:
-        yield
-    finally:
-        database.send_signal(signal.SIGINT)  # it would wait until every client has gone
-        for server in [database, *started]:
-            stop(server)
+def drained(backend: str, folder: Path, what: str) -> Iterator[Result]:
+    return drains.measure(backend, what, folder)
 
 
-def measured(backend: str, measures: list[str], folder: Path) -> Iterator[Result]:
-    os.environ["BENCH_BACKEND"] = backend
-    if "orders" in measures:
-        for database in orders.DATABASES:
-            yield from orders.measure(backend, folder / "orders" / database, database)
-    if "noops" in measures:
-        yield from noops.measure(folder / "noops")
-    if "latency" in measures:
-        yield from latency.measure(backend, folder / "latency")
-    if "finished" in measures:
-        yield from finished.measure(folder / "finished")
-    if "relay" in measures:
-        yield from latency.relay(folder / "relay")
+MEASURES: dict[str, Callable[[str, Path], Iterator[Result]]] = {
+    "requests": requests.measure,
+    "orders": partial(drained, what="orders"),
+    "noops": partial(drained, what="noops"),
+    "latency": latency.measure,
+    "burst": burst.measure,
+    "waiting": waiting.measure,
+    "bulk": bulk.measure,
+    "held": held.measure,
+    "connections": connections.measure,
+    "finished": finished.measure,
+    "relay": latency.relay,
+}
+
+
+def measured(backend: str, names: list[str], folder: Path) -> Iterator[Result]:
+    for name in names:
+        began = time.monotonic()
+        yield from MEASURES[name](backend, folder / name)
+        say(f"{backend}, {name}: {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def end(*_: object) -> None:
+    """Not without ending the servers, and a second signal must not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
 
 
 def main() -> None:
@@ -56,7 +70,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("measures", nargs="*")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the servers
+    signal.signal(signal.SIGTERM, end)
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         all_servers(Path(folder)),
@@ -64,6 +78,7 @@ def main() -> None:
     ):
         for result in measured(options.backend, options.measures, Path(folder)):
             out.write(json.dumps(asdict(result)) + "\n")
+            out.flush()
 
 
 if __name__ == "__main__":

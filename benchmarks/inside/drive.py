@@ -11,46 +11,85 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
+from uuid import UUID, uuid4
 
 from app import tasks
 from app.core import database
 from app.core.database import AsyncSessionLocal
 from app.core.logging import configure_logging
 from app.jobs import Jobs
-from app.jobs.relay import Transport, relaying
-from app.jobs.table import Status, jobs
-from app.tasks.bench import noop, stamp
+from app.jobs.relay import Bell, relaying
+from app.jobs.table import jobs
+from app.models import Order
+from app.tasks.bench import connect, connect_in_thread, hold, noop, stamp, where
+from app.tasks.orders import process_order
 from fastapi import FastAPI
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
+
+WARM = 10  # jobs before what is timed, for connections and statements
 
 
-async def noops(number: int, transport: Transport) -> None:
-    """Submit them all, and wait until ARQ's queue has them."""
+async def noops(number: int) -> float:
+    """Submit them all; returns the seconds that it took."""
     async with AsyncSessionLocal.begin() as session:
-        for _ in range(number):
-            await Jobs(session).submit(noop)
-    while await transport.redis.zcard("arq:queue") < number:  # type: ignore[attr-defined]
-        await asyncio.sleep(0.01)
+        await Jobs(session).submit_many(noop, [()] * WARM)
+    began = time.monotonic()
+    async with AsyncSessionLocal.begin() as session:
+        await Jobs(session).submit_many(noop, [()] * (number - WARM))
+    return time.monotonic() - began
 
 
-async def latency(number: int, _: Transport) -> list[float]:
+async def orders(number: int) -> None:
+    rows = [{"id": uuid4(), "item": "tea", "quantity": 2} for _ in range(number)]
+    async with AsyncSessionLocal.begin() as session:
+        await session.execute(insert(Order), rows)
+        await Jobs(session).submit_many(process_order, [(row["id"],) for row in rows])
+
+
+async def held(seconds: int) -> None:
+    async with AsyncSessionLocal.begin() as session:
+        await Jobs(session).submit(hold, seconds)
+
+
+async def connecting(number: int) -> None:
+    async with AsyncSessionLocal.begin() as session:
+        await Jobs(session).submit_many(connect, [()] * number)
+        await Jobs(session).submit_many(connect_in_thread, [()] * number)
+
+
+async def latency(number: int) -> list[float]:
     """Seconds from before submit to the start of the task, each job alone."""
+    ids = []
     for _job in range(number):
         await asyncio.sleep(random.uniform(0.05, 0.15))
         async with AsyncSessionLocal.begin() as session:
-            await Jobs(session).submit(stamp, time.time())
-    done = jobs.c.task == stamp.name, jobs.c.status == Status.SUCCEEDED
+            ids.append((await Jobs(session).submit(stamp, time.time())).id)
+    await _end_of(ids)
     async with AsyncSessionLocal() as session:
-        while (await session.scalars(select(func.count()).where(*done))).one() < number:
-            await session.rollback()
-            await asyncio.sleep(0.05)
-        return list((await session.scalars(select(jobs.c.result).where(*done))).all())
+        return list(await session.scalars(select(jobs.c.result).where(jobs.c.id.in_(ids))))
 
 
-async def idle(seconds: int, _: Transport) -> float:
+async def burst(number: int) -> float:
+    """When many jobs were there for idle workers."""
+    return await _burst(number, 0)
+
+
+async def short_burst(number: int) -> float:
+    return await _burst(number, 0.02)
+
+
+async def _burst(number: int, seconds: float) -> float:
+    async with AsyncSessionLocal.begin() as session:
+        made = await Jobs(session).submit_many(where, [(seconds,)] * number)
+    committed = time.time()
+    await _end_of([made[-1].id])
+    return committed
+
+
+async def idle(seconds: int) -> float:
     """The share of a core that a relay with nothing to do takes."""
     await asyncio.sleep(1)
     before = time.process_time()
@@ -58,19 +97,39 @@ async def idle(seconds: int, _: Transport) -> float:
     return (time.process_time() - before) / seconds
 
 
-async def main() -> None:
-    drives: dict[str, Callable[[int, Transport], Awaitable[object]]]
-    drives = {"noops": noops, "latency": latency, "idle": idle}
+async def _end_of(ids: Sequence[UUID]) -> None:
+    ended = select(func.count()).where(jobs.c.id.in_(ids), jobs.c.finished_at.is_not(None))
+    async with asyncio.timeout(90), AsyncSessionLocal() as session:
+        while (await session.scalars(ended)).one() < len(ids):
+            await session.rollback()
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def ringing() -> AsyncIterator[None]:
+    """As the API does it: what is committed is heard at once."""
     backend = os.environ["BENCH_BACKEND"]
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Bell]]
+    lifespan = import_module(f"app.core.{backend}").lifespan
+    async with lifespan(FastAPI()) as bell, relaying({backend: bell}):
+        yield
+
+
+ROWS: dict[str, Callable[[int], Awaitable[object]]]
+ROWS = {"noops": noops, "orders": orders, "hold": held, "connecting": connecting}
+RINGING: dict[str, Callable[[int], Awaitable[object]]]
+RINGING = {"latency": latency, "burst": burst, "short_burst": short_burst, "idle": idle}
+
+
+async def main() -> None:
+    what, number = sys.argv[1], int(sys.argv[2])
     configure_logging()  # to standard error
     tasks.load()
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Transport]]
-    lifespan = import_module(f"app.core.{backend}").lifespan
-    async with (
-        lifespan(FastAPI()) as transport,
-        relaying({backend: transport}),
-    ):
-        print(json.dumps(await drives[sys.argv[1]](int(sys.argv[2]), transport)))
+    if what in ROWS:
+        print(json.dumps(await ROWS[what](number)))
+    else:
+        async with ringing():
+            print(json.dumps(await RINGING[what](number)))
     await database.dispose()
 
 

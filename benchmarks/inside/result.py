@@ -16,14 +16,27 @@ class Result:
     reached: bool | None = None
 
 
-def ratio(measure: str, case: str, both: Sequence[Sequence[float]], target: float) -> Result:
+def ratio(
+    measure: str,
+    case: str,
+    both: Sequence[Sequence[float]],
+    least: float | None = None,
+    most: float | None = None,
+) -> Result:
     """Of rounds in turn: the median of their ratios, and the lowest and the highest."""
-    service, control = both
-    pairs = [ours / theirs for ours, theirs in zip(service, control, strict=True)]
+    ours, theirs = both
+    pairs = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     middle, spread = median(pairs), f"{min(pairs):.2f} to {max(pairs):.2f}"
-    rates = f"{median(service):.0f} : {median(control):.0f}"
-    found = f"{middle:.2f}x ({spread}); {rates}"
-    return Result(measure, case, found, f">= {target:g}x", round(middle, 2) >= target)
+    found = f"{middle:.2f}x ({spread}); {plain(median(ours))} : {plain(median(theirs))}"
+    if least is not None:
+        return Result(measure, case, found, f">= {least:g}x", round(middle, 2) >= least)
+    if most is not None:
+        return Result(measure, case, found, f"<= {most:g}x", round(middle, 2) <= most)
+    return Result(measure, case, found)
+
+
+def plain(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def milliseconds(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""What is measured: the rendered service, or the control, on a database of its own."""
+"""What is measured: the rendered service, the control or a peer, on a database of its own."""
 
 from __future__ import annotations
 
@@ -6,78 +6,100 @@ import os
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
-from uuid import uuid4
+from typing import Any
 
 import psutil
 from app.core.database import sync_url
-from devtools.commands import COMMANDS
+from bench.processes import wait_for
+from bench.progress import say
+from bench.servers import new_database
+from devtools.commands import COMMANDS, HOSTS
 from devtools.processes import free_port, listens, spawn, stop, wait_until
-from sqlalchemy import URL, create_engine, inspect, make_url, text
+from sqlalchemy import create_engine, inspect, text
 
-CONTROL = {
-    "arq": {
-        "api": "uvicorn control.arq_api:app",
-        "worker": "arq control.arq_worker.WorkerSettings",
-    },
-    "celery": {
-        "api": "uvicorn control.celery_api:app",
-        "worker": "celery -A control.celery_app worker --loglevel=info",
-    },
-}
+LIMIT = 180  # seconds for what a round runs to its end
 
 
 class Subject:
     """Processes that are started and stopped for each round, and their data."""
 
     changing: tuple[str, ...] = ("jobs", "orders")
+    waiting = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
+    title = "the service"
+    python = sys.executable
+    drive: tuple[str, ...] = ("bench.drive",)
+    setup: tuple[str, ...] = ("app.migrate",)
 
     def __init__(
-        self, name: str, commands: dict[str, str], number: int, folder: Path, database: str
+        self,
+        name: str,
+        backend: str,
+        folder: Path,
+        database: str,
+        number: int = 0,
+        **env: str,
     ) -> None:
-        self.name, self.commands, self.folder = name, commands, folder
+        self.name, self.backend, self.folder, self.database = name, backend, folder, database
         folder.mkdir(parents=True, exist_ok=True)
-        self.env = {"DATABASE_URL": new_database(database, name, folder)}
-        if redis := os.environ.get("REDIS_URL"):  # results of Celery's go to the next database
+        url = new_database(database, name, folder)
+        self.env = {"DATABASE_URL": url, "BENCH_BACKEND": backend, **env}
+        if redis := os.environ.get("REDIS_URL"):  # results of Celery go to the next database
             self.env["REDIS_URL"] = f"{redis.rpartition('/')[0]}/{2 * number}"
-        self.engine = create_engine(sync_url(self.env["DATABASE_URL"]))
-        self.port = free_port()
+        self.engine = create_engine(sync_url(url))
+        self.port = 0
+        self.run(*self.setup)
 
-    @classmethod
-    def service(cls, folder: Path, database: str, name: str = "service") -> Self:
-        made = cls(name, COMMANDS, 0, folder, database)
-        made.run("-m", "app.migrate")
-        return made
+    @property
+    def worker(self) -> str:
+        """Which process runs its jobs."""
+        return HOSTS[self.backend]
 
-    @classmethod
-    def control(cls, backend: str, folder: Path, database: str) -> Self:
-        made = cls("control", CONTROL[backend], 1, folder, database)
-        made.run("-m", "control.orders")
-        return made
+    def command(self, process: str) -> str:
+        return COMMANDS[process]
 
     def run(self, *arguments: str) -> str:
         """Run a module with this subject's settings; returns what it printed."""
-        command = [sys.executable, *arguments]
+        command = [self.python, "-m", *arguments]
         env = {**os.environ, **self.env, "LOG_LEVEL": "WARNING"}
-        done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            command, env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=LIMIT
+        )
         return done.stdout
+
+    def submit(self, what: str, number: int) -> str:
+        return self.run(*self.drive, what, str(number))
+
+    def left(self, what: str) -> int:
+        """How many of the submitted jobs haven't run."""
+        if what == "orders":
+            return self.count("SELECT count(*) FROM orders WHERE status <> 'processed'")
+        return self.count(self.waiting)
+
+    def warm(self, worker: psutil.Process) -> None:
+        """Wait until its worker runs jobs."""
+        self.submit("noops", 20)
+        wait_for("warm", lambda: self.left("noops") == 0, worker)
 
     @contextmanager
     def running(self, name: str) -> Iterator[psutil.Process]:
-        command = shlex.split(self.commands[name])
+        command = shlex.split(self.command(name))
+        port = free_port()
         if name == "api":
-            command += ["--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"]
+            command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+            self.port = port
         log = self.folder / f"{self.name}-{name}.log"
         process = spawn(command, env=self.env, log=log)
         try:
             if name == "api":
-                wait_until(lambda: listens(self.port), process, 20)
+                wait_until(lambda: listens(port), process, 20)
             yield psutil.Process(process.pid)
+        except BaseException:
+            say(f"{self.name}, the end of {name}'s log:\n{log.read_text('utf-8')[-2000:]}")
+            raise
         finally:
             stop(process)
 
@@ -87,6 +109,11 @@ class Subject:
         self.change(*(f"DELETE FROM {table}" for table in tables))
         if "REDIS_URL" in self.env:
             self.redis.flushdb()
+
+    def settle(self) -> None:
+        """So that no plan depends on when the server looked after its tables last."""
+        if self.database != "sqlite":
+            self.change(f"VACUUM ANALYZE {', '.join(self.changing)}")
 
     @property
     def redis(self) -> Any:
@@ -101,32 +128,3 @@ class Subject:
         with autocommit.connect() as connection:
             for statement in statements:
                 connection.execute(text(statement))
-
-
-def new_database(kind: str, name: str, folder: Path) -> str:
-    """An empty one; returns its URL."""
-    if kind == "sqlite":
-        (folder / f"{name}.db").unlink(missing_ok=True)
-        return f"sqlite:///{folder.resolve() / name}.db"
-    unique = f"{name}_{uuid4().hex}"
-    server: URL = make_url(os.environ["POSTGRESQL_URL"])
-    with create_engine(sync_url(str(server)), isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {unique}"))
-    return server.set(database=unique).render_as_string(hide_password=False)
-
-
-def cpu(process: psutil.Process) -> float:
-    """Seconds that it and its children have used."""
-    used = 0.0
-    for each in [process, *process.children(recursive=True)]:
-        times = each.cpu_times()
-        used += times.user + times.system
-    return used
-
-
-def wait_for(what: str, reached: Callable[[], bool], limit: float = 90) -> None:
-    deadline = time.monotonic() + limit
-    while not reached():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not {what} after {limit:g} s")
-        time.sleep(0.02)

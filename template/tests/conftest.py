@@ -25,7 +25,7 @@ from tests.service import API_ENDED, ROOT, Service, copy_database
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.jobs.runner import Runner
+    from app.jobs.host import Host
 
 FOLDER = pytest.StashKey[Path]()
 STARTED = pytest.StashKey[dict[str, servers.Child]]()
@@ -108,9 +108,22 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-async def runner() -> AsyncIterator[Runner]:
-    """Runs jobs in this process, where no relay is: a test says what runs when."""
-    from app.jobs.runner import running
+async def host() -> AsyncIterator[Host]:
+    """Runs jobs of this process' own database; nobody rings for them but a test."""
+    from app.config import get_settings
+    from app.jobs.host import hosting
 
-    async with running(slots=4) as started:
+    async with hosting(get_settings().queues["default"], slots=4) as started:
         yield started
+
+
+@pytest.fixture
+async def no_other_jobs(session: AsyncSession) -> None:
+    """A host takes whatever is due: what other tests left would be in the way."""
+    from sqlalchemy import delete
+
+    from app.jobs.table import jobs, known_tasks
+
+    for table in (jobs, known_tasks):
+        await session.execute(delete(table))
+    await session.commit()

@@ -26,8 +26,8 @@ async def live() -> ApiResponse[dict[str, str]]:
 async def ready(response: Response) -> ApiResponse[dict[str, str]]:
     """503 while a part doesn't answer; with the database there, jobs are accepted all the same."""
     running = relay.current()
-    transports = running.transports if running else {}
-    checks = {"database": _ping_database()} | {name: t.ping() for name, t in transports.items()}
+    bells = running.bells if running else {}
+    checks = {"database": _ping_database()} | {name: bell.ping() for name, bell in bells.items()}
     if dispatcher.is_clock():
         checks["schedules"] = dispatcher.ping()
     states = await asyncio.gather(*map(_state, checks.values()))

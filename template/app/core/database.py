@@ -1,27 +1,44 @@
-"""Engines and sessions. SQLite or PostgreSQL, by DATABASE_URL alone; nothing connects at import."""
+"""Engines and sessions. SQLite or PostgreSQL, by DATABASE_URL alone; nothing connects at import.
+
+A process opens DATABASE_CONNECTIONS connections to PostgreSQL at most: two carry the engine's own
+statements (`control.py`), two the sessions of sync tasks, and the rest async sessions.
+"""
 
 from __future__ import annotations
 
 import select
 import sqlite3
-from typing import Any
+import time
+from threading import Lock
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
+from app.core.outages import mark_errors_of
 
-# A server that vanished is noticed within half a minute, not after the system's hours.
-KEEPALIVES = {
-    "connect_timeout": 10,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
+# A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
+# connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
+NETWORK_LIMITS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 8,
+    "keepalives_interval": 4,
     "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
 }
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+SQLITE_PATIENCE = 30  # seconds that a write waits for the one before it
+CONTROL_CONNECTIONS = 2
+SYNC_CONNECTIONS = 2
 
 
 class Base(DeclarativeBase):
@@ -29,11 +46,64 @@ class Base(DeclarativeBase):
 
 
 class SqliteConnection(sqlite3.Connection):
-    """A statement that was cancelled with rows left to fetch outlives `close`, with its lock."""
+    """SQLite has one writer: those of this process take turns here.
+
+    In SQLite's own queue they would sleep and look again, for up to 100 ms each time.
+    """
+
+    _turn = Lock()
+    _has_turn = False
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or SqliteCursor)
+
+    def await_turn(self) -> None:
+        """Before the first write of a transaction. Raises sqlite3.OperationalError."""
+        if not self._has_turn:
+            if not self._turn.acquire(timeout=SQLITE_PATIENCE):
+                raise sqlite3.OperationalError("database is locked")
+            self._has_turn = True
+
+    def pass_turn(self) -> None:
+        if self._has_turn and not self.in_transaction:
+            self._has_turn = False
+            self._turn.release()
+
+    def commit(self) -> None:
+        super().commit()
+        self.pass_turn()
+
+    def rollback(self) -> None:
+        super().rollback()
+        self.pass_turn()
 
     def close(self) -> None:
+        """A statement that was cancelled with rows left to fetch outlives it, with its lock."""
         self.rollback()
         super().close()
+
+
+class SqliteCursor(sqlite3.Cursor):
+    connection: SqliteConnection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        if _writes(sql):
+            self.connection.await_turn()
+        try:
+            return super().execute(sql, parameters)
+        finally:
+            self.connection.pass_turn()
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        self.connection.await_turn()
+        try:
+            return super().executemany(sql, parameters)
+        finally:
+            self.connection.pass_turn()
+
+
+def _writes(sql: str) -> bool:
+    return not sql.lstrip()[:8].upper().startswith(("SELECT", "PRAGMA", "EXPLAIN"))
 
 
 def async_url(url: str) -> URL:
@@ -54,34 +124,19 @@ ASYNC_URL = async_url(settings.database_url)
 IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
 
 
-def _pool(pool_size: int) -> dict[str, Any]:
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": 30}
+def pool(size: int) -> dict[str, Any]:
+    """An engine's options for at most so many connections."""
+    options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "pool_timeout": 30}
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {
             "factory": SqliteConnection,
             "isolation_level": "IMMEDIATE",
-            "timeout": 30,
+            "timeout": SQLITE_PATIENCE,
         }
     else:
-        options["connect_args"] = KEEPALIVES
+        options["connect_args"] = NETWORK_LIMITS
     return options
-
-
-# SQLite has one writer: requests wait their turn in the pool, not for the file's lock.
-async_engine = create_async_engine(ASYNC_URL, **_pool(1 if IS_SQLITE else 10))
-# Jobs have connections of their own, two more than run: heartbeats must never wait for a job's.
-# Most of what they do is one statement, which commits by itself: one round trip instead of three.
-_single = {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT"}
-_several = {} if IS_SQLITE else {"isolation_level": "READ COMMITTED"}
-jobs_engine = create_async_engine(ASYNC_URL, **_pool(settings.max_jobs + 2), **_single)
-sync_engine = create_engine(sync_url(settings.database_url), **_pool(settings.max_jobs))
-
-AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
-JobSession = async_sessionmaker(
-    jobs_engine.execution_options(**_several), class_=AsyncSession, expire_on_commit=False
-)
-SyncSessionLocal = sessionmaker(sync_engine, class_=Session, expire_on_commit=False)
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -98,11 +153,24 @@ def _begin_before_savepoint(connection: Connection, name: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _note_the_time(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["opened"] = time.monotonic()
+
+
 def _renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
     """What the server has closed can be read from at once; to ask it would be a round trip."""
     driver: Any = record.driver_connection
-    if driver.closed or _is_readable(driver.fileno()):
-        raise DisconnectionError("closed by the server")
+    if driver.closed or record.info["opened"] < _silent or _is_readable(driver.fileno()):
+        raise DisconnectionError("closed by the server, or silent")
+
+
+_silent = 0.0  # when one of this process' connections was last found silent, monotonic
+
+
+def distrust_open_connections() -> None:
+    """Who forgot one connection on the way to the server has forgotten others: renew them all."""
+    global _silent
+    _silent = time.monotonic()
 
 
 def _is_readable(file: int) -> bool:
@@ -111,16 +179,44 @@ def _is_readable(file: int) -> bool:
     return bool(poll.poll(0))
 
 
-for engine in (async_engine.sync_engine, jobs_engine.sync_engine, sync_engine):
+_engines: list[AsyncEngine | Engine] = []
+
+E = TypeVar("E", AsyncEngine, Engine)
+
+
+def owned(engine: E) -> E:
+    """Prepare an engine of this process, by its database, and close it with the others."""
+    target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "savepoint", _begin_before_savepoint)
+        event.listen(target, "connect", _prepare_sqlite)
+        event.listen(target, "savepoint", _begin_before_savepoint)
     else:
-        event.listen(engine, "checkout", _renew_closed)
+        event.listen(target, "connect", _note_the_time)
+        event.listen(target, "checkout", _renew_closed)
+    mark_errors_of(target)
+    _engines.append(engine)
+    return engine
 
 
 async def dispose() -> None:
     """Close every pooled connection of this process."""
-    await async_engine.dispose()
-    await jobs_engine.dispose()
-    sync_engine.dispose()
+    for engine in _engines:
+        if isinstance(engine, AsyncEngine):
+            await engine.dispose()
+        else:
+            engine.dispose()
+
+
+_sync = settings.max_jobs if IS_SQLITE else SYNC_CONNECTIONS
+_async = settings.database_connections - CONTROL_CONNECTIONS - SYNC_CONNECTIONS
+# On SQLite requests wait their turn in the pool, not for the file's lock. A job that has written
+# keeps no request from reading, since jobs have connections of their own.
+async_engine = owned(create_async_engine(ASYNC_URL, **pool(1 if IS_SQLITE else _async)))
+jobs_engine = (
+    owned(create_async_engine(ASYNC_URL, **pool(settings.max_jobs))) if IS_SQLITE else async_engine
+)
+sync_engine = owned(create_engine(sync_url(settings.database_url), **pool(_sync)))
+
+AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
+JobSession = async_sessionmaker(jobs_engine, class_=AsyncSession, expire_on_commit=False)
+SyncSessionLocal = sessionmaker(sync_engine, class_=Session, expire_on_commit=False)

@@ -15,7 +15,8 @@ from sqlalchemy import Row, Select, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import IS_SQLITE, JobSession
+from app.core.control import control_session
+from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
 from app.jobs.contract import find_task, registry
 from app.jobs.relay import to_the_end
@@ -96,7 +97,7 @@ async def run_due() -> None:
 
 async def _run_batch(broken: set[str]) -> bool:
     """Returns whether there may be more; adds schedules that can't be run to `broken`."""
-    async with JobSession.begin() as session:
+    async with control_session() as session:
         if not IS_SQLITE:
             await session.execute(LIMITS)
         now = (await session.execute(select(clock(0)))).scalar_one()

@@ -1,31 +1,50 @@
-"""A try of a job, and what it can come to: one statement each, written behind the fence."""
+"""A try of a job, and what it can come to: written behind a fence, many in one statement."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import Integer, Update, Uuid, bindparam
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Connection,
+    Float,
+    Integer,
+    String,
+    Update,
+    Uuid,
+    bindparam,
+    case,
+    func,
+    text,
+    update,
+)
 
-from app.jobs import table
+from app.core.control import control
+from app.core.database import IS_SQLITE
+from app.core.outages import is_outage
 from app.jobs.contract import NonRetryable, RetryLater, Task
-from app.jobs.table import Status, clock, jobs
+from app.jobs.table import HEAD_START, Status, clock, jobs
+
+log = structlog.get_logger(__name__)
 
 MAX_BACKOFF = timedelta(hours=1)
+BATCH = 100  # outcomes in one statement
+PAUSE = 0.5  # seconds before an outcome is written again that the database was not there for
 
 
 class LeaseLostError(RuntimeError):
     """The job is no longer this worker's: nothing that this try did may be committed."""
-
-
-class SuspectError(RuntimeError):
-    """The job has crashed so often that it may run only where no other suspect does."""
 
 
 @dataclass(eq=False)
@@ -38,6 +57,7 @@ class Claim:
     attempt: int
     max_attempts: int
     lost: bool = False
+    ending: bool = False  # from here on the fence decides
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
 
 
@@ -49,41 +69,48 @@ def current_job() -> Claim:
     return running_job.get()
 
 
-def succeeded(claim: Claim, result: Any) -> tuple[Update, dict[str, Any]]:
-    """A try that returned, with the values. Raises NonRetryable where the result isn't JSON."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a try came to. `delay` is in seconds; `more` tries are allowed than before."""
+
+    id: UUID
+    attempt: int
+    status: Status
+    result: Any = None
+    error: str | None = None
+    delay: float | None = None
+    more: int = 0
+    keep_args: bool = True
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of `ONE`."""
+        return {f"its_{name}": getattr(self, name) for name in self.__slots__}
+
+
+def succeeded(claim: Claim, result: Any) -> Outcome:
+    """A try that returned. Raises NonRetryable where the result isn't JSON."""
     try:
         jsonable = to_jsonable_python(result)
-    except PydanticSerializationError as error:
+        json.dumps(jsonable, allow_nan=False)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NonRetryable(f"the result is not JSON: {error}") from error
-    kept = claim.args if claim.task.keep_args else None
-    fence = {"job_id": claim.id, "attempt": claim.attempt}
-    return _SUCCEEDED, fence | {"result": jsonable, "args": kept}
+    status, kept = Status.SUCCEEDED, claim.task.keep_args
+    return Outcome(claim.id, claim.attempt, status, result=jsonable, keep_args=kept)
 
 
-def handed_back(claim: Claim) -> Update:
-    """Pending at once; the try isn't counted, by allowing one more (attempts only grow)."""
-    again = {"status": Status.PENDING, "pushes": 0, "wake_at": clock(0)}
-    more = {"max_attempts": jobs.c.max_attempts + 1}
-    return table.outcome(claim.id, claim.attempt).values(again | more)
+def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
+    """Pending again; the try isn't counted, by allowing one more (attempts only grow)."""
+    return Outcome(claim.id, claim.attempt, Status.PENDING, delay=delay, more=1)
 
 
-def failed(claim: Claim, error: Exception) -> Update:
+def failed(claim: Claim, error: Exception) -> Outcome:
     """Pending again after the backoff, or dead."""
-    values: dict[str, Any] = {"error": text_of(error)}
-    if isinstance(error, NonRetryable) or claim.attempt >= claim.max_attempts:
-        values |= _ended(Status.DEAD)
-    else:
-        later = clock(next_delay(claim, error).total_seconds())
-        values |= {"status": Status.PENDING, "pushes": 0, "run_at": later, "wake_at": later}
-    return table.outcome(claim.id, claim.attempt).values(values)
-
-
-def _ended(status: Status) -> dict[str, Any]:
-    return {"status": status, "finished_at": clock(0), "wake_at": None}
-
-
-_MINE = table.outcome(bindparam("job_id", type_=Uuid), bindparam("attempt", type_=Integer))
-_SUCCEEDED = _MINE.values(error=None, **_ended(Status.SUCCEEDED))
+    text, last = text_of(error), claim.attempt >= claim.max_attempts
+    if last or isinstance(error, NonRetryable):
+        return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
+    delay = next_delay(claim, error).total_seconds()
+    return Outcome(claim.id, claim.attempt, Status.PENDING, error=text, delay=delay)
 
 
 def next_delay(claim: Claim, error: Exception) -> timedelta:
@@ -101,3 +128,113 @@ def text_of(error: Exception) -> str:
     except Exception:
         text = f"{type(error).__name__}, which can't say what it is"
     return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def _one() -> Update:
+    """The fence: it matches no row once the job was taken back, cancelled or run by another."""
+    status = bindparam("its_status", type_=String)
+    delay = bindparam("its_delay", type_=Float)
+    waits = status == Status.PENDING
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("its_id", type_=Uuid),
+            jobs.c.status == Status.RUNNING,
+            jobs.c.attempts == bindparam("its_attempt", type_=Integer),
+        )
+        .values(
+            status=status,
+            result=bindparam("its_result", type_=JSON(none_as_null=True)),
+            error=bindparam("its_error", type_=String),
+            args=case((bindparam("its_keep_args", type_=Boolean), jobs.c.args)),
+            max_attempts=jobs.c.max_attempts + bindparam("its_more", type_=Integer),
+            pushes=0,
+            run_at=func.coalesce(clock(delay), jobs.c.run_at),  # without a delay: as it was
+            wake_at=case((waits, clock(HEAD_START))),
+            finished_at=case((~waits, clock(0))),
+        )
+    )
+
+
+ONE = _one()  # a statement that stays the same object is compiled, and its key made, once
+
+_MANY = text(
+    f"""
+    UPDATE jobs SET status = its.status, result = its.result::json, error = its.error,
+      args = CASE WHEN its.keep_args THEN jobs.args END,
+      max_attempts = jobs.max_attempts + its.more, pushes = 0,
+      run_at = CASE WHEN its.delay IS NULL THEN jobs.run_at
+        ELSE statement_timestamp() + make_interval(secs => its.delay) END,
+      wake_at = CASE WHEN its.status = 'pending'
+        THEN statement_timestamp() + make_interval(secs => {HEAD_START}) END,
+      finished_at = CASE WHEN its.status <> 'pending' THEN statement_timestamp() END
+    FROM unnest(
+      CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:status AS text[]),
+      CAST(:result AS text[]), CAST(:error AS text[]), CAST(:delay AS float8[]),
+      CAST(:more AS int[]), CAST(:keep_args AS bool[])
+    ) AS its (id, attempt, status, result, error, delay, more, keep_args)
+    WHERE jobs.id = its.id AND jobs.status = 'running' AND jobs.attempts = its.attempt
+    """  # noqa: S608 - nothing of it comes from outside
+)
+
+
+def _write(connection: Connection, group: Sequence[Outcome]) -> int:
+    """Returns how many were written: the others' leases are lost."""
+    if IS_SQLITE or len(group) == 1:
+        return connection.execute(ONE, [each.values for each in group]).rowcount
+    columns = {name: [getattr(each, name) for each in group] for name in Outcome.__slots__}
+    columns["result"] = [None if r is None else json.dumps(r) for r in columns["result"]]
+    return connection.execute(_MANY, columns).rowcount
+
+
+class Outcomes:
+    """Writes what tries came to. What ends while a write is under way goes with the next one."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def write(self, outcome: Outcome) -> None:
+        """Returns when it is written or refused; a database that is away is waited for."""
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((outcome, written))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_on())
+        await asyncio.shield(written)
+
+    async def _write_on(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            await _write_patiently([outcome for outcome, _ in batch])
+            for _, written in batch:
+                if not written.done():
+                    written.set_result(None)
+
+
+async def _write_patiently(group: Sequence[Outcome]) -> None:
+    while True:
+        try:
+            count = await control(lambda connection: _write(connection, group))
+        except Exception as error:
+            if not is_outage(error):
+                return await _write_apart(group, error)
+            log.warning("outcomes not written, trying on", error=repr(error).splitlines()[0])
+            await asyncio.sleep(PAUSE)
+        else:
+            if count < len(group):
+                log.warning("leases were lost: outcomes dropped", jobs=len(group) - count)
+            return None
+
+
+async def _write_apart(group: Sequence[Outcome], error: Exception) -> None:
+    """A value that the database refuses makes its own job dead, not its neighbours."""
+    if len(group) > 1:
+        for outcome in group:
+            await _write_patiently([outcome])
+        return
+    (refused,) = group
+    log.error("outcome refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
+    if refused.status is not Status.DEAD:
+        reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
+        dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)
+        await _write_patiently([dead])

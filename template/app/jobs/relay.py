@@ -1,154 +1,114 @@
-"""Pushes committed jobs to their back end, and takes back those whose worker died."""
+"""Rings for the jobs that this process commits, so that a host needn't wait for its next look."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select, update
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
-from app.core.database import IS_SQLITE, jobs_engine
-from app.core.heartbeat import heartbeat
-from app.jobs import table
-from app.jobs.table import BATCH, Status, clock, jobs
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+_COMMITTING = "jobs to ring for after the commit"
+
+BATCH = 1000  # jobs that one ring is about
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """All that travels: which job, and what its lane and task are called."""
+    """Which job was committed, and what its lane and task are called.
+
+    `noted`: its row says that a message was sent for it.
+    """
 
     id: UUID
     task: str
     queue: str
+    noted: bool = False
 
 
-class Transport(Protocol):
-    """What a back end gives: a way to hand job ids over."""
+class Bell(Protocol):
+    """What a back end gives: a way to wake a host. The table says what there is to do."""
 
-    async def push(self, messages: Sequence[Message]) -> None:
-        """Hand over or raise, within a few seconds. The same message twice is harmless."""
-
-    async def depth(self, queue: str) -> int | None:
-        """How many messages wait there; None where the same message is never there twice."""
+    async def ring(self, messages: Sequence[Message]) -> None:
+        """Wake a host, or raise, within a few seconds. A ring too many is harmless."""
 
     async def ping(self) -> None:
-        """Raise unless the broker answers."""
+        """Raise unless the broker answers and takes messages."""
+
+    def notes(self, queue: str) -> bool:
+        """Whether the row of a job that is submitted now notes that a message was sent for it."""
 
 
 class _Channel:
-    """One transport with a queue of its own, so that a silent broker holds up no other."""
+    """One bell with a line of its own, so that a silent broker holds up no other."""
 
-    def __init__(self, name: str, transport: Transport) -> None:
-        self.name, self.transport = name, transport
-        self._messages: asyncio.Queue[tuple[Message, bool]] = asyncio.Queue()
+    def __init__(self, name: str, bell: Bell) -> None:
+        self.name, self.bell = name, bell
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._failing = False
 
-    def put(self, message: Message, again: bool = False) -> None:
-        self._messages.put_nowait((message, again))
+    def put(self, message: Message | None) -> None:
+        self._messages.put_nowait(message)
 
     async def run(self) -> None:
         while True:
             batch = [await self._messages.get()]
             while not self._messages.empty() and len(batch) < BATCH:
                 batch.append(self._messages.get_nowait())
-            new = [message for message, again in batch if not again]
-            await self._push([message for message, again in batch if again], self._push_again)
-            await self._push(new, self.transport.push)
+            await self._ring([message for message in batch if message])
 
-    async def _push_again(self, batch: Sequence[Message]) -> None:
-        """Only as many as the broker has lost, or a long queue would grow longer and longer."""
-        for queue in {message.queue for message in batch}:
-            messages = [message for message in batch if message.queue == queue]
-            depth = await self.transport.depth(queue)
-            if depth is not None:
-                expected = await _count_pushed(queue, depth + len(messages))
-                messages = messages[: max(0, expected - depth)]
-            await self.transport.push(messages)
-
-    async def _push(
-        self, batch: list[Message], push: Callable[[Sequence[Message]], Awaitable[None]]
-    ) -> None:
-        if not batch:
-            return
+    async def _ring(self, batch: list[Message]) -> None:
         try:
             async with asyncio.timeout(get_settings().push_timeout):
-                await push(batch)
-        except Exception as error:
+                await self.bell.ring(batch)
+        except Exception as error:  # hosts look by themselves, only later
             if not self._failing:
-                log.warning("push failed, trying on", backend=self.name, error=repr(error))
+                log.warning("ring failed", backend=self.name, error=repr(error))
             self._failing = True
-            await to_the_end(_logged(_postpone([message.id for message in batch])))
         else:
             self._failing = False
 
 
 class Relay:
-    """This process's end of the jobs table. Any number of processes may run one."""
+    """This process's bells, by the queues that they are rung for."""
 
-    def __init__(self, transports: Mapping[str, Transport]) -> None:
-        self.transports = transports
+    def __init__(self, bells: Mapping[str, Bell]) -> None:
+        self.bells = bells
         self._loop = asyncio.get_running_loop()
-        self._channels = {name: _Channel(name, each) for name, each in transports.items()}
+        self._channels = {name: _Channel(name, each) for name, each in bells.items()}
         self._by_queue = {
             queue: self._channels[backend]
             for queue, backend in get_settings().queues.items()
-            if backend in transports
+            if backend in bells
         }
-        self._looked, self._judges = time.monotonic(), 0.0
 
-    def carries(self, queue: str) -> bool:
-        return queue in self._by_queue
+    def notes(self, queue: str) -> bool:
+        return queue in self._by_queue and self._by_queue[queue].bell.notes(queue)
 
-    def push(self, messages: Sequence[Message]) -> None:
-        """Queue committed jobs for pushing; from any thread, never waits."""
+    def ring(self, messages: Sequence[Message]) -> None:
+        """Ring for committed jobs; from any thread, never waits."""
         for message in messages:
-            if self.carries(message.queue):
+            if message.queue in self._by_queue:
                 self._loop.call_soon_threadsafe(self._by_queue[message.queue].put, message)
 
-    async def poll(self) -> None:
-        """Look at the rows that are due, again and again."""
-        while True:
-            taken = await to_the_end(_logged(self._take()))
-            heartbeat("relay")
-            if not taken or len(taken) < BATCH:
-                await asyncio.sleep(get_settings().relay_interval)
-
-    async def _take(self) -> list[Message]:
-        async with jobs_engine.begin() as connection:
-            if IS_SQLITE:  # here it waits for whoever writes
-                await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            due = table.take_due(list(self._by_queue), judge_leases=self._sees())
-            rows = (await connection.execute(due)).all()
-        for row in rows:
-            if row.status == Status.DEAD:
-                log.error("job dead", job_id=str(row.id), task=row.task, error=row.error)
-            else:
-                message = Message(row.id, row.task, row.queue)
-                self._by_queue[row.queue].put(message, again=row.pushes > 1)
-        return [Message(row.id, row.task, row.queue) for row in rows]
-
-    def _sees(self) -> bool:
-        """Not after it was blocked: nobody could extend a lease either, and now they will."""
-        now, settings = time.monotonic(), get_settings()
-        if now - self._looked > settings.relay_interval + settings.lease / 3:
-            self._judges = now + settings.lease / 2
-        self._looked = now
-        return now >= self._judges
+    def wake(self) -> None:
+        """Ring every bell, for no job in particular."""
+        for channel in self._channels.values():
+            channel.put(None)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:  # unlike gather, it waits for what it cancels
-            group.create_task(self.poll())
             for channel in self._channels.values():
                 group.create_task(channel.run())
 
@@ -161,11 +121,31 @@ def current() -> Relay | None:
     return _current
 
 
+def ring_after_commit(session: Session, message: Message) -> None:
+    """Ring in this process for what the session commits next."""
+    session.info.setdefault(_COMMITTING, []).append(message)
+
+
+@event.listens_for(Session, "after_commit")
+def _ring_for_committed(session: Session) -> None:
+    if session.in_nested_transaction():  # a released SAVEPOINT is not a commit
+        return
+    messages = session.info.pop(_COMMITTING, ())
+    if here := current():
+        here.ring(messages)
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
+    if previous.parent is None:
+        session.info.pop(_COMMITTING, None)
+
+
 @asynccontextmanager
-async def relaying(transports: Mapping[str, Transport]) -> AsyncIterator[Relay]:
-    """Push what this process commits, and whatever else is due on these back ends."""
+async def relaying(bells: Mapping[str, Bell]) -> AsyncIterator[Relay]:
+    """Ring for what this process commits."""
     global _current
-    _current = relay = Relay(transports)
+    _current = relay = Relay(bells)
     try:
         async with in_background(relay.run()):
             yield relay
@@ -192,29 +172,3 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
-
-
-async def _postpone(ids: Sequence[UUID]) -> None:
-    async with jobs_engine.begin() as connection:
-        await connection.execute(
-            update(jobs)
-            .where(jobs.c.id.in_(ids), jobs.c.status == Status.PENDING)
-            .values(wake_at=clock(1), pushes=1)  # it may have got through, whole or in part
-        )
-
-
-async def _count_pushed(queue: str, limit: int) -> int:
-    """Jobs of this queue whose message should be in the broker; counted up to the limit."""
-    pushed = jobs.c.status == Status.PENDING, jobs.c.pushes > 0, jobs.c.wake_at.is_not(None)
-    rows = select(jobs.c.id).where(jobs.c.queue == queue, *pushed).limit(limit)
-    async with jobs_engine.connect() as connection:
-        return await connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
-
-
-async def _logged(step: Coroutine[Any, Any, T]) -> T | None:
-    """A database that is away or has no tables yet is waited for, not fatal."""
-    try:
-        return await step
-    except Exception as error:
-        log.warning("relay: database step failed, trying again", error=repr(error).splitlines()[0])
-        return None

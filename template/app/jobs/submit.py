@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+import json
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import Executable, Row, Update, bindparam, event, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, Update, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
-from app.core.database import IS_SQLITE
 from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
+from app.jobs.inserts import MANY, as_parameters, insert_many, insert_one
 from app.jobs.relay import Message
 from app.jobs.table import HEAD_START, Status, clock, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-_COMMITTING = "jobs to push after the commit"
 
 
 class JobNotFoundError(LookupError):
@@ -120,32 +116,54 @@ class Jobs:
         queue: str | None = None,
     ) -> Job[Any]:
         """`submit` for arguments that `Task.dump` or `Task.check` has made."""
-        message = Message(uuid4(), task.name, queue or task.queue)
-        if message.queue not in get_settings().queues:
-            raise ValueError(f"no back end carries the queue {message.queue!r}: name it in QUEUES")
+        lane = queue or task.queue
+        message = Message(uuid4(), task.name, lane, noted=_is_due(delay, at) and _notes(lane))
         values = {
             "id": message.id,
             "task": task.name,
-            "queue": message.queue,
+            "queue": _carried(lane),
             "args": arguments,
             "key": key,
             "keep_key": keep_key,
             "max_attempts": task.tries,
-            **_timing(message, delay, at),
+            "pushes": int(message.noted),
+            **_timing(delay, at),
         }
         connection = await self._session.connection()
-        if (await connection.execute(_insert(at is None), values)).first() is None:
+        if (await connection.execute(insert_one(at is None), values)).first() is None:
             return await self._holder(task.name, key)
-        self._push_after_commit(message)
+        if _is_due(delay, at):
+            relay.ring_after_commit(self._session.sync_session, message)
         return Job(message.id, task.name)
+
+    async def submit_many(
+        self,
+        task: Task[..., Any, R],
+        calls: Iterable[Sequence[Any]],
+        *,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        queue: str | None = None,
+    ) -> list[Job[R]]:
+        """Insert a job for each tuple of arguments, thousands at once. Raises like `submit`."""
+        lane = _carried(queue or task.queue)
+        rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
+        timing = _timing(delay, at)
+        shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
+        connection = await self._session.connection()
+        for first in range(0, len(rows), MANY):
+            values = shared | as_parameters(rows[first : first + MANY]) | timing
+            await connection.execute(insert_many(at is None), values)
+        if rows and _is_due(delay, at):
+            relay.ring_after_commit(
+                self._session.sync_session, Message(rows[-1][0], task.name, lane)
+            )
+        return [Job(job_id, task.name) for job_id, _ in rows]
 
     async def _holder(self, task: str, key: str | None) -> Job[Any]:
         newest = jobs.c.created_at.desc()
         found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
         return Job((await self._session.scalars(found.limit(1))).one(), task, created=False)
-
-    def _push_after_commit(self, message: Message) -> None:
-        self._session.sync_session.info.setdefault(_COMMITTING, []).append(message)
 
     async def get(self, job_id: UUID) -> Row[Any]:
         """The job's row. Raises JobNotFoundError."""
@@ -170,14 +188,14 @@ class Jobs:
             crashes=0,
             pushes=0,
             run_at=clock(0),
-            wake_at=clock(0),
+            wake_at=clock(HEAD_START),
             finished_at=None,
         )
         try:
             await self._change(job_id, again, Status.DEAD)
         except IntegrityError:
             raise JobStateError("another job has taken this job's key") from None
-        self._push_after_commit(Message(job_id, row.task, row.queue))
+        relay.ring_after_commit(self._session.sync_session, Message(job_id, row.task, row.queue))
 
     async def cancel(self, job_id: UUID) -> None:
         """End a job; where it runs, its worker stops it at the next heartbeat.
@@ -206,41 +224,26 @@ class Jobs:
         return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
 
 
-@cache
-def _insert(by_clock: bool) -> Executable:
-    times = {"created_at": clock(0)}
-    if by_clock:
-        times |= {"run_at": clock(bindparam("delay")), "wake_at": clock(bindparam("wake_in"))}
-    insert: Any = sqlite.insert if IS_SQLITE else postgresql.insert
-    inserted: Executable = insert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
-    return inserted
+def _carried(queue: str) -> str:
+    if queue not in get_settings().queues:
+        raise ValueError(f"no back end carries the queue {queue!r}: name it in QUEUES")
+    return queue
 
 
-def _timing(message: Message, delay: timedelta | None, at: datetime | None) -> dict[str, Any]:
+def _timing(delay: timedelta | None, at: datetime | None) -> dict[str, Any]:
     if delay is not None and at is not None:
         raise ValueError("give delay or at, not both")
-    if at is not None:
-        if at.tzinfo is None:
-            raise ValueError("at must be an aware datetime")
-        return {"run_at": at, "wake_at": at, "pushes": 0}
-    if delay:
-        seconds = delay.total_seconds()
-        return {"delay": seconds, "wake_in": seconds, "pushes": 0}
+    if at is None:
+        return {"delay": delay.total_seconds() if delay else 0.0}
+    if at.tzinfo is None:
+        raise ValueError("at must be an aware datetime")
+    return {"run_at": at, "wake_at": at + timedelta(seconds=HEAD_START)}
+
+
+def _is_due(delay: timedelta | None, at: datetime | None) -> bool:
+    return not delay and at is None
+
+
+def _notes(queue: str) -> bool:
     here = relay.current()
-    pushed = here is not None and here.carries(message.queue)
-    return {"delay": 0, "wake_in": HEAD_START if pushed else 0, "pushes": int(pushed)}
-
-
-@event.listens_for(Session, "after_commit")
-def _push_committed(session: Session) -> None:
-    if session.in_nested_transaction():  # a released SAVEPOINT is not a commit
-        return
-    messages = session.info.pop(_COMMITTING, ())
-    if here := relay.current():
-        here.push(messages)
-
-
-@event.listens_for(Session, "after_soft_rollback")
-def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
-    if previous.parent is None:
-        session.info.pop(_COMMITTING, None)
+    return here is not None and here.notes(queue)

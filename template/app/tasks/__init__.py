@@ -11,12 +11,14 @@ from app.jobs.contract import registry
 
 
 def load() -> None:
-    """Import every module of this package, so that all tasks are known; no module may connect.
+    """Import the modules of this package, so that all tasks are known; no module may connect.
 
-    Raises SystemExit for a task whose queue nothing carries.
+    A worker's settings (`worker.py`) are for its own process. Raises SystemExit for a task whose
+    queue nothing carries.
     """
     for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+        if module.name != "worker":
+            importlib.import_module(f"{__name__}.{module.name}")
     for task in registry().values():
         if task.queue not in get_settings().queues:
             sys.exit(f"QUEUES: nothing carries {task.queue}, the queue of {task.name}")

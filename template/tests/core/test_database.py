@@ -11,7 +11,10 @@ from app.core.database import (
     SqliteConnection,
     async_engine,
     async_url,
+    dispose,
+    distrust_open_connections,
     jobs_engine,
+    sync_engine,
     sync_url,
 )
 
@@ -59,20 +62,36 @@ async def test_sqlite_has_a_write_ahead_log() -> None:
 
 @pytest.mark.postgresql
 async def test_a_connection_that_the_server_closed_is_renewed() -> None:
-    async with jobs_engine.connect() as connection:
-        before = await connection.scalar(BACKEND)
     async with async_engine.connect() as other:
+        async with jobs_engine.connect() as connection:
+            before = await connection.scalar(BACKEND)
         await other.execute(END_ALL_OTHERS)
-    async with jobs_engine.connect() as connection:
-        assert await connection.scalar(BACKEND) != before
+        async with jobs_engine.connect() as connection:
+            assert await connection.scalar(BACKEND) != before
 
 
 @pytest.mark.postgresql
 async def test_what_a_job_writes_commits_at_its_end_only() -> None:
-    """Though single statements on the same pool commit by themselves."""
+    """Though the engine's own statements commit by themselves."""
     async with JobSession() as session:
         transaction = await session.scalar(TRANSACTION)
         assert await session.scalar(TRANSACTION) == transaction
-    async with jobs_engine.begin() as connection:
-        transaction = await connection.scalar(TRANSACTION)
-        assert await connection.scalar(TRANSACTION) != transaction
+
+
+@pytest.mark.postgresql
+async def test_open_connections_are_renewed_once_one_was_silent() -> None:
+    await dispose()
+    before = await backends()
+    assert await backends() == before
+    distrust_open_connections()
+    after = await backends()
+    assert after.isdisjoint(before)
+    assert await backends() == after
+
+
+async def backends() -> set[object]:
+    """Of two async sessions, and a sync one."""
+    async with async_engine.connect() as one, async_engine.connect() as other:
+        both = {await one.scalar(BACKEND), await other.scalar(BACKEND)}
+    with sync_engine.connect() as third:
+        return both | {third.scalar(BACKEND)}

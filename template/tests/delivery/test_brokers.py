@@ -9,13 +9,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from app.jobs.table import jobs
+from app.jobs.table import HEAD_START, clock, jobs
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
 from tests.delivery.world import World
 from tests.service import eventually
 
+TAKEN = 10  # messages that a worker may have taken ahead
+CHECKPOINTS = 5  # messages that look for lost ones
 AT_ONCE = 1  # seconds; who waited for the broker would take the push's limit at least
 
 
@@ -28,6 +30,24 @@ async def holds(world: World, messages: int) -> None:
         return await world.depth() >= messages
 
     await eventually(reached, limit=60)
+
+
+async def all_slots_are_busy(world: World, item: str) -> list[UUID]:
+    """With jobs that run until `may_end` says so, and some that wait for a slot."""
+    names = [f"{item} {n}" for n in range(11)]
+    ids = await world.submit_many(delivered.wait_sync, [[name] for name in names])
+
+    async def full() -> bool:
+        rows = [await world.row(job_id) for job_id in ids]
+        return len([row for row in rows if row.status == "running"]) >= 3
+
+    await eventually(full)
+    return ids
+
+
+def may_end(world: World, item: str) -> None:
+    for n in range(11):
+        (world.folder / f"{item} {n} may end").touch()
 
 
 async def is_down(world: World) -> None:
@@ -70,22 +90,15 @@ async def test_orders_are_accepted_at_once_while_the_broker_is_silent(
 async def test_a_broker_that_loses_all_its_data_loses_no_job(
     world: World, with_broker: Broker
 ) -> None:
-    names = [f"runs {n}" for n in range(10)]  # all slots of a host, or more
-    running = await world.submit_many(delivered.wait_sync, [[name] for name in names])
-
-    async def slots_are_full() -> bool:
-        return len(list(world.folder.glob("runs * runs"))) >= 3
-
-    await eventually(slots_are_full)
+    running = await all_slots_are_busy(world, "runs")
     waiting = await world.submit_many(delivered.work, [[f"waits {n}", 0] for n in range(200)])
-    await holds(world, 190)  # a worker may have taken some
+    await holds(world, world.messages_of(190))  # a worker may have taken some
     with_broker.kill()
     await with_broker.start()
-    for name in names:
-        (world.folder / f"{name} may end").touch()
+    may_end(world, "runs")
     await world.all_are("succeeded", running + waiting, limit=120)
-    items = [*names, *(f"waits {n}" for n in range(200))]
-    assert [await world.effects(item) for item in items] == [1] * 210
+    items = [*(f"runs {n}" for n in range(11)), *(f"waits {n}" for n in range(200))]
+    assert [await world.effects(item) for item in items] == [1] * 211
 
 
 async def test_a_delayed_job_waits_in_the_table_and_runs_once(
@@ -109,17 +122,20 @@ async def test_a_delayed_job_waits_in_the_table_and_runs_once(
 async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
     world: World, with_broker: Broker, count: int
 ) -> None:
-    world.kill(world.host())
-    before = await world.depth()
+    """However many jobs wait, and however long, the broker holds a bounded number of messages."""
+    item = f"busy {count}"
+    running = await all_slots_are_busy(world, item)
     waiting = await world.submit_many(probes.echo, [["a"]] * count)
-    await holds(world, before + count)
-    left = select(func.count()).where(jobs.c.id.in_(waiting[::100]), jobs.c.pushes < 2)
+    bound = world.messages_of(count)
+    await holds(world, bound - TAKEN)
+    newest = select(func.max(jobs.c.run_at) < clock(-3 * HEAD_START))
+    long_ago = newest.where(jobs.c.id.in_(waiting[::100]))
 
-    async def all_were_due_again() -> bool:
+    async def all_were_late() -> bool:
         async with world.engine.connect() as connection:
-            return (await connection.execute(left)).scalar_one() == 0
+            return bool((await connection.execute(long_ago)).scalar_one())
 
-    await eventually(all_were_due_again, limit=90)
-    assert await world.depth() == before + count
-    world.start_hosts()
-    await world.all_are("succeeded", waiting, limit=240)
+    await eventually(all_were_late, limit=90)
+    assert bound - TAKEN <= await world.depth() <= bound + CHECKPOINTS
+    may_end(world, item)
+    await world.all_are("succeeded", running + waiting, limit=240)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.core.database import jobs_engine
 from app.jobs.contract import registry
-from app.jobs.runner import Runner
+from app.jobs.host import Host
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
@@ -96,7 +96,7 @@ async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than
     assert (row.attempts, await hasty.effects("held")) == (2, 1)
 
 
-async def test_the_bound_is_the_longest_timeout_of_a_task(runner: Runner) -> None:
+async def test_the_bound_is_the_longest_timeout_of_a_task(host: Host) -> None:
     longest = max(task.timeout for task in registry().values()).total_seconds()
     async with jobs_engine.connect() as connection:
         shown = text("SELECT setting::int FROM pg_settings WHERE name = :name")

@@ -69,6 +69,11 @@ class World(Service):
         url = self.broker.env[self.broker.variable]
         return int(await asyncio.to_thread(self._parts.depth, url))
 
+    def messages_of(self, jobs: int) -> int:
+        """How many messages the broker holds while so many jobs wait."""
+        assert self._parts
+        return int(self._parts.messages_of(jobs))
+
     async def push_of_old(self, task: str, job_id: UUID) -> None:
         """Send a message as an earlier release may have made it."""
         assert self._parts

@@ -1,7 +1,8 @@
-"""A transport that keeps what the relay hands over, to look at the relay alone."""
+"""A bell that keeps what it is rung for, to look at the relay alone."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from app.config import get_settings
@@ -10,24 +11,31 @@ from tests.service import eventually
 
 
 class Recorder:
-    def __init__(self) -> None:
+    def __init__(self, *, noting: bool = False) -> None:
         self.messages: list[Message] = []
+        self.rung = 0
+        self.failures = 0
         self.down = False
-        self.holds: int | None = None
+        self.hears = asyncio.Event()
+        self.hears.set()
+        self._noting = noting
 
     @staticmethod
     def backends() -> set[str]:
         return set(get_settings().queues.values())
 
-    async def push(self, messages: Sequence[Message]) -> None:
+    async def ring(self, messages: Sequence[Message]) -> None:
+        await self.hears.wait()
         if self.down:
+            self.failures += 1
             raise ConnectionError("down")
+        self.rung += 1
         self.messages += messages
 
-    async def depth(self, queue: str) -> int | None:
-        return self.holds
-
     async def ping(self) -> None: ...
+
+    def notes(self, queue: str) -> bool:
+        return self._noting
 
     async def received(self, message: Message) -> None:
         async def there() -> bool:

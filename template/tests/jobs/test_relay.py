@@ -1,194 +1,225 @@
+"""Bells are rung for what is committed, and for nothing else; hosts find the rest by themselves."""
+
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
-from uuid import UUID
+from functools import partial
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 
 from app.config import get_settings
-from app.core.database import IS_SQLITE, AsyncSessionLocal, jobs_engine
 from app.jobs import Jobs
-from app.jobs.relay import Message, relaying
-from app.jobs.table import HEAD_START, Status, clock, jobs, take_due
+from app.jobs.relay import Message, current, relaying
+from app.jobs.submit import Job
+from app.jobs.table import Status, jobs
 from tests import probes
 from tests.jobs.recorder import Recorder
 from tests.service import eventually
 
 
-def transports(recorder: Recorder) -> dict[str, Recorder]:
+def bells(recorder: Recorder) -> dict[str, Recorder]:
     return dict.fromkeys(Recorder.backends(), recorder)
 
 
-async def submit(session: AsyncSession, **values: object) -> UUID:
-    """A job that nobody in this process pushes."""
+def message(job: Job[str], *, noted: bool = False) -> Message:
+    return Message(job.id, "probes.echo", "default", noted)
+
+
+async def commit_one(session: AsyncSession) -> Message:
+    """Whatever was put into the line before it has come through once it has."""
     job = await Jobs(session).submit(probes.echo, "a")
-    if values:
-        await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
     await session.commit()
-    return job.id
+    return message(job)
 
 
-async def row_of(job_id: UUID) -> dict[str, object]:
-    async with AsyncSessionLocal() as session:
-        return dict((await Jobs(session).get(job_id))._mapping)
-
-
-async def test_what_a_script_committed_is_pushed(session: AsyncSession) -> None:
-    job_id = await submit(session)
-    async with relaying(transports(sent := Recorder())):
-        await sent.received(Message(job_id, "probes.echo", "default"))
-
-
-async def test_a_job_that_is_not_due_is_not_pushed(session: AsyncSession) -> None:
-    later = (await Jobs(session).submit(probes.echo, "a", delay=timedelta(hours=1))).id
-    job_id = await submit(session)
-    async with relaying(transports(sent := Recorder())):
-        await sent.received(Message(job_id, "probes.echo", "default"))
-    assert later not in {message.id for message in sent.messages}
-
-
-async def test_a_lost_job_is_taken_back_uncounted(session: AsyncSession) -> None:
-    lost = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
-    job_id = await submit(session, **lost)
-    async with relaying(transports(sent := Recorder())):
-        await sent.received(Message(job_id, "probes.echo", "default"))
-    row = await row_of(job_id)
-    assert (row["status"], row["attempts"], row["max_attempts"]) == (Status.PENDING, 1, 6)
-
-
-async def test_a_job_that_keeps_killing_its_workers_is_dead(session: AsyncSession) -> None:
-    crashes = get_settings().max_crashes - 1
-    lost = {"status": Status.RUNNING, "attempts": 3, "crashes": crashes, "wake_at": clock(-1)}
-    job_id = await submit(session, **lost)
-
-    async def dead() -> bool:
-        return (await row_of(job_id))["status"] == Status.DEAD
-
-    async with relaying(transports(sent := Recorder())):
-        await eventually(dead)
-    row = await row_of(job_id)
-    assert str(row["error"]).startswith("WorkerLost")
-    assert row["wake_at"] is None
-    assert job_id not in {message.id for message in sent.messages}
-
-
-async def test_a_task_that_no_release_knows_is_dead_after_a_grace(session: AsyncSession) -> None:
-    grace = get_settings().unknown_task_grace
-    old = await submit(session, task="gone.task", run_at=clock(-grace - 1))
-    new = await submit(session, task="new.task")
-
-    async def dead() -> bool:
-        return (await row_of(old))["status"] == Status.DEAD
-
-    async with relaying(transports(sent := Recorder())):
-        await eventually(dead)
-        await sent.received(Message(new, "new.task", "default"))
-    assert str((await row_of(old))["error"]).startswith("UnknownTask")
-
-
-async def test_a_running_job_in_its_lease_is_left_alone(session: AsyncSession) -> None:
-    running = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(60))
-    job_id = await submit(session)
-    async with relaying(transports(sent := Recorder())):
-        await sent.received(Message(job_id, "probes.echo", "default"))
-    assert (await row_of(running))["status"] == Status.RUNNING
-
-
-async def test_pushing_again_waits_longer_each_time(session: AsyncSession) -> None:
-    job_id = await submit(session, pushes=3, wake_at=clock(-1))
-    async with relaying(transports(sent := Recorder())):
-        await sent.received(Message(job_id, "probes.echo", "default"))
-    later = jobs.c.wake_at > clock(3 * HEAD_START)
-    row = (await session.execute(select(jobs.c.pushes, later).where(jobs.c.id == job_id))).one()
-    assert tuple(row) == (4, True)
-
-
-async def test_what_the_broker_still_holds_is_not_pushed_again(session: AsyncSession) -> None:
-    job_id = await submit(session, pushes=3, wake_at=clock(-1))
-    sent = Recorder()
-    sent.holds = 1_000_000
-
-    async def looked_at() -> bool:
-        return (await row_of(job_id))["pushes"] == 4
-
-    async with relaying(transports(sent)):
-        await eventually(looked_at)
-        new = await submit(session)
-        await sent.received(Message(new, "probes.echo", "default"))
-        assert job_id not in {message.id for message in sent.messages}
-        sent.holds = 0  # it has lost all
-        await session.execute(update(jobs).where(jobs.c.id == job_id).values(wake_at=clock(0)))
-        await session.commit()
-        await sent.received(Message(job_id, "probes.echo", "default"))
-
-
-async def test_a_relay_that_was_blocked_lets_leases_be_extended_first(
-    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id = await submit(session, status=Status.RUNNING, attempts=1, wake_at=clock(-1))
-    due = await submit(session)
-    async with relaying(transports(sent := Recorder())) as blocked:
-        monkeypatch.setattr(blocked, "_looked", blocked._looked - 60)
-        await sent.received(Message(due, "probes.echo", "default"))
-        assert (await row_of(job_id))["status"] == Status.RUNNING
-        await sent.received(Message(job_id, "probes.echo", "default"))
-
-
-async def test_a_failed_push_is_tried_again(session: AsyncSession) -> None:
-    sent = Recorder()
-    sent.down = True
-    async with relaying(transports(sent)):
+async def test_it_rings_after_the_commit_and_not_before(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())) as relay:
         job = await Jobs(session).submit(probes.echo, "a")
+        relay.ring([other := Message(uuid4(), "probes.echo", "default")])
+        await sent.received(other)
+        assert sent.messages == [other]
         await session.commit()
-
-        async def postponed() -> bool:
-            row = await row_of(job.id)
-            return row["wake_at"] != row["run_at"] and sent.messages == []
-
-        await eventually(postponed)
-        sent.down = False
-        await sent.received(Message(job.id, "probes.echo", "default"))
+        await sent.received(message(job))
 
 
-async def test_a_push_that_got_through_though_it_failed_is_not_repeated(
+async def test_the_release_of_a_savepoint_is_no_commit(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())) as relay:
+        async with session.begin_nested():
+            job = await Jobs(session).submit(probes.echo, "a")
+        relay.ring([other := Message(uuid4(), "probes.echo", "default")])
+        await sent.received(other)
+        assert sent.messages == [other]
+        await session.commit()
+        await sent.received(message(job))
+
+
+async def test_it_does_not_ring_for_what_was_rolled_back(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())):
+        await Jobs(session).submit(probes.echo, "a")
+        await session.rollback()
+        committed = await commit_one(session)
+        await sent.received(committed)
+        assert sent.messages == [committed]
+
+
+async def test_it_does_not_ring_for_what_is_due_later(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())):
+        await Jobs(session).submit(probes.echo, "a", delay=timedelta(hours=1))
+        committed = await commit_one(session)
+        await sent.received(committed)
+        assert sent.messages == [committed]
+
+
+async def test_it_rings_once_for_many(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())):
+        for _ in range(20):
+            last = await Jobs(session).submit(probes.echo, "a")
+        await session.commit()
+        await sent.received(message(last))
+        assert (sent.rung, len(sent.messages)) == (1, 20)
+
+
+async def test_it_rings_for_a_replay(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())):
+        job = await Jobs(session).submit(probes.echo, "a")
+        await session.execute(update(jobs).where(jobs.c.id == job.id).values(status=Status.DEAD))
+        await session.commit()
+        await sent.received(message(job))
+        sent.messages.clear()
+        await Jobs(session).replay(job.id)
+        await session.commit()
+        await sent.received(message(job))
+
+
+async def test_a_message_says_what_its_row_says(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder(noting=True))):
+        job = await Jobs(session).submit(probes.echo, "a")
+        later = await Jobs(session).submit(probes.echo, "a", delay=timedelta(hours=1))
+        await session.commit()
+        await sent.received(message(job, noted=True))
+        assert (await Jobs(session).get(job.id)).pushes == 1
+        assert (await Jobs(session).get(later.id)).pushes == 0
+
+
+async def test_without_a_bell_that_notes_no_row_says_so(session: AsyncSession) -> None:
+    async with relaying(bells(sent := Recorder())):
+        committed = await commit_one(session)
+        await sent.received(committed)
+        assert (await Jobs(session).get(committed.id)).pushes == 0
+
+
+async def test_a_bell_that_fails_does_no_harm_and_rings_for_the_next(
     session: AsyncSession,
 ) -> None:
     sent = Recorder()
-    sent.down, sent.holds = True, 1_000_000
-    async with relaying(transports(sent)):
-        job = await Jobs(session).submit(probes.echo, "a")
+    sent.down = True
+
+    async def has_failed(times: int) -> None:
+        async def so() -> bool:
+            return sent.failures >= times
+
+        await eventually(so)
+
+    with capture_logs() as logs:
+        async with relaying(bells(sent)):
+            lost = await commit_one(session)
+            await has_failed(1)
+            await commit_one(session)
+            await has_failed(2)
+            assert (await Jobs(session).get(lost.id)).status == Status.PENDING
+            sent.down = False
+            await sent.received(await commit_one(session))
+    assert [line["event"] for line in logs] == ["ring failed"]  # each outage is said once
+
+
+async def test_a_bell_that_is_silent_is_given_up(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "push_timeout", 0.1)
+    sent = Recorder()
+    sent.hears.clear()
+    with capture_logs() as logs:
+
+        async def given_up() -> bool:
+            return any("TimeoutError" in line["error"] for line in logs)
+
+        async with relaying(bells(sent)):
+            await commit_one(session)
+            await eventually(given_up)
+            sent.hears.set()
+            await sent.received(await commit_one(session))
+
+
+async def test_a_silent_bell_holds_up_no_other(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "push_timeout", 3600)
+    monkeypatch.setattr(get_settings(), "queues", {"orders": "silent", "default": "other"})
+    silent, sent = Recorder(), Recorder()
+    silent.hears.clear()
+    async with relaying({"silent": silent, "other": sent}):
+        for _ in range(3):
+            await Jobs(session).submit(probes.echo, "a", queue="orders")
+            await sent.received(await commit_one(session))
+        assert silent.messages == []
+
+
+async def test_each_bell_is_rung_for_its_own_queues(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_settings(), "queues", {"orders": "a", "default": "b", "more": "b"})
+    first, second = Recorder(), Recorder()
+    async with relaying({"a": first, "b": second}):
+        ours = [
+            await Jobs(session).submit(probes.echo, "a", queue=each)
+            for each in ("orders", "default", "more")
+        ]
         await session.commit()
-
-        async def looked_at_again() -> bool:
-            return (await row_of(job.id))["pushes"] == 2
-
-        await eventually(looked_at_again)
-        sent.down = False
-        new = await submit(session)
-        await sent.received(Message(new, "probes.echo", "default"))
-        assert job.id not in {message.id for message in sent.messages}
+        names = ["orders", "default", "more"]
+        expected = [
+            Message(job.id, job.task, queue) for job, queue in zip(ours, names, strict=True)
+        ]
+        for recorder, each in zip((first, second, second), expected, strict=True):
+            await recorder.received(each)
+    assert (first.messages, second.messages) == (expected[:1], expected[1:])
 
 
-async def test_a_process_takes_only_what_it_carries(session: AsyncSession) -> None:
-    job_id = await submit(session)
+async def test_a_queue_that_this_process_has_no_bell_for_is_left_to_hosts(
+    session: AsyncSession,
+) -> None:
     async with relaying({}):
-        pass
-    assert (await row_of(job_id))["pushes"] == 0
+        job = await commit_one(session)
+    assert (await Jobs(session).get(job.id)).status == Status.PENDING
 
 
-async def test_its_statement_reads_only_what_is_due() -> None:
-    """By the partial index: a clock that the planner can't rely on would read all that waits."""
-    expanded = {"render_postcompile": True}
-    statement = take_due(["default"]).compile(jobs_engine, compile_kwargs=expanded)
-    names, values = getattr(statement, "positiontup", None), dict(statement.params)
-    explain = ("EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN ") + str(statement)
-    async with jobs_engine.connect() as connection:
-        if not IS_SQLITE:
-            await connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
-        bound = tuple(values[name] for name in names) if names else values
-        plan = (await connection.exec_driver_sql(explain, bound)).all()
-        await connection.invalidate()
-    used = "INDEX jobs_wake_at (wake_at<?)" if IS_SQLITE else "Index Cond: (wake_at <="
-    assert any(used in str(row) for row in plan), plan
+async def test_it_can_be_rung_from_any_thread(request: pytest.FixtureRequest) -> None:
+    loop = asyncio.get_running_loop()
+    request.addfinalizer(partial(loop.set_debug, loop.get_debug()))
+    loop.set_debug(True)  # it refuses what another thread may not do
+    async with relaying(bells(sent := Recorder())) as relay:
+        for _ in range(2):  # once it waits for the next as well
+            await asyncio.to_thread(relay.ring, [committed := Message(uuid4(), "a", "default")])
+            await sent.received(committed)
+
+
+async def test_all_bells_can_be_rung_for_no_job_in_particular() -> None:
+    async with relaying(recorders := {name: Recorder() for name in Recorder.backends()}) as relay:
+        relay.wake()
+
+        async def woken() -> bool:
+            return all(each.rung == 1 for each in recorders.values())
+
+        await eventually(woken)
+    assert all(each.messages == [] for each in recorders.values())
+
+
+async def test_it_is_the_processes_relay_until_it_ends() -> None:
+    assert current() is None
+    async with relaying({}) as relay:
+        assert current() is relay
+    assert current() is None

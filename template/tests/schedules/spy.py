@@ -6,12 +6,10 @@ import os
 import signal
 from pathlib import Path
 
-from sqlalchemy import event
-
-from app.core.database import jobs_engine
+from sqlalchemy import Engine, event
 
 
-@event.listens_for(jobs_engine.sync_engine, "after_cursor_execute")
+@event.listens_for(Engine, "after_cursor_execute")
 def _spy(connection: object, cursor: object, statement: str, *rest: object) -> None:
     """Tell who submits a tick; where a test has asked for it, freeze in the middle of that."""
     if not statement.startswith("INSERT INTO jobs"):

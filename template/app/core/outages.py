@@ -1,0 +1,40 @@
+"""Tells a database that couldn't be reached, or couldn't work, from one that refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
+
+# Of PostgreSQL: connection lost, out of resources, shutting down or starting.
+STATES = ("08", "53", "57P")
+# Of SQLite, which has one class for these and for a table that isn't there.
+SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
+
+
+OURS = "of this service's database"
+
+
+def mark_errors_of(engine: Engine) -> None:
+    """A task may use other databases, too: their outages are its own failures."""
+    event.listen(engine, "handle_error", _mark)
+
+
+def _mark(context: Any) -> None:
+    if context.sqlalchemy_exception:
+        context.sqlalchemy_exception.add_note(OURS)
+
+
+def is_outage(error: BaseException) -> bool:
+    """The same statement may succeed later."""
+    if isinstance(error, TimeoutError | DisconnectionError):  # of the pool
+        return True
+    if not isinstance(error, DBAPIError) or OURS not in getattr(error, "__notes__", ()):
+        return False
+    if error.connection_invalidated:
+        return True
+    if name := getattr(error.orig, "sqlite_errorname", None):
+        return str(name).startswith(SQLITE)
+    state = getattr(error.orig, "sqlstate", None)
+    return isinstance(error, OperationalError) if state is None else state.startswith(STATES)

@@ -1,0 +1,244 @@
+"""A host looks for due jobs of its queues, and runs as many at once as it has slots."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row
+
+from app.config import get_settings
+from app.core.control import control
+from app.core.heartbeat import heartbeat
+from app.jobs import claims
+from app.jobs.contract import find_task, registry
+from app.jobs.looks import Taken, Wanted, look
+from app.jobs.outcomes import Claim, Outcomes
+from app.jobs.relay import Message, in_background, to_the_end
+from app.jobs.runner import attempt
+from app.jobs.table import Status
+from app.jobs.watch import watch
+
+log = structlog.get_logger(__name__)
+
+TELL_EVERY = 0.05  # seconds
+AT_LIMIT = 0.1  # seconds in which a task that runs as often as it may isn't asked for again
+
+
+class Host:
+    """Runs the jobs of a back end's queues in this process."""
+
+    def __init__(self, backend: str, slots: int) -> None:
+        settings = get_settings()
+        self._queues = [queue for queue, name in settings.queues.items() if name == backend]
+        self._slots, self._lease, self._interval = slots, settings.lease, settings.relay_interval
+        self._claims: dict[UUID, Claim] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._outcomes = Outcomes()
+        self._rung = asyncio.Event()
+        self._full = False
+        self._stopped: float | None = None
+        self._extended = time.monotonic()
+        self._at_limit: dict[str, float] = {}
+        # Of the jobs that are one crash from dead one kills its workers: they run one at a time.
+        self._suspects: set[UUID] = set()
+        self._told = 0.0
+        self.tell_others: Callable[[], None] | None = None  # that there may be more than fits here
+
+    @property
+    def free(self) -> int:
+        return self._slots - len(self._running)
+
+    def ring(self) -> bool:
+        """Look at once; returns whether a slot is free."""
+        self._rung.set()
+        return self.free > 0
+
+    def stop_looking(self) -> None:
+        """From now on nothing is taken, and the stop grace runs."""
+        self._stopped = self._stopped or time.monotonic()
+
+    async def look_on(self) -> None:
+        """Look when rung, when a slot of a full host is free, when a job falls due, and so on."""
+        while True:
+            self._rung.clear()
+            pause = await to_the_end(self._look_safely())
+            heartbeat("host")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._rung.wait()
+
+    async def _look_safely(self) -> float:
+        """Waits for a database that is away or has no tables yet; returns the seconds to wait."""
+        try:
+            return await self._look()
+        except Exception as error:
+            log.warning("look failed, trying again", error=repr(error).splitlines()[0])
+            return self._interval
+
+    async def _look(self) -> float:
+        wanted, free = self._wanted(), self.free
+        self._full = free <= 0
+        if self._full or not self._may_take():
+            return self._interval
+        found = await control(lambda connection: look(connection, wanted, free))
+        for taken in found.taken:
+            self._start(taken)
+        self._full = len(found.taken) == free
+        if found.one_by_one and self.free:
+            await self._take_one_by_one(wanted)
+        if self._full:
+            self._tell_others()
+            if self.free:  # slots that got free meanwhile
+                self._rung.set()
+        return min(self._interval, self._interval if found.wait is None else found.wait)
+
+    def _tell_others(self) -> None:
+        now = time.monotonic()
+        if self.tell_others and now - self._told > TELL_EVERY:
+            self._told = now
+            self.tell_others()
+
+    def _may_take(self) -> bool:
+        """Who can't extend what it holds would take more only to lose it."""
+        extends = not self._claims or time.monotonic() - self._extended < self._lease / 2
+        return extends and self._stopped is None
+
+    def _wanted(self) -> Wanted:
+        now, tasks = time.monotonic(), registry().values()
+        self._at_limit = {name: end for name, end in self._at_limit.items() if end > now}
+        bounded = {task.name for task in tasks if task.max_running is not None}
+        return Wanted(
+            self._queues,
+            [task.name for task in tasks if task.name not in bounded],
+            sorted(bounded - set(self._at_limit)),
+        )
+
+    async def _take_one_by_one(self, wanted: Wanted) -> None:
+        free = self.free
+        rows = await control(lambda connection: claims.due_one_by_one(connection, wanted, free))
+        suspect = get_settings().max_crashes - 1
+        taken = 0
+        for row in rows:
+            if self._stopped or not self.free:
+                break
+            if row.crashes < suspect or not self._suspects:
+                taken += await self._take(row, row.crashes >= suspect)
+        self._full = self._full or not self.free or taken == free
+
+    async def _take(self, row: Row[Any], suspect: bool) -> bool:
+        if row.task in self._at_limit or not (taken := await self._claim(row.id, row.task)):
+            return False
+        if suspect:
+            self._suspects.add(row.id)
+        self._start(taken)
+        return True
+
+    async def _claim(self, job_id: UUID, name: str) -> Taken | None:
+        bound = find_task(name).max_running
+        taken = await control(
+            lambda connection: claims.claim(connection, job_id, name, bound),
+            transaction=bound is not None,
+        )
+        if taken is None and bound is not None:
+            self._at_limit[name] = time.monotonic() + AT_LIMIT
+        return taken
+
+    def _start(self, taken: Taken) -> asyncio.Task[None]:
+        task = find_task(taken.task)
+        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts)
+        self._claims[claim.id] = claim
+        claim.running = asyncio.create_task(self._run(claim))
+        self._running.add(claim.running)
+        return claim.running
+
+    async def _run(self, claim: Claim) -> None:
+        """The slot is free when the task has returned; the lease is kept until that is written."""
+        try:
+            outcome = await attempt(claim)
+            self._free_slot(claim)
+            if outcome:
+                await self._outcomes.write(outcome)
+                if outcome.status is Status.SUCCEEDED:
+                    log.info("job succeeded", job_id=str(claim.id), task=claim.task.name)
+        finally:
+            self._free_slot(claim)
+            if self._claims.get(claim.id) is claim:
+                del self._claims[claim.id]
+
+    def _free_slot(self, claim: Claim) -> None:
+        if claim.running in self._running:
+            self._running.discard(claim.running)
+            self._suspects.discard(claim.id)
+            was_at_limit = self._at_limit.pop(claim.task.name, None)
+            if self._full or was_at_limit or claim.task.max_running is not None:
+                self._rung.set()
+
+    async def keep_leases(self) -> None:
+        """Extend the leases of all running jobs in one statement, and stop those that are lost."""
+        while True:
+            try:
+                await to_the_end(self._beat())
+                await asyncio.sleep(self._lease / 3)
+            except Exception as error:
+                log.warning("heartbeat failed, trying again", error=repr(error).splitlines()[0])
+                await asyncio.sleep(min(0.5, self._lease / 6))
+
+    async def _beat(self) -> None:
+        begun, held = time.monotonic(), dict(self._claims)
+        if held:
+            fences = [(job_id, each.attempt) for job_id, each in held.items()]
+            kept = await control(lambda connection: claims.extend(connection, fences))
+            for job_id in held.keys() - kept:
+                self._stop_lost(held[job_id])
+        self._extended = begun
+
+    def _stop_lost(self, claim: Claim) -> None:
+        if claim.running and claim.running in self._running and not claim.ending:
+            claim.lost = True
+            claim.running.cancel()
+
+    async def drain(self) -> None:
+        """Give running jobs the stop grace to end, then hand the rest back."""
+        self.stop_looking()
+        await asyncio.sleep(0)  # what was just taken has begun
+        jobs = {claim.running for claim in self._claims.values() if claim.running}
+        if jobs:
+            left = (self._stopped or 0) + get_settings().stop_grace - time.monotonic()
+            await asyncio.wait(jobs, timeout=max(0, left))
+        for late in self._running:
+            late.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+
+class InProcess:
+    """The bell of a host that runs in the process that rings."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def ring(self, messages: Sequence[Message]) -> None:
+        self._host.ring()
+
+    async def ping(self) -> None:
+        """There is no broker."""
+
+    def notes(self, queue: str) -> bool:
+        return False
+
+
+@asynccontextmanager
+async def hosting(backend: str, slots: int | None = None) -> AsyncIterator[Host]:
+    """A host that looks; at the end running jobs get the stop grace, the rest is handed back."""
+    host = Host(backend, slots or get_settings().max_jobs)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(in_background(watch()))
+        await stack.enter_async_context(in_background(host.keep_leases()))
+        stack.push_async_callback(host.drain)
+        await stack.enter_async_context(in_background(host.look_on()))
+        yield host

@@ -1,0 +1,76 @@
+"""The statements that insert jobs, one or thousands, each in one round trip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    Executable,
+    Float,
+    String,
+    Uuid,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.core.database import IS_SQLITE
+from app.jobs.table import HEAD_START, UtcDateTime, clock, jobs
+
+MANY = 5_000  # jobs in one statement
+
+_DELAY = bindparam("delay", type_=Float)
+_SHARED = ("task", "queue", "max_attempts")
+
+
+@cache  # a statement that stays the same object is compiled, and its key made, once
+def insert_one(by_clock: bool) -> Executable:
+    """Returns no row where the key is taken. Its times are a delay, or `run_at` and `wake_at`."""
+    times = {"created_at": clock(0)}
+    if by_clock:
+        times |= {"run_at": clock(_DELAY), "wake_at": clock(_DELAY + HEAD_START)}
+    dialect: Any = sqlite if IS_SQLITE else postgresql
+    inserted: Executable = (
+        dialect.insert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
+    )
+    return inserted
+
+
+def as_parameters(rows: Sequence[tuple[UUID, str]]) -> dict[str, Any]:
+    """Ids and arguments, these as JSON, for `insert_many`."""
+    if IS_SQLITE:
+        return {"rows": json.dumps([(job_id.hex, arguments) for job_id, arguments in rows])}
+    return {"ids": [job_id for job_id, _ in rows], "arguments": [each for _, each in rows]}
+
+
+@cache
+def insert_many(by_clock: bool) -> Executable:
+    """Of one task and queue, with the same times."""
+    run_at, late = (
+        (clock(_DELAY), clock(_DELAY + HEAD_START))
+        if by_clock
+        else (bindparam("run_at", type_=UtcDateTime), bindparam("wake_at", type_=UtcDateTime))
+    )
+    shared = [bindparam(name, type_=jobs.c[name].type) for name in _SHARED]
+    names = ["id", "args", *_SHARED, "created_at", "run_at", "wake_at"]
+    rows = select(*_rows(), *shared, clock(0), run_at, late)
+    return insert(jobs).from_select(names, rows, include_defaults=False)
+
+
+def _rows() -> tuple[Any, Any]:
+    """The parameters as a table: ids and arguments."""
+    if IS_SQLITE:
+        each = func.json_each(bindparam("rows", type_=String)).table_valued("value")
+        return func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]")
+    ids = bindparam("ids", type_=postgresql.ARRAY(Uuid))
+    arguments = bindparam("arguments", type_=postgresql.ARRAY(String))
+    its = func.unnest(ids, arguments).table_valued("id", "args", name="its").render_derived()
+    return its.c.id, cast(its.c.args, JSON)

@@ -1,0 +1,174 @@
+"""A look: one statement takes as many due jobs as a host has free slots, the oldest first.
+
+It asks the index `jobs_due` for each pair of a queue and a task, so that it never walks over rows
+that wait for somebody else. Where a task bounds how many run at once, or a job's worker died, it
+only says that there are such jobs: they are claimed one by one (`claims.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, Connection, Row, Uuid, text
+
+from app.config import get_settings
+from app.core.database import IS_SQLITE
+
+AHEAD = 50  # jobs that a look considers beside those it takes: others take the first ones, too
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a host takes: these tasks from these queues; `bounded` ones have a `max_running`."""
+
+    queues: list[str]
+    tasks: list[str]
+    bounded: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A job that has just been claimed."""
+
+    id: UUID
+    task: str
+    args: dict[str, Any]
+    attempt: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`wait`: seconds until the next job falls due; `one_by_one`: some must be claimed so."""
+
+    taken: list[Taken]
+    wait: float | None
+    one_by_one: bool
+
+
+SHOWN = "id, task, args, attempts, max_attempts"
+TYPES: dict[str, Any] = {"id": Uuid(), "args": JSON()}
+
+# A claim that a crash of the database undoes is a pending job again: nobody waits for the disk.
+LAZILY = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
+
+_POSTGRESQL = f"""
+WITH free AS (
+  SELECT * FROM unnest(CAST(:queues AS text[])) AS q (queue)
+  CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
+), bounded AS (
+  SELECT * FROM unnest(CAST(:queues AS text[])) AS q (queue)
+  CROSS JOIN unnest(CAST(:bounded AS text[])) AS t (task)
+), due AS (
+  SELECT found.* FROM free CROSS JOIN LATERAL (
+    SELECT id, run_at FROM jobs
+    WHERE status = 'pending' AND crashes = 0 AND queue = free.queue AND task = free.task
+      AND run_at <= statement_timestamp()
+    ORDER BY queue, task, run_at LIMIT :considered
+  ) AS found
+), taken AS (
+  UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = statement_timestamp(),
+    wake_at = statement_timestamp() + make_interval(secs => :lease)
+  WHERE {LAZILY} AND id = ANY(ARRAY(
+    SELECT jobs.id FROM due JOIN jobs ON jobs.id = due.id WHERE jobs.status = 'pending'
+    ORDER BY due.run_at LIMIT :slots FOR UPDATE OF jobs SKIP LOCKED
+  ))
+  RETURNING {SHOWN}
+), next AS (
+  SELECT min(found.run_at) AS run_at
+  FROM (SELECT * FROM free UNION ALL SELECT * FROM bounded) AS pair CROSS JOIN LATERAL (
+    SELECT run_at FROM jobs
+    WHERE status = 'pending' AND crashes = 0 AND queue = pair.queue AND task = pair.task
+      AND run_at > statement_timestamp()
+    ORDER BY queue, task, run_at LIMIT 1
+  ) AS found
+)
+SELECT extract(epoch FROM next.run_at - statement_timestamp())::float8 AS wait,
+  EXISTS (
+    SELECT FROM bounded CROSS JOIN LATERAL (
+      SELECT FROM jobs
+      WHERE status = 'pending' AND crashes = 0 AND queue = bounded.queue AND task = bounded.task
+        AND run_at <= statement_timestamp()
+      ORDER BY queue, task, run_at LIMIT 1
+    ) AS found
+  ) OR EXISTS (
+    SELECT FROM jobs
+    WHERE status = 'pending' AND crashes > 0 AND run_at <= statement_timestamp()
+      AND queue = ANY(:queues) AND (task = ANY(:tasks) OR task = ANY(:bounded))
+  ) AS one_by_one, taken.*
+FROM next LEFT JOIN taken ON true
+"""  # noqa: S608 - nothing of it comes from outside
+
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_PAIR = "status = 'pending' AND crashes = 0 AND queue = q.value AND task = t.value"
+# To read takes no lock: a look that finds nothing keeps nobody from writing.
+_SEE_SQLITE = f"""
+SELECT (
+    SELECT (julianday(min(run_at)) - julianday('now')) * 86400 FROM (
+      SELECT (
+        SELECT run_at FROM jobs WHERE {_PAIR} AND run_at > {_NOW} ORDER BY run_at LIMIT 1
+      ) AS run_at FROM json_each(:queues) AS q, json_each(:all) AS t
+    )
+  ) AS wait,
+  EXISTS (
+    SELECT 1 FROM json_each(:queues) AS q, json_each(:tasks) AS t
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_PAIR} AND run_at <= {_NOW})
+  ) AS due,
+  EXISTS (
+    SELECT 1 FROM json_each(:queues) AS q, json_each(:bounded) AS t
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_PAIR} AND run_at <= {_NOW})
+  ) OR EXISTS (
+    SELECT 1 FROM jobs
+    WHERE status = 'pending' AND crashes > 0 AND run_at <= {_NOW}
+      AND queue IN (SELECT value FROM json_each(:queues))
+      AND task IN (SELECT value FROM json_each(:all))
+  ) AS one_by_one
+"""  # noqa: S608 - nothing of it comes from outside
+_TAKE_SQLITE = f"""
+UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = {_NOW},
+  wake_at = strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', :lease))
+WHERE rowid IN (
+  SELECT job.rowid FROM json_each(:queues) AS q, json_each(:tasks) AS t
+  JOIN jobs AS job ON job.rowid IN (
+    SELECT rowid FROM jobs WHERE {_PAIR} AND run_at <= {_NOW} ORDER BY run_at LIMIT :slots
+  ) ORDER BY job.run_at LIMIT :slots
+)
+RETURNING {SHOWN}
+"""  # noqa: S608 - nothing of it comes from outside
+
+LOOK = text(_POSTGRESQL).columns(**TYPES)
+SEE = text(_SEE_SQLITE)
+TAKE = text(_TAKE_SQLITE).columns(**TYPES)
+
+
+def look(connection: Connection, wanted: Wanted, slots: int) -> Look:
+    """Claim up to so many jobs: each attempt is counted, and its lease begins."""
+    claimed = {"slots": slots, "lease": get_settings().lease}
+    return (_in_two_steps if IS_SQLITE else _in_one)(connection, wanted, claimed)
+
+
+def _in_one(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:
+    lists = {"queues": wanted.queues, "tasks": wanted.tasks, "bounded": wanted.bounded}
+    considered = {"considered": claimed["slots"] + AHEAD}
+    rows = connection.execute(LOOK, lists | claimed | considered).all()
+    taken = [as_taken(row) for row in rows if row.id is not None]
+    return Look(taken, rows[0].wait, rows[0].one_by_one)
+
+
+def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:
+    lists = {
+        "queues": json.dumps(wanted.queues),
+        "tasks": json.dumps(wanted.tasks),
+        "bounded": json.dumps(wanted.bounded),
+        "all": json.dumps(wanted.tasks + wanted.bounded),
+    }
+    seen = connection.execute(SEE, lists).one()
+    rows = connection.execute(TAKE, lists | claimed).all() if seen.due else []
+    return Look([as_taken(row) for row in rows], seen.wait, bool(seen.one_by_one))
+
+
+def as_taken(row: Row[Any]) -> Taken:
+    return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts)

@@ -1,0 +1,157 @@
+"""SQLite has one writer: those of a process take turns, and none is told that it is locked."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from app.core.database import SqliteConnection
+from tests.service import eventually
+
+INSERT = "INSERT INTO t VALUES (1)"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    with sqlite3.connect(tmp_path / "test.db") as made:
+        made.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
+    made.close()
+    return tmp_path / "test.db"
+
+
+def connect(file: Path, timeout: float = 0) -> SqliteConnection:
+    """One that doesn't wait in SQLite's own queue."""
+    return sqlite3.connect(
+        file,
+        timeout=timeout,
+        isolation_level="IMMEDIATE",
+        check_same_thread=False,
+        factory=SqliteConnection,
+    )
+
+
+@pytest.fixture
+def pair(file: Path) -> Iterator[tuple[SqliteConnection, SqliteConnection]]:
+    both = connect(file, 5), connect(file, 5)  # whose end locks the file for a moment
+    yield both
+    for each in both:
+        with suppress(sqlite3.ProgrammingError):  # closed by the test
+            each.close()
+
+
+class Writing(Thread):
+    """A write by another thread, which waits for its turn."""
+
+    def __init__(self, write: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._write = write
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._write()
+        except Exception as error:
+            self.error = error
+
+    async def waits(self) -> bool:
+        """Raises what ended it."""
+        if self.error:
+            raise self.error
+        frame = sys._current_frames().get(self.ident or 0)
+        return bool(frame and frame.f_code.co_name == "await_turn")
+
+    async def ended(self) -> None:
+        await asyncio.to_thread(self.join, 20)
+        assert not self.is_alive()
+        assert self.error is None
+
+
+def commit(connection: SqliteConnection) -> None:
+    connection.commit()
+
+
+def roll_back(connection: SqliteConnection) -> None:
+    connection.rollback()
+
+
+def close(connection: SqliteConnection) -> None:
+    connection.close()
+
+
+def by_statement(connection: SqliteConnection) -> None:
+    connection.cursor().execute("COMMIT")
+
+
+@pytest.mark.parametrize("end", [commit, roll_back, close, by_statement])
+async def test_who_writes_waits_until_the_transaction_before_has_ended(
+    pair: tuple[SqliteConnection, SqliteConnection], end: Callable[[SqliteConnection], None]
+) -> None:
+    first, second = pair
+    first.cursor().execute(INSERT)
+    for write in (
+        lambda: second.cursor().execute(INSERT),
+        lambda: second.cursor().executemany("INSERT INTO t VALUES (?)", [(1,), (2,)]),
+    ):
+        writing = Writing(write)
+        await eventually(writing.waits)
+        end(first)
+        await writing.ended()
+        second.commit()
+        if end is close:
+            return
+        first.cursor().execute(INSERT)
+
+
+async def test_many_threads_write_and_none_is_locked_out(file: Path) -> None:
+    connections = [connect(file) for _ in range(9)]
+
+    def write(own: SqliteConnection) -> None:
+        for _ in range(20):
+            own.cursor().execute(INSERT)
+            own.cursor().execute("SELECT * FROM t").fetchall()
+            own.commit()
+
+    reader, *writers = connections
+    for writing in [Writing(partial(write, own)) for own in writers]:
+        await writing.ended()
+    assert reader.execute("SELECT count(*) FROM t").fetchone() == (160,)
+    for each in connections:
+        each.close()
+
+
+def test_who_reads_waits_for_nobody(pair: tuple[SqliteConnection, SqliteConnection]) -> None:
+    first, second = pair
+    first.cursor().execute(INSERT)
+    assert second.cursor().execute("SELECT count(*) FROM t").fetchone() == (0,)
+    second.commit()
+    second.cursor().execute("PRAGMA foreign_keys = ON")
+
+
+@pytest.mark.parametrize("wrong", ["INSERT INTO nowhere VALUES (1)", "DROP TABLE nowhere"])
+def test_a_statement_that_fails_keeps_no_turn(
+    pair: tuple[SqliteConnection, SqliteConnection], wrong: str
+) -> None:
+    first, second = pair
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        first.cursor().execute(wrong)
+    first.rollback()
+    second.cursor().execute(INSERT)
+    second.commit()
+
+
+def test_a_statement_outside_a_transaction_keeps_no_turn(
+    pair: tuple[SqliteConnection, SqliteConnection],
+) -> None:
+    first, second = pair
+    first.cursor().execute("CREATE TABLE other (n)")
+    second.cursor().execute(INSERT)
+    second.commit()

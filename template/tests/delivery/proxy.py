@@ -1,0 +1,93 @@
+"""A way to a server that can forget its connections, as a firewall or a load balancer does."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class Proxy:
+    """Forwards to a port of this machine; in threads, so that it goes on while a test blocks."""
+
+    def __init__(self, target: int, host: str = "127.0.0.1") -> None:
+        self._target = (host, target)
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listener.getsockname()[1]
+        self._forgotten: list[threading.Event] = []
+        self._flows = self._new_gate()
+        self._open: dict[int, tuple[socket.socket, socket.socket]] = {}
+        _start(self._accept)
+
+    @property
+    def clients(self) -> list[int]:
+        """The ports that the connections which are open now come from."""
+        return list(self._open)
+
+    def forget(self) -> None:
+        """Let nothing more through what is open now, not even its end; new connections work."""
+        self._flows.clear()
+        self._forgotten.append(self._flows)
+        self._flows = self._new_gate()
+
+    def fall_silent(self) -> None:
+        """End what is open. What is opened from now on is accepted, and hears nothing."""
+        self._flows.clear()
+        self._forgotten.append(self._flows)
+        self._end_all()
+
+    def remember(self) -> None:
+        """Let all that was held back through, in its order."""
+        for gate in self._forgotten:
+            gate.set()
+        self._forgotten.clear()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._end_all()
+        self.remember()
+
+    def _end_all(self) -> None:
+        for pair in list(self._open.values()):
+            for end in pair:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _new_gate() -> threading.Event:
+        gate = threading.Event()
+        gate.set()
+        return gate
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, (_, port) = self._listener.accept()
+                _start(self._serve, client, port, self._flows)
+
+    def _serve(self, client: socket.socket, port: int, gate: threading.Event) -> None:
+        with client, suppress(OSError), socket.create_connection(self._target) as server:
+            self._open[port] = (client, server)
+            back = _start(_forward, server, client, gate)
+            _forward(client, server, gate)
+            back.join()
+        self._open.pop(port, None)
+
+
+def _forward(source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
+    sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(OSError):
+        while data := source.recv(65536):
+            gate.wait()
+            sink.sendall(data)
+    gate.wait()
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _start(target: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread

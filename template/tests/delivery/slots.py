@@ -1,0 +1,23 @@
+"""While all slots of a host are busy, what is submitted waits, and so do the messages about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.delivery.probes import wait_sync
+from tests.delivery.world import World
+
+SLOTS = {"arq": 10, "celery": 3}  # by default, and as `celery_parts.py` has it
+
+
+@asynccontextmanager
+async def all_slots_busy(world: World, name: str) -> AsyncIterator[None]:
+    """Until the body ends."""
+    items = [f"{name} busy {number}" for number in range(SLOTS[world.backend])]
+    ids = await world.submit_many(wait_sync, [[item] for item in items])
+    await world.all_are("running", ids)
+    yield
+    for item in items:
+        (world.folder / f"{item} may end").touch()
+    await world.all_are("succeeded", ids)

@@ -1,0 +1,81 @@
+"""Jobs as rows of this process' own database, where a host finds them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select, update
+
+from app.config import get_settings
+from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs
+from app.jobs.contract import Task
+from app.jobs.host import Host
+from app.jobs.table import Status, clock, jobs
+from tests.service import eventually
+
+QUEUE = "default"
+BACKEND = get_settings().queues[QUEUE]
+
+
+async def submit(what: Task[..., Any, Any], *args: Any, queue: str = QUEUE, **values: Any) -> UUID:
+    """A job, and what else its row is to have."""
+    async with AsyncSessionLocal() as session:
+        job = await Jobs(session).submit_named(what, what.dump(*args), queue=queue)
+        if values:
+            await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+        await session.commit()
+        return job.id
+
+
+async def change(job_id: UUID, **values: Any) -> None:
+    async with AsyncSessionLocal() as session:
+        await session.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+        await session.commit()
+
+
+async def row_of(job_id: UUID) -> Row[Any]:
+    async with AsyncSessionLocal() as session:
+        return await Jobs(session).get(job_id)
+
+
+async def statuses(*job_ids: UUID) -> list[str]:
+    return [(await row_of(job_id)).status for job_id in job_ids]
+
+
+async def status_is(job_id: UUID, status: Status) -> Row[Any]:
+    async def reached() -> Row[Any] | None:
+        row = await row_of(job_id)
+        return row if row.status == status else None
+
+    return await eventually(reached)
+
+
+async def database_now() -> datetime:
+    async with AsyncSessionLocal() as session:
+        return (await session.execute(select(clock(0)))).scalar_one()
+
+
+async def cancel(*job_ids: UUID) -> None:
+    async with AsyncSessionLocal() as session:
+        for job_id in job_ids:
+            await Jobs(session).cancel(job_id)
+        await session.commit()
+
+
+async def idle(host: Host) -> None:
+    """Wait until it runs nothing, and all that came of it is written."""
+
+    async def is_idle() -> bool:
+        return not host._claims and not host._running
+
+    await eventually(is_idle)
+
+
+async def end(host: Host, *job_ids: UUID) -> None:
+    """Cancel these jobs, which it runs, and wait until it has stopped them."""
+    await cancel(*job_ids)
+    await host._beat()
+    await idle(host)

@@ -1,0 +1,199 @@
+"""Two releases on one database, under load."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.evidence import Evidence
+from tests.releases import Release
+
+SETTINGS = {
+    "ENVIRONMENT": "test",
+    "API_KEY": "an operator's key of the tests",
+    "LEASE": "3",
+    "STOP_GRACE": "5",
+    "CELERY_CONCURRENCY": "3",
+    "LOG_LEVEL": "WARNING",
+    "LOG_JSON": "true",
+    "UVICORN_ACCESS_LOG": "false",
+}
+FILES = {"RUNS": "runs", "ACCEPTED": "accepted", "PORTS": "ports", "MAY_END": "may-end"}
+LIMIT = 30  # seconds
+API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
+LOAD = "old-load"
+
+Child = subprocess.Popen[bytes]
+
+
+class Deployment:
+    """Its processes are named by release and kind: `old-api`, `old-worker-2`, `new-worker`."""
+
+    def __init__(self, folder: Path, releases: Mapping[str, Release], env: dict[str, str]) -> None:
+        self.folder, self.releases = folder, releases
+        self.env = SETTINGS | env | {name: str(folder / file) for name, file in FILES.items()}
+        self.processes: dict[str, Child] = {}
+        self.seen = Evidence(folder / FILES["RUNS"], folder / FILES["ACCEPTED"])
+
+    def migrate(self, release: str) -> None:
+        """The one step before a release starts."""
+        name = f"{release}-migrate"
+        self._spawn(name, ["python", "-m", "app.migrate"])
+        self._wait_for_end(name)
+
+    def start(self, *names: str) -> None:
+        """Start processes; an API gets its share of the load as soon as it answers."""
+        for name in names:
+            release, _, kind = name.partition("-")
+            command = shlex.split(self.releases[release].commands[kind.removesuffix("-2")])
+            if kind.startswith("api"):
+                self.seen.ports[name] = port = free_port()
+                command += ["--host", "127.0.0.1", "--port", str(port)]
+            self._spawn(name, command)
+        for name in self.seen.ports.keys() & set(names):
+            self.until(partial(listens, self.seen.ports[name]), f"{name} answers")
+        self._balance()
+
+    def begin_load(self) -> None:
+        """Orders by HTTP to each API, and jobs of a script of the old release."""
+        self._spawn(LOAD, ["python", "-m", "inside.load"], stdin=subprocess.PIPE)
+
+    def end_load(self) -> None:
+        """Returns when all that was begun is accepted."""
+        self.check_all()
+        self._stdin().close()
+        self._wait_for_end(LOAD)
+
+    def hold(self) -> str:
+        """Submit a job that runs until `let_end`; returns the process that has begun it."""
+        stdin = self._stdin()
+        stdin.write(b"\n")
+        stdin.flush()
+        self.until(lambda: self.seen.hosts_of("hold 0"), "a job that holds has begun")
+        return self.seen.hosts_of("hold 0")[0]
+
+    def let_end(self) -> None:
+        (self.folder / FILES["MAY_END"]).touch()
+
+    def stop(self, *names: str) -> None:
+        """SIGTERM; the load notices by itself that an API is gone, as a client does."""
+        self.check_all()
+        for name in names:
+            self.processes[name].terminate()
+            self._wait_for_end(name)
+        self._balance()
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to a process and to all that it started."""
+        self.check_all()
+        kill(self.processes.pop(name))
+        self._balance()
+
+    def close(self) -> None:
+        """What a test that failed has left."""
+        for process in self.processes.values():
+            kill(process)
+
+    def will_begin(self, count: int, *hosts: str, by: str = "", limit: float = LIMIT) -> None:
+        """Wait until these have begun so many more jobs, of those that the API `by` accepted."""
+        enough = self.seen.begun(*hosts, by=by) + count
+        what = f"{' and '.join(hosts)} begin {count} more jobs {by and f'of {by}'}"
+        self.until(lambda: self.seen.begun(*hosts, by=by) >= enough, what, limit)
+
+    def result(self) -> dict[str, Any]:
+        """What became of each job, once none is left to run."""
+        old = self.releases["old"]
+        command = ["python", "-m", "inside.count", str(LIMIT)]
+        env = old.env(**self.env)
+        done = subprocess.run(command, cwd=old.folder, env=env, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def until(self, true: Callable[[], object], what: str, limit: float = LIMIT) -> None:
+        """Wait; fails when it takes too long or a process ends that nobody has told to."""
+        deadline = time.monotonic() + limit
+        while not true():
+            self.check_all()
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so after {limit:g} s: {what}\n{self.state()}", pytrace=False)
+            time.sleep(0.1)
+
+    def check_all(self) -> None:
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                said = f"{name} ended with {process.returncode}, which nobody told it to"
+                pytest.fail(f"{said}\n{self.log(name)}", pytrace=False)
+
+    def state(self) -> str:
+        """How far it is, and the end of each log."""
+        logs = (f"{name}:\n{self.log(name, 10)}" for name in self.seen.pids)
+        return "\n\n".join([self.seen.summary(), *logs])
+
+    def log(self, name: str, count: int = 40) -> str:
+        text = (self.folder / f"{name}.log").read_text("utf-8", "replace")
+        return "\n".join(line[:500] for line in text.splitlines()[-count:])
+
+    def _balance(self) -> None:
+        """Tell the load which APIs there are, whole: it reads at any moment."""
+        ports = [port for name, port in self.seen.ports.items() if name in self.processes]
+        draft = self.folder / "ports.draft"
+        draft.write_text(" ".join(map(str, ports)))
+        draft.replace(self.folder / FILES["PORTS"])
+
+    def _stdin(self) -> IO[bytes]:
+        stdin = self.processes[LOAD].stdin
+        assert stdin
+        return stdin
+
+    def _wait_for_end(self, name: str) -> None:
+        """Fails unless a process that was told to ends soon, and well."""
+        with suppress(subprocess.TimeoutExpired):
+            if self.processes[name].wait(LIMIT) in (0, API_ENDED):
+                del self.processes[name]
+                return
+        code = self.processes[name].poll()
+        pytest.fail(f"{name} has not ended well ({code})\n{self.log(name)}", pytrace=False)
+
+    def _spawn(self, name: str, command: list[str], stdin: int = subprocess.DEVNULL) -> None:
+        release = self.releases[name.partition("-")[0]]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = self.processes[name] = subprocess.Popen(
+                command,
+                cwd=release.folder,
+                env=release.env(**self.env),
+                stdin=stdin,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.seen.pids[name] = process.pid
+
+
+def kill(process: Child) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

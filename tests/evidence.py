@@ -1,0 +1,102 @@
+"""What the jobs of two releases have left behind, and what is wrong there."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+
+
+def lines(path: Path) -> list[Line]:
+    """What is written of the file so far, without a line that is half there."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+@dataclass
+class Evidence:
+    """Its processes are known by name; a line has their id or, of an API, their port."""
+
+    runs_file: Path
+    accepted_file: Path
+    pids: dict[str, int] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def runs(self) -> list[Line]:
+        """A line for each try, in the order in which they began."""
+        return lines(self.runs_file)
+
+    def accepted(self) -> list[Line]:
+        """A line for each job that a release has promised to run."""
+        return lines(self.accepted_file)
+
+    def begun(self, *hosts: str, by: str = "") -> int:
+        """How many jobs these processes have begun, of those that the API `by` accepted."""
+        pids = {self.pids[name] for name in hosts}
+        items = {line["item"] for line in self.runs() if line["host"] in pids}
+        return len(items & self.accepted_by(by) if by else items)
+
+    def accepted_by(self, api: str) -> set[str]:
+        port = str(self.ports[api])
+        return {line["item"] for line in self.accepted() if line["by"] == port}
+
+    def hosts_of(self, item: str) -> list[str]:
+        """The processes that began this job, the first one first."""
+        names = {pid: name for name, pid in self.pids.items()}
+        return [names[line["host"]] for line in self.runs() if line["item"] == item]
+
+    def longest_wait(self) -> float:
+        """Seconds from a job's acceptance to its first try."""
+        began = {line["item"]: line["at"] for line in reversed(self.runs())}
+        waits = [began[it["item"]] - it["at"] for it in self.accepted() if it["item"] in began]
+        return max(waits, default=0.0)
+
+    def summary(self) -> str:
+        """How many jobs each process has accepted and begun."""
+        begun = {name: count for name in self.pids if (count := self.begun(name))}
+        apis = {name: len(self.accepted_by(name)) for name in self.ports}
+        total, longest = len(self.accepted()), self.longest_wait()
+        return f"{total} accepted, of which {apis}; begun {begun}; longest wait {longest:.1f} s"
+
+
+def problems(evidence: Evidence, result: dict[str, Any], killed: str) -> list[str]:
+    """What was lost, what was doubled, and what was tried again though nobody killed its host."""
+    accepted = {line["item"]: line["job"] for line in evidence.accepted()}
+    return [
+        *_of_jobs(accepted, result["jobs"]),
+        *_of_orders(accepted, Counter(result["orders"])),
+        *_of_runs(evidence, accepted, result["jobs"], killed),
+    ]
+
+
+def _of_jobs(accepted: dict[str, str], rows: dict[str, Line]) -> Iterator[str]:
+    for item, job in accepted.items():
+        if job not in rows:
+            yield f"{item}: accepted, but there is no such job"
+        elif rows[job]["status"] != "succeeded":
+            yield f"{item}: {rows[job]}"
+    if unknown := set(rows) - set(accepted.values()):
+        yield f"jobs that nobody asked for: {unknown}"
+
+
+def _of_orders(accepted: dict[str, str], orders: Counter[str]) -> Iterator[str]:
+    posted = [item for item in accepted if item.startswith("post")]
+    written = [item for item in accepted if item.startswith(("post", "work", "hold"))]
+    expected = Counter([*written, *(f"processed {item}" for item in posted)])
+    for item in sorted({*expected, *orders}):
+        if expected[item] != orders[item]:
+            yield f"{item}: {orders[item]} orders instead of {expected[item]}"
+
+
+def _of_runs(
+    evidence: Evidence, accepted: dict[str, str], rows: dict[str, Line], killed: str
+) -> Iterator[str]:
+    runs = Counter(line["item"] for line in evidence.runs())
+    for item, job in accepted.items():
+        if runs[item] == 0:
+            yield f"{item}: succeeded without a run"
+        elif runs[item] > 1 and evidence.hosts_of(item)[0] != killed:
+            yield f"{item}: ran on {evidence.hosts_of(item)}, {rows.get(job)}"

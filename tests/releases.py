@@ -1,0 +1,128 @@
+"""Release 0.1.0 from this repository's history, and the working tree's, ready to run side by side.
+
+Each has an environment of its own, with what its own `pyproject.toml` asks for.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier import run_copy
+
+from tests.renders import RENDERS, ROOT, uv_command, uv_environment
+
+RELEASED = "120d625f060e018f0c914ac21a8b1006260340fc"  # 0.1.0
+INSIDE = Path(__file__).parent / "inside"
+NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
+
+# What a test of deploys adds to each release, so that an order's job is seen, too.
+EDITS = {
+    "from app.models import Order\n": "from app.tasks.deployed import record\n",
+    '    order.status = "processed"\n': (
+        "    record(order.item)\n"
+        '    db.add(Order(item=f"processed {order.item}", quantity=order.quantity))\n'
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A copy of a rendered service, with the probes among its tasks."""
+
+    folder: Path
+    programs: Path
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """Its processes by name."""
+        return dict(self._module("commands")["COMMANDS"])
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The process that runs each back end's jobs."""
+        return dict(self._module("commands")["HOSTS"])
+
+    def _module(self, name: str) -> dict[str, Any]:
+        return runpy.run_path(str(self.folder / "devtools" / f"{name}.py"))
+
+    def env(self, **more: str) -> dict[str, str]:
+        """For a process of this release: its environment's programs come first."""
+        usual = uv_environment()
+        path = os.pathsep.join([str(self.programs), usual["PATH"]])
+        return usual | {"PATH": path, "PYTHONUNBUFFERED": "1"} | more
+
+
+def released(name: str) -> Path:
+    """Render release 0.1.0. Fails where the clone has no history."""
+    folder = ROOT / ".renders" / "released" / name
+    find = ["git", "-C", str(ROOT), "cat-file", "-e", f"{RELEASED}^{{commit}}"]
+    if subprocess.run(find, capture_output=True).returncode:
+        pytest.fail(
+            f"release 0.1.0, {RELEASED[:7]}, is not in this clone: git fetch --unshallow",
+            pytrace=False,
+        )
+    run_copy(
+        str(ROOT),
+        folder,
+        data=RENDERS[name].answers,
+        vcs_ref=RELEASED,
+        defaults=True,
+        overwrite=True,
+        quiet=True,
+        unsafe=True,
+    )
+    return folder
+
+
+@cache
+def programs(rendered: Path) -> Path:
+    """Install what a render asks for; returns the folder of its programs."""
+    subprocess.run([uv_command(), "sync", "-q"], cwd=rendered, env=uv_environment(), check=True)
+    return rendered / ".venv" / "bin"
+
+
+def copied(rendered: Path, folder: Path) -> Release:
+    """Copy a render, and add what these tests need there."""
+    shutil.copytree(rendered, folder, ignore=NOT_COPIED)
+    add_inside(folder)
+    return Release(folder, programs(rendered))
+
+
+def add_inside(service: Path) -> None:
+    """The load, the servers and the count, and tasks that only these tests have."""
+    shutil.copytree(INSIDE, service / "inside", ignore=NOT_COPIED)
+    (service / "inside" / "probes.py").rename(service / "app" / "tasks" / "deployed.py")
+    _record_orders(service / "app" / "tasks" / "orders.py")
+
+
+def _record_orders(path: Path) -> None:
+    text = path.read_text("utf-8")
+    for line, added in EDITS.items():
+        assert text.count(line) == 1, f"{path.name} has no line {line!r} to put the record after"
+        text = text.replace(line, line + added)
+    path.write_text(text, "utf-8")
+
+
+@contextmanager
+def real_servers(release: Release, folder: Path, *variables: str) -> Iterator[dict[str, str]]:
+    """Start the servers that these variables name; yields their addresses."""
+    command = ["python", "-m", "inside.real_servers", str(folder), *variables]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=release.folder, env=release.env(), stdin=pipe, stdout=pipe, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        try:
+            addresses: dict[str, str] = json.loads(process.stdout.readline())
+            yield addresses
+        finally:
+            process.stdin.close()

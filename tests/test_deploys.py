@@ -1,0 +1,184 @@
+"""A deploy from release 0.1.0 loses no job and doubles none, whatever is replaced first.
+
+Both releases run on one database and one broker, under load, while old processes are stopped and
+one is killed.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.deploys import Deployment
+from tests.evidence import problems
+from tests.releases import add_inside, copied, real_servers, released
+from tests.renders import RENDERS, render
+from tests.test_suite import type_checker
+
+WORKERS = pytest.mark.renders("arq", "celery")
+APIS = pytest.mark.renders("background")
+MANY = 40  # jobs: a second or two of the load
+SOON = 15  # seconds; an old worker hears of a new API's job after five
+
+
+@pytest.fixture(autouse=True)
+def not_another_render(request: pytest.FixtureRequest) -> None:
+    """By `-k` any can be asked for."""
+    if about := request.node.get_closest_marker("renders"):
+        (backend, *more) = RENDERS[request.node.callspec.params["project"]].backends
+        if more or backend not in about.args:
+            pytest.skip(f"is about {' and '.join(about.args)}")
+
+
+@pytest.mark.slow
+@WORKERS
+def test_workers_first_on_postgresql(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path, "DATABASE_URL") as deploy:
+        workers_first(deploy)
+
+
+@pytest.mark.slow
+@WORKERS
+def test_the_api_first_on_postgresql(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path, "DATABASE_URL") as deploy:
+        api_first(deploy)
+
+
+@pytest.mark.slow
+@pytest.mark.renders("arq")
+def test_workers_first_on_sqlite(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path) as deploy:
+        workers_first(deploy)
+
+
+@pytest.mark.slow
+@pytest.mark.renders("arq")
+def test_the_api_first_on_sqlite(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path) as deploy:
+        api_first(deploy)
+
+
+@pytest.mark.slow
+@APIS
+def test_apis_that_run_jobs_on_postgresql(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path, "DATABASE_URL") as deploy:
+        apis(deploy)
+
+
+@pytest.mark.slow
+@APIS
+def test_apis_that_run_jobs_on_sqlite(project: Project, tmp_path: Path) -> None:
+    with deploying(project, tmp_path) as deploy:
+        apis(deploy)
+
+
+def test_what_runs_inside_fits(tmp_path: Path) -> None:
+    render(RENDERS["arq"].answers, tmp_path)
+    add_inside(tmp_path)
+    mypy = [str(type_checker("3")), "-m", "mypy", "--strict", "-p", "inside", "-p", "app.tasks"]
+    done = subprocess.run(mypy, cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+def workers_first(deploy: Deployment) -> None:
+    first, second = begin(deploy, "old-api")
+    killed = deploy.hold()
+    deploy.migrate("new")
+    deploy.start(new := host(deploy, "new"))
+    deploy.will_begin(MANY, new)
+    deploy.kill(killed)
+    deploy.let_end()
+    left = second if killed == first else first
+    deploy.will_begin(MANY, left)
+    deploy.stop(left)
+    deploy.will_begin(MANY, new, by="old-api")
+    deploy.start("new-api")
+    deploy.will_begin(MANY, new, by="new-api")
+    deploy.stop("old-api")
+    deploy.will_begin(MANY, new, by="new-api")
+    end(deploy, killed)
+
+
+def api_first(deploy: Deployment) -> None:
+    first, second = begin(deploy, "old-api")
+    deploy.migrate("new")
+    deploy.start("new-api")
+    deploy.will_begin(MANY, first, second, by="new-api", limit=SOON)
+    deploy.stop("old-api")
+    deploy.will_begin(MANY, first, second, by="new-api", limit=SOON)
+    killed = deploy.hold()
+    deploy.start(new := host(deploy, "new"))
+    deploy.will_begin(MANY, new)
+    deploy.kill(killed)
+    deploy.let_end()
+    deploy.stop(second if killed == first else first)
+    deploy.will_begin(MANY, new, by="new-api")
+    end(deploy, killed)
+
+
+def apis(deploy: Deployment) -> None:
+    """Where the API itself runs the jobs, there is one order only."""
+    first, second = begin(deploy)
+    killed = deploy.hold()
+    deploy.migrate("new")
+    deploy.start("new-api")
+    deploy.will_begin(MANY, "new-api")
+    deploy.kill(killed)
+    deploy.let_end()
+    left = second if killed == first else first
+    deploy.will_begin(MANY, left)
+    deploy.stop(left)
+    deploy.will_begin(MANY, "new-api")
+    end(deploy, killed)
+
+
+def begin(deploy: Deployment, *apis: str) -> tuple[str, str]:
+    """The old release under load; returns the two processes that run its jobs."""
+    deploy.migrate("old")
+    hosts = host(deploy, "old"), host(deploy, "old") + "-2"
+    deploy.start(*apis, *hosts)
+    deploy.begin_load()
+    for each in hosts:
+        deploy.will_begin(MANY, each)
+    return hosts
+
+
+def end(deploy: Deployment, killed: str) -> None:
+    """The load ends, all is run, nothing is wrong, and what is left stops as it should."""
+    deploy.end_load()
+    result = deploy.result()
+    print(deploy.seen.summary())
+    found = problems(deploy.seen, result, killed)
+    if found:
+        first = [problem[:200] for problem in found[:20]]
+        text = "\n".join([f"{len(found)} problems", *first, deploy.state()])
+        pytest.fail(text, pytrace=False)
+    tries = deploy.seen.hosts_of("hold 0")
+    assert tries[0] == killed and len(tries) == 2, "what it ran is run again"
+    deploy.stop(*deploy.processes)
+
+
+def host(deploy: Deployment, release: str) -> str:
+    """The process of this release that runs jobs."""
+    (kind,) = deploy.releases[release].hosts.values()
+    return f"{release}-{kind}"
+
+
+@contextmanager
+def deploying(project: Project, folder: Path, *servers: str) -> Iterator[Deployment]:
+    """Both releases, and what they share; without a server for it, the database is a file."""
+    can = project.render.selection.capabilities()
+    brokers = [name.upper() for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
+    old = copied(released(project.name), folder / "old")
+    releases = {"old": old, "new": copied(project.folder, folder / "new")}
+    file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
+    variables = [*servers, *(f"{broker}_URL" for broker in brokers)]
+    with real_servers(old, folder / "servers", *variables) as addresses:
+        deploy = Deployment(folder, releases, file | addresses)
+        try:
+            yield deploy
+        finally:
+            deploy.close()
