@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable
 
 from fastapi import APIRouter, Response, status
-from sqlalchemy import text
+from sqlalchemy import select
 
-from app.core.database import async_engine
+from app.core.control import control
 from app.jobs import dispatcher, relay
 from app.schemas.response import ApiResponse
 
@@ -37,8 +37,7 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
 
 async def _ping_database() -> None:
-    async with async_engine.connect() as connection:
-        await connection.execute(text("SELECT 1"))
+    await control(lambda connection: connection.execute(select(1)))
 
 
 async def _state(check: Awaitable[None]) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine
@@ -24,7 +23,7 @@ from app.core.database import (
     CONTROL_CONNECTIONS,
     IS_SQLITE,
     JobSession,
-    distrust_open_connections,
+    give_up,
     owned,
     pool,
     sync_url,
@@ -50,9 +49,11 @@ async def control(step: Callable[[Connection], T], *, transaction: bool = False)
     """
     if IS_SQLITE:
         return await asyncio.get_running_loop().run_in_executor(_thread, _run_in_thread, step)
-    async with (_several if transaction else _on_loop).begin() as connection:
+    async with (_several if transaction else _on_loop).connect() as connection:
         with _given_up_after(LIMIT, connection):
-            return await connection.run_sync(step)
+            done = await connection.run_sync(step)
+            await connection.commit()
+            return done
 
 
 @asynccontextmanager
@@ -62,9 +63,10 @@ async def control_session() -> AsyncIterator[AsyncSession]:
         async with JobSession.begin() as session:
             yield session
         return
-    async with AsyncSession(_several, expire_on_commit=False) as session, session.begin():
+    async with AsyncSession(_several, expire_on_commit=False) as session:
         with _given_up_after(LIMIT, await session.connection()):
             yield session
+            await session.commit()
 
 
 def _run_in_thread(step: Callable[[Connection], T]) -> T:
@@ -74,20 +76,12 @@ def _run_in_thread(step: Callable[[Connection], T]) -> T:
 
 @contextmanager
 def _given_up_after(seconds: float, connection: AsyncConnection) -> Iterator[None]:
-    """To cancel the statement instead would be to wait for the silent server's word on that."""
     driver: Any = connection.sync_connection and connection.sync_connection.connection
-    timer = asyncio.get_running_loop().call_later(seconds, _give_up, driver.driver_connection)
+    timer = asyncio.get_running_loop().call_later(seconds, give_up, driver.driver_connection)
     try:
         yield
     finally:
         timer.cancel()
-
-
-def _give_up(driver: Any) -> None:
-    """Whoever waits for an answer sees the connection's end."""
-    distrust_open_connections()
-    with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
-        mine.shutdown(socket.SHUT_RDWR)
 
 
 def _renew() -> None:

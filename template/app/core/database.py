@@ -6,11 +6,14 @@ statements (`control.py`), two the sessions of sync tasks, and the rest async se
 
 from __future__ import annotations
 
+import asyncio
+import os
 import select
+import socket
 import sqlite3
 import time
-from threading import Lock
-from typing import Any, Self, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError
@@ -24,6 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
+from app.core import sqlite
 from app.core.outages import mark_errors_of
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
@@ -35,75 +39,13 @@ NETWORK_LIMITS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
-SQLITE_PATIENCE = 30  # seconds that a write waits for the one before it
+REQUEST_LIMIT = 15  # seconds for a statement of a request's, then its connection is given up
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
 
 
 class Base(DeclarativeBase):
     """The models' base; `app/models/` names them all."""
-
-
-class SqliteConnection(sqlite3.Connection):
-    """SQLite has one writer: those of this process take turns here.
-
-    In SQLite's own queue they would sleep and look again, for up to 100 ms each time.
-    """
-
-    _turn = Lock()
-    _has_turn = False
-
-    def cursor(self, factory: Any = None) -> Any:
-        return super().cursor(factory or SqliteCursor)
-
-    def await_turn(self) -> None:
-        """Before the first write of a transaction. Raises sqlite3.OperationalError."""
-        if not self._has_turn:
-            if not self._turn.acquire(timeout=SQLITE_PATIENCE):
-                raise sqlite3.OperationalError("database is locked")
-            self._has_turn = True
-
-    def pass_turn(self) -> None:
-        if self._has_turn and not self.in_transaction:
-            self._has_turn = False
-            self._turn.release()
-
-    def commit(self) -> None:
-        super().commit()
-        self.pass_turn()
-
-    def rollback(self) -> None:
-        super().rollback()
-        self.pass_turn()
-
-    def close(self) -> None:
-        """A statement that was cancelled with rows left to fetch outlives it, with its lock."""
-        self.rollback()
-        super().close()
-
-
-class SqliteCursor(sqlite3.Cursor):
-    connection: SqliteConnection
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Self:
-        if _writes(sql):
-            self.connection.await_turn()
-        try:
-            return super().execute(sql, parameters)
-        finally:
-            self.connection.pass_turn()
-
-    def executemany(self, sql: str, parameters: Any, /) -> Self:
-        self.connection.await_turn()
-        try:
-            return super().executemany(sql, parameters)
-        finally:
-            self.connection.pass_turn()
-
-
-def _writes(sql: str) -> bool:
-    return not sql.lstrip()[:8].upper().startswith(("SELECT", "PRAGMA", "EXPLAIN"))
 
 
 def async_url(url: str) -> URL:
@@ -130,9 +72,9 @@ def pool(size: int) -> dict[str, Any]:
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {
-            "factory": SqliteConnection,
+            "factory": sqlite.SqliteConnection,
             "isolation_level": "IMMEDIATE",
-            "timeout": SQLITE_PATIENCE,
+            "timeout": sqlite.PATIENCE,
         }
     else:
         options["connect_args"] = NETWORK_LIMITS
@@ -141,7 +83,7 @@ def pool(size: int) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
-    for pragma in SQLITE_PRAGMAS:
+    for pragma in sqlite.PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -177,6 +119,36 @@ def _is_readable(file: int) -> bool:
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def give_up(driver: Any) -> None:
+    """End a connection that is silent: whoever waits for its answer sees that at once.
+
+    To cancel the statement instead would be to wait for the silent server's word on that.
+    """
+    with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
+        mine.shutdown(socket.SHUT_RDWR)
+        distrust_open_connections()
+
+
+def _limit_statements(engine: Engine) -> None:
+    """Of requests: a silent server would keep the connection, and soon all of the pool's."""
+
+    def begin(connection: Connection, *_: Any) -> None:
+        if connection.invalidated:
+            return
+        end(connection)
+        driver, loop = connection.connection.driver_connection, asyncio.get_running_loop()
+        connection.info["limit"] = loop.call_later(REQUEST_LIMIT, give_up, driver)
+
+    def end(connection: Any, *_: Any) -> None:
+        if timer := connection.info.pop("limit", None):
+            timer.cancel()
+
+    for name in ("before_cursor_execute", "commit", "rollback"):
+        event.listen(engine, name, begin)
+    event.listen(engine, "after_cursor_execute", end)
+    event.listen(engine, "checkin", lambda _, record: end(record))
 
 
 _engines: list[AsyncEngine | Engine] = []
@@ -217,6 +189,10 @@ jobs_engine = (
 )
 sync_engine = owned(create_engine(sync_url(settings.database_url), **pool(_sync)))
 
-AsyncSessionLocal = async_sessionmaker(async_engine, expire_on_commit=False)
+_requests = async_engine if IS_SQLITE else async_engine.execution_options()
+if not IS_SQLITE:
+    _limit_statements(_requests.sync_engine)
+
+AsyncSessionLocal = async_sessionmaker(_requests, expire_on_commit=False)
 JobSession = async_sessionmaker(jobs_engine, class_=AsyncSession, expire_on_commit=False)
 SyncSessionLocal = sessionmaker(sync_engine, class_=Session, expire_on_commit=False)

@@ -174,9 +174,10 @@ class Host:
     def _free_slot(self, claim: Claim) -> None:
         if claim.running in self._running:
             self._running.discard(claim.running)
+            one_by_one = claim.id in self._suspects or claim.task.max_running is not None
             self._suspects.discard(claim.id)
-            was_at_limit = self._at_limit.pop(claim.task.name, None)
-            if self._full or was_at_limit or claim.task.max_running is not None:
+            self._at_limit.pop(claim.task.name, None)
+            if self._full or one_by_one:
                 self._rung.set()
 
     async def keep_leases(self) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import text
 
 from app.core.database import (
     JobSession,
-    SqliteConnection,
     async_engine,
     async_url,
     dispose,
@@ -17,6 +16,7 @@ from app.core.database import (
     sync_engine,
     sync_url,
 )
+from app.core.sqlite import SqliteConnection
 
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")

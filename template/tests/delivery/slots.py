@@ -8,13 +8,11 @@ from contextlib import asynccontextmanager
 from tests.delivery.probes import wait_sync
 from tests.delivery.world import World
 
-SLOTS = {"arq": 10, "celery": 3}  # by default, and as `celery_parts.py` has it
-
 
 @asynccontextmanager
 async def all_slots_busy(world: World, name: str) -> AsyncIterator[None]:
     """Until the body ends."""
-    items = [f"{name} busy {number}" for number in range(SLOTS[world.backend])]
+    items = [f"{name} busy {number}" for number in range(world.slots)]
     ids = await world.submit_many(wait_sync, [[item] for item in items])
     await world.all_are("running", ids)
     yield

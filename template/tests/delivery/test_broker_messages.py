@@ -38,13 +38,13 @@ async def lose(world: World, is_lost: Callable[[int], bool]) -> None:
 
 
 async def submit_into_the_broker(world: World, items: list[str]) -> list[UUID]:
-    """Wait until messages speak of them: one each with Celery, one for all with ARQ."""
+    """Wait until messages speak of them: one each, or one for all."""
     before = await world.depth()
     ids = await world.submit_many(work, [[item, 0] for item in items])
     ids.append(await world.place_order())
 
     async def messages_wait() -> bool:
-        return await world.depth() >= (1 if world.backend == "arq" else before + JOBS)
+        return await world.depth() >= world.messages_of(before + JOBS)
 
     await eventually(messages_wait)
     return ids

@@ -16,7 +16,7 @@ from tests.delivery.proxy import Proxy
 from tests.delivery.world import World
 from tests.service import eventually
 
-SILENCE = 12  # seconds, about: twice what ARQ's worker waits for an answer, and more
+SILENCE = 12  # seconds, about: twice what a worker waits for an answer, and more
 
 pytestmark = pytest.mark.backend(*BROKER_OF)
 

@@ -128,8 +128,8 @@ async def hasty(proxied: Proxied) -> Proxied:
 
 async def test_jobs_run_soon_after_connections_were_forgotten(hasty: Proxied) -> None:
     """What forgets them goes on to accept bytes: only a limit of one's own ends the wait."""
-    for name in ("first", "second"):
-        await hasty.get_busy(name)
+    await hasty.get_busy("forgotten")
+    for _ in range(2):
         hasty.proxy.forget()
         await hasty.runs_jobs()
     await hasty.each_ran_once(limit=60)
@@ -152,7 +152,6 @@ async def test_a_service_is_well_soon_after_packets_are_dropped(hasty: Proxied) 
         await hasty.each_ran_once(limit=60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sender", ["lives", "is_killed"])
 async def test_what_comes_through_after_a_minute_changes_nothing(
     proxied: Proxied, sender: str

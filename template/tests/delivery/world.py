@@ -69,6 +69,12 @@ class World(Service):
         url = self.broker.env[self.broker.variable]
         return int(await asyncio.to_thread(self._parts.depth, url))
 
+    @property
+    def slots(self) -> int:
+        """Of a host that has a broker."""
+        assert self._parts
+        return int(self._parts.SLOTS)
+
     def messages_of(self, jobs: int) -> int:
         """How many messages the broker holds while so many jobs wait."""
         assert self._parts

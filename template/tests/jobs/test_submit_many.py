@@ -13,8 +13,9 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Jobs, task
+from app.jobs.inserts import MANY
 from app.jobs.relay import Message, relaying
-from app.jobs.submit import MANY, Job
+from app.jobs.submit import Job
 from app.jobs.table import jobs
 from tests import probes
 from tests.jobs.recorder import Recorder
