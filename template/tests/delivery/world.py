@@ -75,6 +75,12 @@ class World(Service):
         assert self._parts
         return int(self._parts.SLOTS)
 
+    @property
+    def room(self) -> int:
+        """Bytes of the broker's memory; a message for each of thousands of jobs needs more."""
+        assert self._parts
+        return int(self._parts.ROOM)
+
     def messages_of(self, jobs: int) -> int:
         """How many messages the broker holds while so many jobs wait."""
         assert self._parts
