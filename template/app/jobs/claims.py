@@ -44,6 +44,7 @@ UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
 LAZY = true() if IS_SQLITE else text(LAZILY)
+ENDED = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.error  # what is told of a job
 
 
 @cache  # a statement that stays the same object is compiled, and its key made, once
@@ -51,8 +52,8 @@ def _claim(bounded: bool) -> Update:
     mine = update(jobs).where(
         jobs.c.id == bindparam("job_id", type_=Uuid),
         jobs.c.task == bindparam("name", type_=String),
-        jobs.c.status == Status.PENDING,
-        jobs.c.run_at <= clock(0),
+        WAITS,
+        DUE,
         LAZY,
     )
     if bounded:
@@ -127,8 +128,7 @@ def take_back(connection: Connection) -> Sequence[Row[Any]]:
         "error": case((poison, WORKER_LOST), else_=jobs.c.error),
     }
     back = update(jobs).where(jobs.c.id.in_(lost.with_for_update(skip_locked=True)))
-    shown = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.error
-    return connection.execute(back.values(values).returning(*shown)).all()
+    return connection.execute(back.values(values).returning(*ENDED)).all()
 
 
 def vouch(connection: Connection, names: Iterable[str]) -> None:
@@ -173,6 +173,5 @@ def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
             jobs.c.id.in_(old.limit(BATCH).with_for_update(skip_locked=True))
         )
         values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}
-        shown = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.error
-        found += connection.execute(ended.values(values | {"wake_at": None}).returning(*shown))
+        found += connection.execute(ended.values(values | {"wake_at": None}).returning(*ENDED))
     return found

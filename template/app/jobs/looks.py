@@ -73,8 +73,10 @@ WITH free AS (
   UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = statement_timestamp(),
     wake_at = statement_timestamp() + make_interval(secs => :lease)
   WHERE {LAZILY} AND id = ANY(ARRAY(
-    SELECT jobs.id FROM due JOIN jobs ON jobs.id = due.id WHERE jobs.status = 'pending'
-    ORDER BY due.run_at LIMIT :slots FOR UPDATE OF jobs SKIP LOCKED
+    SELECT id FROM jobs
+    WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT :considered))
+      AND status = 'pending'
+    ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
   ))
   RETURNING {SHOWN}
 ), next AS (
