@@ -46,7 +46,7 @@ class Subject:
         self.name, self.backend, self.folder, self.database = name, backend, folder, database
         folder.mkdir(parents=True, exist_ok=True)
         url = new_database(database, name, folder)
-        self.env = {"DATABASE_URL": url, "BENCH_BACKEND": backend, **env}
+        self.env = {"DATABASE_URL": url, "BENCH_BACKEND": backend, "LOG_JSON": "true", **env}
         if redis := os.environ.get("REDIS_URL"):  # results of Celery go to the next database
             self.env["REDIS_URL"] = f"{redis.rpartition('/')[0]}/{2 * number}"
         self.engine = create_engine(sync_url(url))

@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
@@ -36,10 +36,18 @@ T = TypeVar("T")
 LIMIT = max(1, get_settings().lease / 3)
 
 _single = {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT"}
-_in_thread = owned(create_engine(sync_url(get_settings().database_url), **pool(1)))
+_waited_for = owned(create_engine(sync_url(get_settings().database_url), **pool(1), **_single))
 _on_loop = owned(create_async_engine(ASYNC_URL, **pool(CONTROL_CONNECTIONS), **_single))
 _several = _on_loop if IS_SQLITE else _on_loop.execution_options(isolation_level="READ COMMITTED")
 _thread = ThreadPoolExecutor(1, thread_name_prefix="control")
+
+
+class Control(Protocol):
+    """A way to run the engine's statements, as `control` is."""
+
+    async def __call__(
+        self, step: Callable[[Connection], T], *, transaction: bool = False
+    ) -> T: ...
 
 
 async def control(step: Callable[[Connection], T], *, transaction: bool = False) -> T:
@@ -48,7 +56,7 @@ async def control(step: Callable[[Connection], T], *, transaction: bool = False)
     On PostgreSQL each commits by itself, unless they are to be one transaction.
     """
     if IS_SQLITE:
-        return await asyncio.get_running_loop().run_in_executor(_thread, _run_in_thread, step)
+        return await asyncio.get_running_loop().run_in_executor(_thread, control_now, step)
     async with (_several if transaction else _on_loop).connect() as connection:
         with _given_up_after(LIMIT, connection):
             done = await connection.run_sync(step)
@@ -69,8 +77,9 @@ async def control_session() -> AsyncIterator[AsyncSession]:
             await session.commit()
 
 
-def _run_in_thread(step: Callable[[Connection], T]) -> T:
-    with _in_thread.begin() as connection:
+def control_now(step: Callable[[Connection], T]) -> T:
+    """Run the step's statements while this thread waits, with no limit but the network's."""
+    with _waited_for.begin() as connection:
         return step(connection)
 
 

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Row
 
 from app.config import get_settings
-from app.core.control import control
+from app.core.control import Control, control
 from app.core.heartbeat import heartbeat
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
@@ -33,13 +33,14 @@ AT_LIMIT = 0.1  # seconds in which a task that runs as often as it may isn't ask
 class Host:
     """Runs the jobs of a back end's queues in this process."""
 
-    def __init__(self, backend: str, slots: int) -> None:
+    def __init__(self, backend: str, slots: int, statements: Control = control) -> None:
         settings = get_settings()
+        self._control = statements
         self._queues = [queue for queue, name in settings.queues.items() if name == backend]
         self._slots, self._lease, self._interval = slots, settings.lease, settings.relay_interval
         self._claims: dict[UUID, Claim] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._outcomes = Outcomes()
+        self._outcomes = Outcomes(statements)
         self._rung = asyncio.Event()
         self._full = False
         self._stopped: float | None = None
@@ -86,7 +87,7 @@ class Host:
         self._full = free <= 0
         if self._full or not self._may_take():
             return self._interval
-        found = await control(lambda connection: look(connection, wanted, free))
+        found = await self._control(lambda connection: look(connection, wanted, free))
         for taken in found.taken:
             self._start(taken)
         self._full = len(found.taken) == free
@@ -121,7 +122,9 @@ class Host:
 
     async def _take_one_by_one(self, wanted: Wanted) -> None:
         free = self.free
-        rows = await control(lambda connection: claims.due_one_by_one(connection, wanted, free))
+        rows = await self._control(
+            lambda connection: claims.due_one_by_one(connection, wanted, free)
+        )
         suspect = get_settings().max_crashes - 1
         taken = 0
         for row in rows:
@@ -141,7 +144,7 @@ class Host:
 
     async def _claim(self, job_id: UUID, name: str) -> Taken | None:
         bound = find_task(name).max_running
-        taken = await control(
+        taken = await self._control(
             lambda connection: claims.claim(connection, job_id, name, bound),
             transaction=bound is not None,
         )
@@ -229,8 +232,8 @@ class InProcess:
     async def ping(self) -> None:
         """There is no broker."""
 
-    def notes(self, queue: str) -> bool:
-        return False
+    def notes(self, queue: str, number: int) -> int:
+        return 0
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import IS_SQLITE
 from app.jobs.table import HEAD_START, UtcDateTime, clock, jobs
@@ -28,7 +29,7 @@ from app.jobs.table import HEAD_START, UtcDateTime, clock, jobs
 MANY = 5_000  # jobs in one statement
 
 _DELAY = bindparam("delay", type_=Float)
-_SHARED = ("task", "queue", "max_attempts")
+_SHARED = ("task", "queue", "max_attempts", "pushes")
 
 
 @cache  # a statement that stays the same object is compiled, and its key made, once
@@ -44,16 +45,24 @@ def insert_one(by_clock: bool) -> Executable:
     return inserted
 
 
-def as_parameters(rows: Sequence[tuple[UUID, str]]) -> dict[str, Any]:
-    """Ids and arguments, these as JSON, for `insert_many`."""
+async def insert_many(
+    connection: AsyncConnection, rows: Sequence[tuple[UUID, str]], shared: dict[str, Any]
+) -> None:
+    """Ids and arguments, these as JSON, of jobs that have all else in common."""
+    statement = _insert_many("delay" in shared)
+    for first in range(0, len(rows), MANY):
+        parameters = _as_parameters(rows[first : first + MANY])
+        await connection.execute(statement, shared | parameters)
+
+
+def _as_parameters(rows: Sequence[tuple[UUID, str]]) -> dict[str, Any]:
     if IS_SQLITE:
         return {"rows": json.dumps([(job_id.hex, arguments) for job_id, arguments in rows])}
     return {"ids": [job_id for job_id, _ in rows], "arguments": [each for _, each in rows]}
 
 
 @cache
-def insert_many(by_clock: bool) -> Executable:
-    """Of one task and queue, with the same times."""
+def _insert_many(by_clock: bool) -> Executable:
     run_at, late = (
         (clock(_DELAY), clock(_DELAY + HEAD_START))
         if by_clock

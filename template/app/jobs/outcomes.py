@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.core.control import control
+from app.core.control import Control
 from app.core.database import IS_SQLITE
 from app.core.outages import is_outage
 from app.jobs.contract import NonRetryable, RetryLater, Task
@@ -190,7 +190,8 @@ def _write(connection: Connection, group: Sequence[Outcome]) -> int:
 class Outcomes:
     """Writes what tries came to. What ends while a write is under way goes with the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, statements: Control) -> None:
+        self._control = statements
         self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -205,36 +206,34 @@ class Outcomes:
     async def _write_on(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            await _write_patiently([outcome for outcome, _ in batch])
+            await self._write_patiently([outcome for outcome, _ in batch])
             for _, written in batch:
                 if not written.done():
                     written.set_result(None)
 
+    async def _write_patiently(self, group: Sequence[Outcome]) -> None:
+        while True:
+            try:
+                count = await self._control(lambda connection: _write(connection, group))
+            except Exception as error:
+                if not is_outage(error):
+                    return await self._write_apart(group, error)
+                log.warning("outcomes not written, trying on", error=repr(error).splitlines()[0])
+                await asyncio.sleep(PAUSE)
+            else:
+                if count < len(group):
+                    log.warning("leases were lost: outcomes dropped", jobs=len(group) - count)
+                return None
 
-async def _write_patiently(group: Sequence[Outcome]) -> None:
-    while True:
-        try:
-            count = await control(lambda connection: _write(connection, group))
-        except Exception as error:
-            if not is_outage(error):
-                return await _write_apart(group, error)
-            log.warning("outcomes not written, trying on", error=repr(error).splitlines()[0])
-            await asyncio.sleep(PAUSE)
-        else:
-            if count < len(group):
-                log.warning("leases were lost: outcomes dropped", jobs=len(group) - count)
-            return None
-
-
-async def _write_apart(group: Sequence[Outcome], error: Exception) -> None:
-    """A value that the database refuses makes its own job dead, not its neighbours."""
-    if len(group) > 1:
-        for outcome in group:
-            await _write_patiently([outcome])
-        return
-    (refused,) = group
-    log.error("outcome refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
-    if refused.status is not Status.DEAD:
-        reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
-        dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)
-        await _write_patiently([dead])
+    async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> None:
+        """A value that the database refuses makes its own job dead, not its neighbours."""
+        if len(group) > 1:
+            for outcome in group:
+                await self._write_patiently([outcome])
+            return
+        (refused,) = group
+        log.error("outcome refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
+        if refused.status is not Status.DEAD:
+            reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
+            dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)
+            await self._write_patiently([dead])

@@ -46,8 +46,8 @@ class Bell(Protocol):
     async def ping(self) -> None:
         """Raise unless the broker answers and takes messages."""
 
-    def notes(self, queue: str) -> bool:
-        """Whether the row of a job that is submitted now notes that a message was sent for it."""
+    def notes(self, queue: str, number: int) -> int:
+        """Of so many jobs that are submitted now: how many rows note that a message was sent."""
 
 
 class _Channel:
@@ -93,8 +93,8 @@ class Relay:
             if backend in bells
         }
 
-    def notes(self, queue: str) -> bool:
-        return queue in self._by_queue and self._by_queue[queue].bell.notes(queue)
+    def notes(self, queue: str, number: int) -> int:
+        return self._by_queue[queue].bell.notes(queue, number) if queue in self._by_queue else 0
 
     def ring(self, messages: Sequence[Message]) -> None:
         """Ring for committed jobs; from any thread, never waits."""
@@ -121,9 +121,9 @@ def current() -> Relay | None:
     return _current
 
 
-def ring_after_commit(session: Session, message: Message) -> None:
+def ring_after_commit(session: Session, *messages: Message) -> None:
     """Ring in this process for what the session commits next."""
-    session.info.setdefault(_COMMITTING, []).append(message)
+    session.info.setdefault(_COMMITTING, []).extend(messages)
 
 
 @event.listens_for(Session, "after_commit")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row, Update, func, select, update
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import get_settings
 from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
-from app.jobs.inserts import MANY, as_parameters, insert_many, insert_one
+from app.jobs.inserts import insert_many, insert_one
 from app.jobs.relay import Message
 from app.jobs.table import HEAD_START, Status, clock, jobs
 
@@ -41,6 +41,16 @@ class Job(Generic[R]):
     created: bool = True
 
 
+class Options(TypedDict, total=False):
+    """When a job runs, what it is known by, and which queue it waits in."""
+
+    delay: timedelta | None
+    at: datetime | None
+    key: str | None
+    keep_key: bool
+    queue: str | None
+
+
 class Jobs:
     """The front door: submits in the transaction of the session that it is given."""
 
@@ -49,46 +59,18 @@ class Jobs:
 
     @overload
     async def submit(
-        self,
-        task: Callable[[*Ts], Bound[R]],
-        *args: *Ts,
-        delay: timedelta | None = ...,
-        at: datetime | None = ...,
-        key: str | None = ...,
-        keep_key: bool = ...,
-        queue: str | None = ...,
+        self, task: Callable[[*Ts], Bound[R]], *args: *Ts, **options: Unpack[Options]
     ) -> Job[R]: ...
     @overload
     async def submit(
-        self,
-        task: Callable[[*Ts], Coroutine[Any, Any, R]],
-        *args: *Ts,
-        delay: timedelta | None = ...,
-        at: datetime | None = ...,
-        key: str | None = ...,
-        keep_key: bool = ...,
-        queue: str | None = ...,
+        self, task: Callable[[*Ts], Coroutine[Any, Any, R]], *args: *Ts, **options: Unpack[Options]
     ) -> Job[R]: ...
     @overload
     async def submit(
-        self,
-        task: Callable[[*Ts], R],
-        *args: *Ts,
-        delay: timedelta | None = ...,
-        at: datetime | None = ...,
-        key: str | None = ...,
-        keep_key: bool = ...,
-        queue: str | None = ...,
+        self, task: Callable[[*Ts], R], *args: *Ts, **options: Unpack[Options]
     ) -> Job[R]: ...
     async def submit(  # type: ignore[misc]
-        self,
-        task: Any,
-        *args: Any,
-        delay: timedelta | None = None,
-        at: datetime | None = None,
-        key: str | None = None,
-        keep_key: bool = False,
-        queue: str | None = None,
+        self, task: Any, *args: Any, **options: Unpack[Options]
     ) -> Job[Any]:
         """Insert a job; it exists if and only if the caller's transaction commits.
 
@@ -100,9 +82,7 @@ class Jobs:
         """
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is not a task: put @task() on it")
-        return await self.submit_named(
-            task, task.dump(*args), delay=delay, at=at, key=key, keep_key=keep_key, queue=queue
-        )
+        return await self.submit_named(task, task.dump(*args), **options)
 
     async def submit_named(
         self,
@@ -117,7 +97,8 @@ class Jobs:
     ) -> Job[Any]:
         """`submit` for arguments that `Task.dump` or `Task.check` has made."""
         lane = queue or task.queue
-        message = Message(uuid4(), task.name, lane, noted=_is_due(delay, at) and _notes(lane))
+        noted = _is_due(delay, at) and _notes(lane, 1) == 1
+        message = Message(uuid4(), task.name, lane, noted)
         values = {
             "id": message.id,
             "task": task.name,
@@ -148,16 +129,18 @@ class Jobs:
         """Insert a job for each tuple of arguments, thousands at once. Raises like `submit`."""
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
-        timing = _timing(delay, at)
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
+        shared |= _timing(delay, at)
+        # Messages for a task that bounds how many run at once are sent as its jobs end.
+        bounded = task.max_running is not None
+        noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
         connection = await self._session.connection()
-        for first in range(0, len(rows), MANY):
-            values = shared | as_parameters(rows[first : first + MANY]) | timing
-            await connection.execute(insert_many(at is None), values)
-        if rows and _is_due(delay, at):
-            relay.ring_after_commit(
-                self._session.sync_session, Message(rows[-1][0], task.name, lane)
-            )
+        await insert_many(connection, rows[:noted], shared | {"pushes": 1})
+        await insert_many(connection, rows[noted:], shared | {"pushes": 0})
+        messages = [Message(job_id, task.name, lane, noted=True) for job_id, _ in rows[:noted]]
+        if _is_due(delay, at):  # one is enough for the others
+            messages += [Message(job_id, task.name, lane) for job_id, _ in rows[noted:][-1:]]
+        relay.ring_after_commit(self._session.sync_session, *messages)
         return [Job(job_id, task.name) for job_id, _ in rows]
 
     async def _holder(self, task: str, key: str | None) -> Job[Any]:
@@ -244,6 +227,6 @@ def _is_due(delay: timedelta | None, at: datetime | None) -> bool:
     return not delay and at is None
 
 
-def _notes(queue: str) -> bool:
+def _notes(queue: str, number: int) -> int:
     here = relay.current()
-    return here is not None and here.notes(queue)
+    return here.notes(queue, number) if here else 0

@@ -11,18 +11,17 @@ from threading import current_thread
 import pytest
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.config import get_settings
 from app.core import control as module
 from app.core.control import control, control_session
-from app.core.database import ASYNC_URL, AsyncSessionLocal, SyncSessionLocal, dispose
+from app.core.database import AsyncSessionLocal, SyncSessionLocal, dispose
 from app.core.outages import is_outage
 from app.jobs.table import clock, known_tasks
+from tests.core.waits import WAIT, wait, waiting
 from tests.service import ROOT, eventually
 
-LOCK = 20_260_101
-WAIT = text(f"SELECT pg_advisory_xact_lock_shared({LOCK})")
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")
 CONNECTIONS = text(
@@ -33,24 +32,15 @@ CONNECTIONS = text(
 
 @pytest.fixture
 async def outside() -> AsyncIterator[AsyncConnection]:
-    """Of none of the service's engines; who executes WAIT waits for it."""
-    engine: AsyncEngine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+    async with waiting() as connection:
         yield connection
-        await connection.execute(text("SELECT pg_advisory_unlock_all()"))
-    await engine.dispose()
-
-
-def wait(connection: Connection) -> int:
-    connection.execute(WAIT)
-    return 1
 
 
 @pytest.mark.postgresql
 async def test_a_process_opens_no_more_connections_than_it_may(
     outside: AsyncConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await dispose()
     monkeypatch.setattr(module, "LIMIT", 3600)
 
     async def in_session() -> int:

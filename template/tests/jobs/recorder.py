@@ -11,14 +11,14 @@ from tests.service import eventually
 
 
 class Recorder:
-    def __init__(self, *, noting: bool = False) -> None:
+    def __init__(self, *, room: int = 0) -> None:
         self.messages: list[Message] = []
         self.rung = 0
         self.failures = 0
         self.down = False
         self.hears = asyncio.Event()
         self.hears.set()
-        self._noting = noting
+        self._room = room
 
     @staticmethod
     def backends() -> set[str]:
@@ -34,8 +34,8 @@ class Recorder:
 
     async def ping(self) -> None: ...
 
-    def notes(self, queue: str) -> bool:
-        return self._noting
+    def notes(self, queue: str, number: int) -> int:
+        return min(number, self._room)
 
     async def received(self, message: Message) -> None:
         async def there() -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from app.core import control
 from app.core.database import IS_SQLITE
 
-CONTROL = control._in_thread if IS_SQLITE else control._on_loop.sync_engine
+CONTROL = control._waited_for if IS_SQLITE else control._on_loop.sync_engine
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app.core.control import control
 from app.core.database import IS_SQLITE, async_engine
 from app.jobs import Jobs
 from app.jobs.outcomes import BATCH, Outcome, Outcomes
@@ -41,7 +42,7 @@ async def claimed(session: AsyncSession, count: int) -> list[UUID]:
 
 async def write(*outcomes: Outcome) -> None:
     """As tries that end at the same time do."""
-    writer = Outcomes()
+    writer = Outcomes(control)
     await asyncio.gather(*(writer.write(outcome) for outcome in outcomes))
 
 
@@ -60,7 +61,7 @@ async def test_outcomes_are_written_in_groups(session: AsyncSession) -> None:
 
 
 async def test_what_ends_during_a_write_is_written_with_the_next(session: AsyncSession) -> None:
-    ids, writer = await claimed(session, 21), Outcomes()
+    ids, writer = await claimed(session, 21), Outcomes(control)
     with statements() as made:
         first = asyncio.create_task(writer.write(Outcome(ids[0], 1, SUCCEEDED)))
 
@@ -131,7 +132,7 @@ async def test_a_value_that_is_refused_makes_its_own_job_dead_and_no_other(
 async def test_one_that_is_refused_twice_ends_no_writer(session: AsyncSession) -> None:
     """Dead as it is, nothing more can be said of it; its lease ends by itself."""
     first, second = await claimed(session, 2)
-    writer = Outcomes()
+    writer = Outcomes(control)
     await writer.write(Outcome(first, 1, DEAD, error="\ud800"))
     await writer.write(Outcome(second, 1, SUCCEEDED))
     assert await results(first, second) == [(RUNNING, None), (SUCCEEDED, None)]
@@ -154,7 +155,7 @@ async def test_an_outcome_of_a_lost_claim_is_dropped_and_its_neighbours_are_writ
 
 
 async def test_one_that_waits_no_longer_stops_no_write(session: AsyncSession) -> None:
-    ids, writer = await claimed(session, 2), Outcomes()
+    ids, writer = await claimed(session, 2), Outcomes(control)
     waits = [asyncio.create_task(writer.write(Outcome(each, 1, SUCCEEDED))) for each in ids]
     await asyncio.sleep(0)
     waits[0].cancel()

@@ -97,7 +97,7 @@ async def test_it_rings_for_a_replay(session: AsyncSession) -> None:
 
 
 async def test_a_message_says_what_its_row_says(session: AsyncSession) -> None:
-    async with relaying(bells(sent := Recorder(noting=True))):
+    async with relaying(bells(sent := Recorder(room=1))):
         job = await Jobs(session).submit(probes.echo, "a")
         later = await Jobs(session).submit(probes.echo, "a", delay=timedelta(hours=1))
         await session.commit()

@@ -143,3 +143,23 @@ async def test_a_bell_rings_once_after_the_commit(session: AsyncSession) -> None
         await session.commit()
         await sent.received(Message(many[-1].id, "probes.echo", "default"))
         assert len(sent.messages) == 1
+
+
+async def test_rows_note_as_many_messages_as_there_is_room_for(session: AsyncSession) -> None:
+    sent = Recorder(room=3)
+    async with relaying(dict.fromkeys(Recorder.backends(), sent)):
+        later = await Jobs(session).submit_many(probes.echo, [("a",)] * 5, delay=HOUR)
+        many = await Jobs(session).submit_many(probes.echo, [("a",)] * 5)
+        await session.commit()
+        await sent.received(Message(many[-1].id, "probes.echo", "default"))
+    assert [row.pushes for row in await rows(session, [*later, *many])] == [0] * 5 + [1, 1, 1, 0, 0]
+    assert [message.id for message in sent.messages if message.noted] == [m.id for m in many[:3]]
+
+
+async def test_a_bounded_task_gets_its_messages_as_its_jobs_end(session: AsyncSession) -> None:
+    sent = Recorder(room=3)
+    async with relaying(dict.fromkeys(Recorder.backends(), sent)):
+        many = await Jobs(session).submit_many(probes.alone, [(0,)] * 5)
+        await session.commit()
+        await sent.received(Message(many[-1].id, "probes.alone", "default"))
+    assert [row.pushes for row in await rows(session, many)] == [0] * 5

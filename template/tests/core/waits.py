@@ -1,0 +1,30 @@
+"""A statement that waits for as long as a test wants it to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.core.database import ASYNC_URL
+
+LOCK = 20_260_101
+WAIT = text(f"SELECT pg_advisory_xact_lock_shared({LOCK})")
+
+
+def wait(connection: Connection) -> int:
+    connection.execute(WAIT)
+    return 1
+
+
+@asynccontextmanager
+async def waiting() -> AsyncIterator[AsyncConnection]:
+    """Who executes WAIT waits; gives a connection of none of the service's engines."""
+    engine: AsyncEngine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+        yield connection
+        await connection.execute(text("SELECT pg_advisory_unlock_all()"))
+    await engine.dispose()
