@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from devtools import postgresql
 from devtools.processes import spawn, stop, wait_until
 from devtools.servers import Child
+from tests.broker import Broker
+from tests.delivery.world import World
+from tests.service import ROOT
 
 
 class Database:
@@ -34,3 +42,18 @@ class Database:
     def end(self) -> None:
         self.stop()
         stop(self._process)
+
+
+@asynccontextmanager
+async def world_on(
+    database: Database, backend: str, broker: Broker | None, folder: Path
+) -> AsyncIterator[World]:
+    """A service of its own on this database; both end with the body."""
+    env = {**os.environ, "DATABASE_URL": database.url}
+    command = [sys.executable, "-m", "app.migrate"]
+    await asyncio.to_thread(subprocess.run, command, check=True, cwd=ROOT, env=env)
+    world = World(folder / "world", backend, broker, DATABASE_URL=database.url)
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+    database.end()

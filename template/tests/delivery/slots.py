@@ -10,12 +10,12 @@ from tests.delivery.world import World
 
 
 @asynccontextmanager
-async def all_slots_busy(world: World, name: str) -> AsyncIterator[None]:
-    """Until the body ends."""
+async def all_slots_busy(world: World, name: str) -> AsyncIterator[list[str]]:
+    """Until the body ends; gives what the jobs' effects are called."""
     items = [f"{name} busy {number}" for number in range(world.slots)]
     ids = await world.submit_many(wait_sync, [[item] for item in items])
     await world.all_are("running", ids)
-    yield
+    yield items
     for item in items:
         (world.folder / f"{item} may end").touch()
-    await world.all_are("succeeded", ids)
+    await world.all_are("succeeded", ids, limit=120)

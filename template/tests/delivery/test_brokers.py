@@ -13,6 +13,7 @@ from app.jobs.table import HEAD_START, clock, jobs
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
+from tests.delivery.slots import all_slots_busy
 from tests.delivery.world import World
 from tests.service import eventually
 
@@ -30,24 +31,6 @@ async def holds(world: World, messages: int) -> None:
         return await world.depth() >= messages
 
     await eventually(reached, limit=60)
-
-
-async def all_slots_are_busy(world: World, item: str) -> list[UUID]:
-    """With jobs that run until `may_end` says so, and some that wait for a slot."""
-    names = [f"{item} {n}" for n in range(11)]
-    ids = await world.submit_many(delivered.wait_sync, [[name] for name in names])
-
-    async def full() -> bool:
-        rows = [await world.row(job_id) for job_id in ids]
-        return len([row for row in rows if row.status == "running"]) >= 3
-
-    await eventually(full)
-    return ids
-
-
-def may_end(world: World, item: str) -> None:
-    for n in range(11):
-        (world.folder / f"{item} {n} may end").touch()
 
 
 async def is_down(world: World) -> None:
@@ -90,15 +73,15 @@ async def test_orders_are_accepted_at_once_while_the_broker_is_silent(
 async def test_a_broker_that_loses_all_its_data_loses_no_job(
     world: World, with_broker: Broker
 ) -> None:
-    running = await all_slots_are_busy(world, "runs")
-    waiting = await world.submit_many(delivered.work, [[f"waits {n}", 0] for n in range(200)])
-    await holds(world, world.messages_of(190))  # a worker may have taken some
-    with_broker.kill()
-    await with_broker.start()
-    may_end(world, "runs")
-    await world.all_are("succeeded", running + waiting, limit=120)
-    items = [*(f"runs {n}" for n in range(11)), *(f"waits {n}" for n in range(200))]
-    assert [await world.effects(item) for item in items] == [1] * 211
+    items = [f"waits {n}" for n in range(200)]
+    async with all_slots_busy(world, "lost") as running:
+        waiting = await world.submit_many(delivered.work, [[item, 0] for item in items])
+        await holds(world, world.messages_of(190))  # a worker may have taken some
+        with_broker.kill()
+        await with_broker.start()
+    await world.all_are("succeeded", waiting, limit=120)
+    effects = [await world.effects(item) for item in running + items]
+    assert effects == [1] * (world.slots + 200)
 
 
 async def test_a_delayed_job_waits_in_the_table_and_runs_once(
@@ -123,19 +106,17 @@ async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
     world: World, with_broker: Broker, count: int
 ) -> None:
     """However many jobs wait, and however long, the broker holds a bounded number of messages."""
-    item = f"busy {count}"
-    running = await all_slots_are_busy(world, item)
-    waiting = await world.submit_many(probes.echo, [["a"]] * count)
-    bound = world.messages_of(count)
-    await holds(world, bound - TAKEN)
     newest = select(func.max(jobs.c.run_at) < clock(-3 * HEAD_START))
-    long_ago = newest.where(jobs.c.id.in_(waiting[::100]))
+    bound = world.messages_of(count)
+    async with all_slots_busy(world, f"waiting {count}"):
+        waiting = await world.submit_many(probes.echo, [["a"]] * count)
+        await holds(world, bound - TAKEN)
+        long_ago = newest.where(jobs.c.id.in_(waiting[::100]))
 
-    async def all_were_late() -> bool:
-        async with world.engine.connect() as connection:
-            return bool((await connection.execute(long_ago)).scalar_one())
+        async def all_were_late() -> bool:
+            async with world.engine.connect() as connection:
+                return bool((await connection.execute(long_ago)).scalar_one())
 
-    await eventually(all_were_late, limit=90)
-    assert bound - TAKEN <= await world.depth() <= bound + CHECKPOINTS
-    may_end(world, item)
-    await world.all_are("succeeded", running + waiting, limit=240)
+        await eventually(all_were_late, limit=90)
+        assert bound - TAKEN <= await world.depth() <= bound + CHECKPOINTS
+    await world.all_are("succeeded", waiting, limit=240)

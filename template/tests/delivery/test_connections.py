@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +14,10 @@ from sqlalchemy import func, select
 from app.jobs.table import jobs
 from tests.broker import Broker
 from tests.delivery.connection_probes import hold, hold_none, hold_sync
-from tests.delivery.database import Database
+from tests.delivery.database import Database, world_on
 from tests.delivery.probes import work
 from tests.delivery.world import World
-from tests.service import ROOT, eventually
+from tests.service import eventually
 
 CONNECTIONS = 30
 SHORTAGE = 6  # seconds
@@ -67,15 +64,8 @@ async def crowded(
     backend: str, own_broker: Broker | None, tmp_path: Path
 ) -> AsyncIterator[tuple[World, Small]]:
     database = await asyncio.to_thread(Small, tmp_path)
-    env = {**os.environ, "DATABASE_URL": database.url}
-    await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT, env=env
-    )
-    world = World(tmp_path / "world", backend, own_broker, DATABASE_URL=database.url)
-    await world.as_it_should_be()
-    yield world, database
-    await world.close()
-    database.end()
+    async with world_on(database, backend, own_broker, tmp_path) as world:
+        yield world, database
 
 
 async def all_succeed(world: World) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests import probes
 from tests.delivery import probes as delivered
 from tests.delivery.world import World
@@ -50,20 +48,8 @@ async def test_a_job_that_kills_its_hosts_is_dead_and_its_neighbours_are_not(wor
     killer = await world.submit(delivered.kill)
     calls = [(f"neighbour {number}", 0.5) for number in range(9)]
     neighbours = await world.submit_many(delivered.work, calls)
-    done = asyncio.Event()
-
-    async def supervise() -> None:
-        """What systemd or compose does."""
-        while not done.is_set():
-            if world.processes[world.host()].poll() is not None:
-                world.kill(world.host())
-                await asyncio.to_thread(world.start_hosts)
-            await asyncio.sleep(0.1)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(supervise())
+    async with world.supervised():
         row = await world.row_is(killer, "dead", limit=60)
         await world.all_are("succeeded", neighbours, limit=60)
-        done.set()
     assert row.error.startswith("WorkerLost")
     assert [await world.effects(item) for item, _ in calls] == [1] * 9

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,9 +15,8 @@ from app.jobs.host import Host
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
-from tests.delivery.database import Database
+from tests.delivery.database import Database, world_on
 from tests.delivery.world import World
-from tests.service import ROOT
 
 LONGEST = 6  # seconds, of the tasks of `hasty`
 
@@ -32,15 +28,8 @@ async def restarted(
     backend: str, own_broker: Broker | None, tmp_path: Path
 ) -> AsyncIterator[tuple[World, Database]]:
     database = await asyncio.to_thread(Database, tmp_path)
-    env = {**os.environ, "DATABASE_URL": database.url}
-    await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT, env=env
-    )
-    world = World(tmp_path / "world", backend, own_broker, DATABASE_URL=database.url)
-    await world.as_it_should_be()
-    yield world, database
-    await world.close()
-    database.end()
+    async with world_on(database, backend, own_broker, tmp_path) as world:
+        yield world, database
 
 
 @pytest.fixture

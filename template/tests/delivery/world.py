@@ -6,8 +6,8 @@ import asyncio
 import importlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -132,6 +132,23 @@ class World(Service):
             yield
         finally:
             os.killpg(group, signal.SIGCONT)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """Start the host again whenever it has ended, as systemd or compose does."""
+        done = asyncio.Event()
+
+        async def supervise() -> None:
+            while not done.is_set():
+                if self.processes[self.host()].poll() is not None:
+                    self.kill(self.host())
+                    await asyncio.to_thread(self.start_hosts)
+                await asyncio.sleep(0.1)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervise())
+            yield
+            done.set()
 
     async def close(self) -> None:
         self.kill_all()
