@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -33,12 +30,12 @@ from sqlalchemy import (
 from app.core.control import Control
 from app.core.database import IS_SQLITE
 from app.core.outages import is_outage
-from app.jobs.contract import NonRetryable, RetryLater, Task
+from app.jobs.contract import Task
 from app.jobs.table import HEAD_START, Status, clock, jobs
 
 log = structlog.get_logger(__name__)
 
-MAX_BACKOFF = timedelta(hours=1)
+MAX_ERROR = 4_000  # characters
 BATCH = 100  # outcomes in one statement
 PAUSE = 0.5  # seconds before an outcome is written again that the database was not there for
 
@@ -88,45 +85,14 @@ class Outcome:
         return {f"its_{name}": getattr(self, name) for name in self.__slots__}
 
 
-def succeeded(claim: Claim, result: Any) -> Outcome:
-    """A try that returned. Raises NonRetryable where the result isn't JSON."""
-    try:
-        jsonable = to_jsonable_python(result)
-        json.dumps(jsonable, allow_nan=False)
-    except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise NonRetryable(f"the result is not JSON: {error}") from error
-    status, kept = Status.SUCCEEDED, claim.task.keep_args
-    return Outcome(claim.id, claim.attempt, status, result=jsonable, keep_args=kept)
-
-
-def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
-    """Pending again; the try isn't counted, by allowing one more (attempts only grow)."""
-    return Outcome(claim.id, claim.attempt, Status.PENDING, delay=delay, more=1)
-
-
-def failed(claim: Claim, error: Exception) -> Outcome:
-    """Pending again after the backoff, or dead."""
-    text, last = text_of(error), claim.attempt >= claim.max_attempts
-    if last or isinstance(error, NonRetryable):
-        return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
-    delay = next_delay(claim, error).total_seconds()
-    return Outcome(claim.id, claim.attempt, Status.PENDING, error=text, delay=delay)
-
-
-def next_delay(claim: Claim, error: Exception) -> timedelta:
-    """Exponential backoff with full jitter, unless the task said when."""
-    if isinstance(error, RetryLater):
-        return error.after
-    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
-    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
-
-
 def text_of(error: Exception) -> str:
-    """Whatever it says, a database can keep it."""
+    """Whatever it says, and however much, a database can keep it."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:
         text = f"{type(error).__name__}, which can't say what it is"
+    if len(text) > MAX_ERROR:
+        text = f"{text[:MAX_ERROR]} ... (cut: {len(text)} characters)"
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 

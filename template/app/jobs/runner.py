@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -19,21 +21,22 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.outages import is_outage
 from app.core.threads import in_thread
-from app.jobs.contract import registry
+from app.jobs.contract import NonRetryable, RetryLater, registry
 from app.jobs.outcomes import (
     ONE,
     Claim,
     LeaseLostError,
     Outcome,
-    failed,
-    handed_back,
     running_job,
-    succeeded,
     text_of,
 )
+from app.jobs.table import Status
 
 log = structlog.get_logger(__name__)
 
+MAX_BACKOFF = timedelta(hours=1)
+MAX_RESULT_BYTES = 256 * 1024
+MAX_INTEGER = 2**63 - 1
 OUTAGE = 2  # seconds, about, before a job is tried again that the database wasn't there for
 
 
@@ -135,3 +138,46 @@ def _context(claim: Claim) -> Iterator[None]:
             yield
         finally:
             running_job.reset(token)
+
+
+def succeeded(claim: Claim, result: Any) -> Outcome:
+    """A try that returned. Raises NonRetryable where the result can't be kept, or is too long."""
+    try:
+        jsonable = to_jsonable_python(result)
+        encoded = json.dumps(jsonable, allow_nan=False, ensure_ascii=False).encode()
+        json.loads(encoded, parse_int=_within_64_bits)
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise NonRetryable(f"the result is not JSON: {error}") from error
+    if (size := len(encoded)) > MAX_RESULT_BYTES:
+        raise NonRetryable(f"the result has {size} bytes, over 256 KiB: return an id instead")
+    status, kept = Status.SUCCEEDED, claim.task.keep_args
+    return Outcome(claim.id, claim.attempt, status, result=jsonable, keep_args=kept)
+
+
+def _within_64_bits(digits: str) -> int:
+    """SQLite makes a float of a longer one."""
+    if abs(number := int(digits)) > MAX_INTEGER:
+        raise ValueError("it has an integer over 64 bits")
+    return number
+
+
+def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
+    """Pending again; the try isn't counted, by allowing one more (attempts only grow)."""
+    return Outcome(claim.id, claim.attempt, Status.PENDING, delay=delay, more=1)
+
+
+def failed(claim: Claim, error: Exception) -> Outcome:
+    """Pending again after the backoff, or dead."""
+    text, last = text_of(error), claim.attempt >= claim.max_attempts
+    if last or isinstance(error, NonRetryable):
+        return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
+    delay = next_delay(claim, error).total_seconds()
+    return Outcome(claim.id, claim.attempt, Status.PENDING, error=text, delay=delay)
+
+
+def next_delay(claim: Claim, error: Exception) -> timedelta:
+    """Exponential backoff with full jitter, unless the task said when."""
+    if isinstance(error, RetryLater):
+        return error.after
+    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
+    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311

@@ -14,6 +14,8 @@ from app.core.database import AsyncSessionLocal, SyncSessionLocal
 from app.jobs import current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
+from app.jobs.outcomes import MAX_ERROR
+from app.jobs.runner import MAX_RESULT_BYTES
 from app.jobs.table import Status, jobs
 from app.models import Order
 from app.tasks.orders import process_order
@@ -96,18 +98,59 @@ async def test_tries_are_used_up(host: Host) -> None:
     assert (row.status, row.attempts, row.error) == (Status.DEAD, 3, "ConnectionError: try 3")
 
 
-@task(name="runner.nan")
-async def nan() -> float:
-    return float("nan")
+UNKEPT: dict[str, Any] = {
+    "NaN": float("nan"),
+    "half of a surrogate pair": "\ud800",
+    "bytes that are no text": b"\xff",
+    "an integer over 64 bits": 2**63,
+    "one in a list": [{"n": -(10**400)}],
+}
+
+
+@task(name="runner.unkept")
+async def unkept(name: str) -> Any:
+    return UNKEPT[name]
+
+
+@task(name="runner.long")
+async def long(length: int) -> str:
+    return "é" * length
+
+
+@pytest.mark.parametrize("name", UNKEPT)
+async def test_a_result_that_cannot_be_kept_makes_its_job_dead(host: Host, name: str) -> None:
+    row = await run(host, unkept, name)
+    assert (row.status, row.attempts, row.result) == (Status.DEAD, 1, None)
+    assert row.error.startswith("NonRetryable: the result is not JSON")
+
+
+async def test_a_result_has_a_limit(host: Host) -> None:
+    fits = (MAX_RESULT_BYTES - 2) // 2
+    row = await run(host, long, fits)
+    assert (row.status, row.result) == (Status.SUCCEEDED, "é" * fits)
+    row = await run(host, long, fits + 1)
+    assert (row.status, row.attempts, row.result) == (Status.DEAD, 1, None)
+    assert "over 256 KiB" in row.error
+
+
+@task(name="runner.wordy", tries=1)
+async def wordy() -> None:
+    raise RuntimeError("a" * 10_000_000)
+
+
+async def test_an_error_is_cut_and_says_so(host: Host) -> None:
+    row = await run(host, wordy)
+    assert row.error.startswith("RuntimeError: aaa")
+    assert row.error.endswith("(cut: 10000014 characters)")
+    assert len(row.error) < MAX_ERROR + 100
 
 
 async def test_what_cannot_succeed_is_dead_at_once(host: Host) -> None:
     row = await run(host, probes.hopeless)
     assert (row.status, row.attempts) == (Status.DEAD, 1)
-    for each in (probes.not_json, nan):
-        row = await run(host, each)
-        assert (row.status, row.attempts) == (Status.DEAD, 1)
-        assert "not JSON" in row.error
+    row = await run(host, probes.not_json)
+    assert (row.status, row.attempts) == (Status.DEAD, 1)
+    assert "not JSON" in row.error
 
 
 @task(name="runner.unprintable", tries=1)
