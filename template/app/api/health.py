@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from fastapi import APIRouter, Response, status
+from fastapi import Response, status
 from sqlalchemy import select
 
+from app.api.routing import Router
 from app.core.control import control
 from app.jobs import dispatcher, relay
 from app.schemas.response import ApiResponse
 
-router = APIRouter(prefix="/health", tags=["health"])
+router = Router(prefix="/health", tags=["health"])
 
 TIMEOUT = 2
+DOWN = {"model": ApiResponse[dict[str, str]], "description": "A part is down"}
 
 
 @router.get("/live")
@@ -22,7 +24,7 @@ async def live() -> ApiResponse[dict[str, str]]:
     return ApiResponse(data={"status": "ok"})
 
 
-@router.get("/ready")
+@router.get("/ready", responses={503: DOWN})
 async def ready(response: Response) -> ApiResponse[dict[str, str]]:
     """503 while a part doesn't answer; with the database there, jobs are accepted all the same."""
     running = relay.current()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException, Query, status
+from fastapi import HTTPException, Query, status
 
+from app.api.errors import answers
+from app.api.routing import Router
 from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
 from app.jobs.submit import JobNotFoundError, JobStateError
@@ -14,12 +16,13 @@ from app.jobs.table import Status
 from app.schemas.jobs import JobOut, QueueOut
 from app.schemas.response import ApiResponse
 
-router = APIRouter(tags=["jobs"])
+router = Router(tags=["jobs"])
 
 NOT_FOUND = HTTPException(status.HTTP_404_NOT_FOUND, "no such job")
+CHANGE = answers(401, 404, 409, 422, 503)
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
 async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiResponse[JobOut]:
     try:
         row = await jobs.get(job_id)
@@ -28,7 +31,7 @@ async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiRespo
     return ApiResponse(data=JobOut.of(row, whole_error=operator))
 
 
-@router.get("/jobs", dependencies=OPERATORS)
+@router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 422, 503))
 async def list_jobs(
     jobs: JobsDep, status: Status = Status.DEAD, limit: int = Query(100, ge=1, le=1000)
 ) -> ApiResponse[list[JobOut]]:
@@ -36,7 +39,7 @@ async def list_jobs(
     return ApiResponse(data=[JobOut.of(row, whole_error=True) for row in found])
 
 
-@router.post("/jobs/{job_id}/replay", dependencies=OPERATORS)
+@router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)
 async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
     """Run a dead job again, with all its tries."""
     try:
@@ -49,7 +52,7 @@ async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResp
     return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
 
 
-@router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS)
+@router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS, responses=CHANGE)
 async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
     """End a job that waits or runs; what a running one has written is rolled back."""
     try:
@@ -62,7 +65,7 @@ async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResp
     return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
 
 
-@router.get("/queues", dependencies=OPERATORS)
+@router.get("/queues", dependencies=OPERATORS, responses=answers(401, 503))
 async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
     """What waits, since when the oldest does, and what is dead; queues nobody carries, too."""
     backends, now = get_settings().queues, datetime.now(UTC)

@@ -3,19 +3,22 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, HTTPException, status
+from fastapi import Header, HTTPException, status
+from fastapi.exceptions import RequestValidationError
 
+from app.api.errors import answers
+from app.api.routing import Router
 from app.dependencies import OrderServiceDep
 from app.schemas.orders import OrderAccepted, OrderCreate, OrderOut
 from app.schemas.response import ApiResponse
 from app.services.orders import IdempotencyConflictError
 
-router = APIRouter(prefix="/orders", tags=["orders"])
+router = Router(prefix="/orders", tags=["orders"])
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
+@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 422, 503))
 async def create_order(
     order: OrderCreate, service: OrderServiceDep, idempotency_key: IdempotencyKey = None
 ) -> ApiResponse[OrderAccepted]:
@@ -23,12 +26,13 @@ async def create_order(
     try:
         created = await service.create(order, idempotency_key)
     except IdempotencyConflictError as error:
-        raise HTTPException(status.HTTP_422_UNPROCESSABLE_CONTENT, str(error)) from None
+        wrong = {"loc": ("header", "idempotency-key"), "msg": str(error), "type": "conflict"}
+        raise RequestValidationError([wrong]) from None
     accepted = {"order": OrderOut.model_validate(created), "job_id": created.job_id}
     return ApiResponse(data=OrderAccepted.model_validate(accepted))
 
 
-@router.get("/{order_id}")
+@router.get("/{order_id}", responses=answers(404, 422, 503))
 async def get_order(order_id: UUID, service: OrderServiceDep) -> ApiResponse[OrderOut]:
     order = await service.get(order_id)
     if order is None:

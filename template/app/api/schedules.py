@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, status
+from fastapi import HTTPException, Path, status
 from fastapi.exceptions import RequestValidationError
 
+from app.api.errors import answers
+from app.api.routing import Router
 from app.dependencies import OPERATORS, ScheduleServiceDep
 from app.jobs.schedules import ID_PATTERN
 from app.schemas.jobs import JobAccepted
@@ -20,7 +22,12 @@ from app.services.schedules import (
     ScheduleNotFoundError,
 )
 
-router = APIRouter(prefix="/schedules", tags=["schedules"], dependencies=OPERATORS)
+router = Router(
+    prefix="/schedules",
+    tags=["schedules"],
+    dependencies=OPERATORS,
+    responses=answers(401, 503),
+)
 
 Id = Annotated[str, Path(pattern=ID_PATTERN)]
 
@@ -43,13 +50,13 @@ async def list_schedules(service: ScheduleServiceDep) -> ApiResponse[list[Schedu
     return ApiResponse(data=[ScheduleOut.of(row) for row in await service.all()])
 
 
-@router.get("/{schedule_id}")
+@router.get("/{schedule_id}", responses=answers(404, 422))
 async def get_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[ScheduleOut]:
     with refusals():
         return ApiResponse(data=ScheduleOut.of(await service.get(schedule_id)))
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
+@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(409, 413, 422))
 async def create_schedule(
     wanted: ScheduleCreate, service: ScheduleServiceDep
 ) -> ApiResponse[ScheduleOut]:
@@ -57,7 +64,7 @@ async def create_schedule(
         return ApiResponse(data=ScheduleOut.of(await service.create(wanted)))
 
 
-@router.patch("/{schedule_id}")
+@router.patch("/{schedule_id}", responses=answers(404, 409, 413, 422))
 async def change_schedule(
     schedule_id: Id, change: ScheduleChange, service: ScheduleServiceDep
 ) -> ApiResponse[ScheduleOut]:
@@ -66,13 +73,21 @@ async def change_schedule(
         return ApiResponse(data=ScheduleOut.of(await service.change(schedule_id, change)))
 
 
-@router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete(
+    "/{schedule_id}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=answers(404, 409, 422),
+)
 async def delete_schedule(schedule_id: Id, service: ScheduleServiceDep) -> None:
     with refusals():
         await service.delete(schedule_id)
 
 
-@router.post("/{schedule_id}/run", status_code=status.HTTP_202_ACCEPTED)
+@router.post(
+    "/{schedule_id}/run",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=answers(404, 409, 422),
+)
 async def run_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[JobAccepted]:
     """Submit a job of this schedule now, paused or not; its ticks stay as they are."""
     with refusals():

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.jobs.contract import registry
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load
 
+MAX_REVISION = 2**31 - 1  # of its column
+
 
 def _canonical(trigger: dict[str, Any]) -> dict[str, Any]:
     return dump(load(trigger))
@@ -56,7 +58,7 @@ class ScheduleChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    revision: int
+    revision: int = Field(ge=1, le=MAX_REVISION)
     trigger: TriggerJson | None = None
     args: dict[str, Any] | None = None
     misfire_grace: Grace | None = None

@@ -56,4 +56,6 @@ async def test_one_idempotency_key_is_one_order(service: Service) -> None:
     assert answers.pop()[0] == 201
     other = await service.client.post("/orders", json={**ORDER, "quantity": 3}, headers=headers)
     assert other.status_code == 422
-    assert "another body" in other.json()["detail"]
+    [error] = other.json()["detail"]
+    assert error["loc"] == ["header", "idempotency-key"]
+    assert "another body" in error["msg"]

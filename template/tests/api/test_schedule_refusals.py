@@ -23,7 +23,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         ["trigger"],
         "unknown time zone 'Mars/Base'",
     ),
-    ({"trigger": "hourly"}, ["trigger"], "valid dictionary"),
+    ({"trigger": "hourly"}, ["trigger"], "an object"),
     ({"args": {}}, ["args", "text"], "required"),
     ({"args": {"text": 5}}, ["args", "text"], "valid string"),
     ({"args": {"text": "a", "times": 2}}, ["args", "times"], "not permitted"),

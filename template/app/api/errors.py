@@ -1,0 +1,86 @@
+"""How errors are answered: the shapes are in `app/schemas/errors.py`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, status
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.outages import is_outage
+from app.schemas.errors import Invalid, Refused
+
+log = structlog.get_logger(__name__)
+
+MAX_ERRORS = 20
+MAX_TEXT = 300  # characters of a message, or of a field's name
+RETRY_AFTER = {"Retry-After": "5"}  # seconds
+MEANINGS = {
+    401: "X-API-Key is missing or wrong",
+    404: "There is none",
+    409: "Its state doesn't allow this",
+    413: "The body is too long",
+    422: "What is wrong where",
+    503: "Something is away: try again later",
+}
+
+
+def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The errors of an operation, for OpenAPI."""
+    return {
+        code: {"model": Invalid if code == 422 else Refused, "description": MEANINGS[code]}
+        for code in codes
+    }
+
+
+def install(api: FastAPI) -> None:
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(SQLAlchemyError, _unavailable)
+    api.add_exception_handler(Exception, _failed)
+
+
+async def _invalid(request: Request, error: Any) -> JSONResponse:
+    """Without the input: it can be long, secret, or nothing that JSON can say."""
+    detail = [
+        {
+            "loc": [part if isinstance(part, int) else part[:MAX_TEXT] for part in each["loc"]],
+            "msg": each["msg"][:MAX_TEXT],
+            "type": each["type"],
+        }
+        for each in error.errors()[:MAX_ERRORS]
+    ]
+    return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    if not is_outage(error):
+        raise error
+    _outage.log(error)
+    detail = "the database does not answer: try again later"
+    return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_AFTER)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "internal error"}, status.HTTP_500_INTERNAL_SERVER_ERROR)
+
+
+class _Outage:
+    """One line a second at most, however many requests it meets."""
+
+    def __init__(self) -> None:
+        self._said, self._requests = float("-inf"), 0
+
+    def log(self, error: Exception) -> None:
+        self._requests += 1
+        if time.monotonic() - self._said < 1:
+            return
+        first = repr(error).splitlines()[0]
+        log.warning("the database is away: 503", error=first, requests=self._requests)
+        self._said, self._requests = time.monotonic(), 0
+
+
+_outage = _Outage()

@@ -1,0 +1,49 @@
+"""The router of every module here: it refuses before FastAPI parses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+
+from app.core.bodies import Error, errors_in, errors_in_body
+from app.core.security import api_key_header, is_operator, require_operator
+
+
+class Route(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        for_operators = any(each.dependency is require_operator for each in self.dependencies)
+        schema = self._schema()
+
+        async def refuse_or_handle(request: Request) -> Response:
+            if for_operators:
+                await require_operator(await is_operator(await api_key_header(request)))
+            if errors := await errors_of(request, schema):
+                raise RequestValidationError(errors)
+            return await handle(request)
+
+        return refuse_or_handle
+
+    def _schema(self) -> TypeAdapter[Any] | None:
+        wanted = self.body_field and self.body_field.field_info.annotation
+        return TypeAdapter(wanted) if wanted else None
+
+
+class Router(APIRouter):
+    """For JSON. A form's route needs FastAPI's own router."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(route_class=Route, **options)
+
+
+async def errors_of(request: Request, schema: TypeAdapter[Any] | None) -> list[Error]:
+    found = errors_in(dict(request.path_params), "path")
+    found += errors_in(dict(request.query_params), "query")
+    if schema and (body := await request.body()):
+        found += errors_in_body(body, schema)
+    return found
