@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.outages import is_outage
+from app.core.outages import is_outage, is_read_only
 from app.schemas.errors import Invalid, Refused
 
 log = structlog.get_logger(__name__)
@@ -57,10 +57,10 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    if not is_outage(error):
+    if not is_outage(error) and not is_read_only(error):
         raise error
     _outage.log(error)
-    detail = "the database does not answer: try again later"
+    detail = "the database can't be used: try again later"
     return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_AFTER)
 
 
@@ -79,7 +79,7 @@ class _Outage:
         if time.monotonic() - self._said < 1:
             return
         first = repr(error).splitlines()[0]
-        log.warning("the database is away: 503", error=first, requests=self._requests)
+        log.warning("database can't be used", error=first, requests=self._requests)
         self._said, self._requests = time.monotonic(), 0
 
 

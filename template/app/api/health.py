@@ -1,16 +1,18 @@
-"""Probes: live touches no dependency, ready names the part that is down."""
+"""Probes: live touches no dependency, ready names the part that is down or can't be written to."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from uuid import uuid4
 
 from fastapi import Response, status
-from sqlalchemy import select
+from sqlalchemy import Connection, delete, insert
 
 from app.api.routing import Router
 from app.core.control import control
 from app.jobs import dispatcher, relay
+from app.jobs.table import clock, known_tasks
 from app.schemas.response import ApiResponse
 
 router = Router(prefix="/health", tags=["health"])
@@ -39,7 +41,14 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
 
 async def _ping_database() -> None:
-    await control(lambda connection: connection.execute(select(1)))
+    """A row that comes and goes in one transaction: who can be read from may be full."""
+    await control(_write, transaction=True)
+
+
+def _write(connection: Connection) -> None:
+    name = f"ready {uuid4()}"
+    connection.execute(insert(known_tasks).values(name=name, seen_at=clock(0)))
+    connection.execute(delete(known_tasks).where(known_tasks.c.name == name))
 
 
 async def _state(check: Awaitable[None]) -> str:

@@ -12,7 +12,7 @@ STATES = ("08", "53", "57P")
 # Of SQLite, which has one class for these and for a table that isn't there.
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
-
+READ_ONLY = ("25006", "SQLITE_READONLY")
 OURS = "of this service's database"
 
 
@@ -38,3 +38,10 @@ def is_outage(error: BaseException) -> bool:
         return str(name).startswith(SQLITE)
     state = getattr(error.orig, "sqlstate", None)
     return isinstance(error, OperationalError) if state is None else state.startswith(STATES)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """The database is a replica, or its file can't be written."""
+    driver = getattr(error, "orig", None)
+    code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
+    return str(code).startswith(READ_ONLY)

@@ -1,0 +1,121 @@
+"""A database that is away or takes no writes is a 503 that says when to ask again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from devtools import postgresql
+from devtools.processes import stop
+from tests.service import ROOT, Service, eventually
+
+ORDER = {"item": "book", "quantity": 1}
+LINE = "database can't be used"
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncIterator[Service]:
+    service = Service.alone(tmp_path).start("api")
+    yield service
+    await service.client.aclose()
+    service.stop()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    process, url = postgresql.start(tmp_path)
+    env = {**os.environ, "DATABASE_URL": url}
+    subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT, env=env)
+    yield process, url
+    process.send_signal(signal.SIGINT)
+    stop(process)
+
+
+def database_is(service: Service, state: str) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        ready = await service.client.get("/health/ready")
+        return bool(ready.json()["data"]["database"] == state)
+
+    return check
+
+
+async def orders(service: Service, count: int) -> list[httpx.Response]:
+    return [await service.client.post("/orders", json=ORDER) for _ in range(count)]
+
+
+def assert_unusable(answer: httpx.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+    assert isinstance(answer.json()["detail"], str)
+
+
+@contextmanager
+def no_file_grows(pid: int) -> Iterator[None]:
+    """What a full disk does; the log is a file, too."""
+    unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+@pytest.mark.sqlite
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+async def test_a_full_disk_is_noticed_and_passes(alone: Service) -> None:
+    await eventually(database_is(alone, "ok"))
+    with no_file_grows(alone.processes["api"].pid):
+        for answer in await orders(alone, 3):
+            assert_unusable(answer)
+        await eventually(database_is(alone, "down"))
+    await eventually(database_is(alone, "ok"))
+    assert [answer.status_code for answer in await orders(alone, 1)] == [201]
+
+
+@pytest.mark.postgresql
+async def test_a_replica_is_not_ready(alone: Service) -> None:
+    """As after a failover, when old connections have ended."""
+    with psycopg.connect(alone.env["DATABASE_URL"], autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await eventually(database_is(alone, "down"))
+        assert_unusable((await orders(alone, 1))[0])
+        connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+
+
+@pytest.mark.postgresql
+async def test_a_server_that_is_away_is_no_flood_of_the_log(
+    database: tuple[subprocess.Popen[bytes], str], tmp_path: Path
+) -> None:
+    process, url = database
+    service = Service(tmp_path / "service", DATABASE_URL=url).start("api")
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(orders(service, 25)) for _ in range(8)]
+    for each in asked:
+        for answer in each.result():
+            assert_unusable(answer)
+    assert (await service.client.get("/health/live")).status_code == 200
+    log = service.log("api")
+    assert "Traceback" not in log
+    assert 1 <= log.count(LINE) <= time.monotonic() - began + 1
+    await service.client.aclose()
+    service.stop()
