@@ -35,12 +35,16 @@ class SqliteConnection(sqlite3.Connection):
             self._turn.release()
 
     def commit(self) -> None:
-        super().commit()
-        self.pass_turn()
+        try:
+            super().commit()
+        finally:  # what failed may have ended the transaction, too
+            self.pass_turn()
 
     def rollback(self) -> None:
-        super().rollback()
-        self.pass_turn()
+        try:
+            super().rollback()
+        finally:
+            self.pass_turn()
 
     def close(self) -> None:
         """A statement that was cancelled with rows left to fetch outlives it, with its lock."""
