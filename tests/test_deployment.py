@@ -44,7 +44,7 @@ def test_the_compose_file_is_valid(project: Project) -> None:
 def test_a_secret_has_no_default(project: Project) -> None:
     variables = dict(SECRET.findall(project.files["compose.yaml"]))
     can = project.render.selection.capabilities()
-    expected = {"API_KEY": ":?", "POSTGRES_PASSWORD": ":?", "PORT": ""}
+    expected = {"API_KEY": ":?", "ALLOWED_HOSTS": ":?", "POSTGRES_PASSWORD": ":?", "PORT": ""}
     expected |= {"VALKEY_PASSWORD": ":?"} if can["needs_redis"] else {}
     expected |= {"RABBITMQ_PASSWORD": ":?"} if can["needs_rabbitmq"] else {}
     expected |= {"FLOWER_PASSWORD": ":?", "FLOWER_PORT": ""} if can["has_celery"] else {}
@@ -180,6 +180,7 @@ def made_up(project: Project) -> dict[str, str]:
     names = set(dict(SECRET.findall(project.files["compose.yaml"])))
     made = {name: secrets.token_urlsafe(24) for name in names}
     made |= {name: str(free_port()) for name in names if name.endswith("PORT")}
+    made |= {"ALLOWED_HOSTS": '["api.example.com"]'}
     return made | {"COMPOSE_PROJECT_NAME": f"test-{project.name}"}
 
 

@@ -19,6 +19,7 @@ STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretS
     for name, url in os.environ.items()
     if name.endswith("_URL")
 }
+STRONG["ALLOWED_HOSTS"] = '["api.example.com"]'
 
 
 def boot(**env: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +38,10 @@ def boot(**env: str) -> subprocess.CompletedProcess[str]:
     [
         ({}, "API_KEY must have at least 24 characters in production"),
         ({"API_KEY": "short"}, "API_KEY must have at least 24 characters in production"),
+        (
+            {name: value for name, value in STRONG.items() if name != "ALLOWED_HOSTS"},
+            'ALLOWED_HOSTS must be set in production, to ["*"] where a proxy checks them',
+        ),
         (
             STRONG | {"DATABASE_URL": "postgresql://app:change-me@db/app"},
             "DATABASE_URL has a default password: set one of your own in production",
