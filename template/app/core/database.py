@@ -69,6 +69,7 @@ IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
 def pool(size: int) -> dict[str, Any]:
     """An engine's options for at most so many connections."""
     options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "pool_timeout": 30}
+    options["hide_parameters"] = True  # an error's text reaches the log, and `jobs.error`
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {

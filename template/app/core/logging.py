@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import sys
+from typing import Any
 
 import structlog
 
@@ -17,19 +19,52 @@ SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+def escaped(text: str) -> str:
+    """What a terminal would obey, and what begins a new line, as Python writes it in a literal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _escape(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+    """Nobody's input forges a line: those of a traceback are indented."""
+    for key, value in event.items():
+        if key == "exception":
+            event[key] = "\n".join(f"  {escaped(line)}" for line in value.split("\n"))
+        elif isinstance(value, str):
+            event[key] = escaped(value)
+    return event
+
+
+def _drop_colors(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+    event.pop("color_message", None)  # uvicorn's second form of a message
+    return event
+
+
 def configure_logging() -> None:
     """Send structlog and the standard library through one renderer, to standard error."""
     settings = get_settings()
-    renderer: list[structlog.typing.Processor] = [structlog.dev.ConsoleRenderer()]
+    # Not the renderer's own tracebacks: they can show the values of variables.
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    renderer: list[structlog.typing.Processor] = [_escape, console]
     if settings.log_json:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        renderer = [structlog.processors.JSONRenderer()]
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*SHARED, structlog.stdlib.ExtraAdder()],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        foreign_pre_chain=[*SHARED, structlog.stdlib.ExtraAdder(), _drop_colors],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            *renderer,
+        ],
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    for server in ("uvicorn", "uvicorn.access"):
+        logging.getLogger(server).handlers.clear()
+        logging.getLogger(server).propagate = True
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from app.core.control import control
 from app.core.database import (
     JobSession,
     async_engine,
@@ -51,6 +53,21 @@ def test_a_closed_connection_gives_its_lock_back(tmp_path: Path) -> None:
     other.execute("UPDATE t SET n = 4")
     other.close()
     del unfetched
+
+
+async def test_an_error_shows_no_parameters() -> None:
+    """Of any engine, also of those that carry the engine room's own statements."""
+    statement, secret = text("SELECT :value FROM nowhere"), {"value": "TOPSECRET"}
+    with sync_engine.connect() as connection, pytest.raises(DBAPIError) as in_sync:
+        connection.execute(statement, secret)
+    async with async_engine.connect() as other:
+        with pytest.raises(DBAPIError) as in_async:
+            await other.execute(statement, secret)
+    with pytest.raises(DBAPIError) as in_control:
+        await control(lambda connection: connection.execute(statement, secret))
+    for raised in (in_sync, in_async, in_control):
+        assert "nowhere" in str(raised.value)
+        assert "TOPSECRET" not in str(raised.value)
 
 
 @pytest.mark.sqlite

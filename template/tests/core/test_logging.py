@@ -1,0 +1,52 @@
+"""Nobody's input reaches a terminal as a command, or the log as a line of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+EVIL = r"\x1b[31mred\nforged: line\r\x9b\u202e\ud800"
+LOGS = f"""
+import logging, structlog
+from app.core.logging import configure_logging
+
+configure_logging()
+log, other = structlog.get_logger("ours"), logging.getLogger("uvicorn.error")
+log.info("{EVIL}", to="{EVIL}")
+other.info("%s", "{EVIL}")
+try:
+    secret = "TOPSECRET"
+    raise ValueError("{EVIL}")
+except ValueError:
+    log.exception("{EVIL}")
+    other.exception("{EVIL}")
+"""
+
+
+def logged(as_json: bool) -> str:
+    env = {**os.environ, "LOG_JSON": str(as_json)}
+    command = [sys.executable, "-c", LOGS]
+    return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_line_is_ours_and_printable(as_json: bool) -> None:
+    lines = logged(as_json).split("\n")
+    assert [line for line in lines if line.startswith("forged")] == []
+    assert [line for line in lines if not line.isprintable()] == []
+    assert [line for line in lines if "TOPSECRET" in line and "secret =" not in line] == []
+    assert sum("ValueError" in line for line in lines) == 2
+
+
+def test_a_traceback_is_indented() -> None:
+    beginnings = {line[:2] for line in logged(as_json=False).splitlines()}
+    assert beginnings == {"20", "  "}
+
+
+def test_json_is_one_line_each() -> None:
+    events = [json.loads(line)["event"] for line in logged(as_json=True).splitlines()]
+    assert len(events) == 4
