@@ -22,7 +22,10 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 async def create_order(
     order: OrderCreate, service: OrderServiceDep, idempotency_key: IdempotencyKey = None
 ) -> ApiResponse[OrderAccepted]:
-    """The order and its job are stored together; the job gets the order's id, not the order."""
+    """The order and its job are stored together; the job gets the order's id, not the order.
+
+    The same Idempotency-Key and body give the order that is there, to whoever knows the key.
+    """
     try:
         created = await service.create(order, idempotency_key)
     except IdempotencyConflictError as error:
