@@ -15,6 +15,8 @@ from app.core.security import api_key_header, is_operator, require_operator
 
 
 class Route(APIRoute):
+    """First asks for an operator's key, then looks at what came, then is FastAPI's own."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         for_operators = any(each.dependency is require_operator for each in self.dependencies)

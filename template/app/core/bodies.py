@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_DEPTH = 32
-MAX_VALUES = 10_000  # the event loop waits while they are looked at
+MAX_VALUES = 10_000  # with their names; the event loop waits while they are looked at
 MAX_INTEGER = 2**63 - 1
 # PostgreSQL keeps no NUL, and half of a surrogate pair can't be written as UTF-8.
 UNKEPT = re.compile("[\0\ud800-\udfff]")
@@ -79,12 +79,13 @@ def errors_in(value: Any, *loc: int | str) -> list[Error]:
 
 
 def _all_in(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """Each value and each name; what is nested too deep is one value."""
+    """Each value, and each name; what is nested too deep is one value."""
     yield loc, value
     if not isinstance(value, dict | list) or len(loc) > MAX_DEPTH:
         return
     for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        yield loc, name
+        if isinstance(name, str):
+            yield loc, name
         if not _unkept(name, loc):
             yield from _all_in(inner, (*loc, name))
 

@@ -7,8 +7,11 @@ import json
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from app.api import errors
 from app.api.errors import MAX_ERRORS
+from app.api.routing import Router
 from app.config import get_settings
 from app.core.bodies import MAX_DEPTH, MAX_VALUES
 from tests.api.schedule_calls import ECHO, create, get
@@ -119,10 +122,28 @@ async def test_live_answers_while_long_bodies_come_in(service: Service) -> None:
     assert {each.result().status_code for each in refused} == {422}
 
 
-async def test_a_path_and_a_query_have_no_nul_either(service: Service) -> None:
-    for path in ("/jobs/%00", "/schedules/a%00", "/jobs?status=%00", "/jobs?limit=%00"):
-        answer = await service.client.get(path, headers=service.operator)
-        assert answer.status_code == 422, path
+async def test_a_body_has_so_many_values(service: Service) -> None:
+    for count, loc in [(MAX_VALUES - 5, ["body", "item"]), (MAX_VALUES, ["body"])]:
+        answer = await post(service, "/orders", json.dumps({"item": [1] * count, "quantity": 1}))
+        assert answer.json()["detail"][0]["loc"] == loc
+
+
+@pytest.mark.parametrize("url", ["/a%00b", "/a?more=%00"])
+async def test_a_path_and_a_query_have_no_nul_either(url: str) -> None:
+    """Whatever the route says of its parameters."""
+    router, api = Router(), FastAPI()
+
+    @router.get("/{name}")
+    async def show(name: str, more: str = "") -> str:
+        return name + more
+
+    api.include_router(router)
+    errors.install(api)
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/a", params={"more": "b"})).json() == "ab"
+        answer = await client.get(url)
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "text")
 
 
 async def test_a_body_has_a_limit(service: Service) -> None:
@@ -133,6 +154,15 @@ async def test_a_body_has_a_limit(service: Service) -> None:
         413,
         {"detail": f"the body is over {LIMIT} bytes"},
     )
+
+
+async def test_a_body_that_says_it_is_long_is_not_waited_for(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    length = f"Content-Length: {LIMIT + 1}\r\n\r\n".encode()
+    writer.write(b"POST /orders HTTP/1.1\r\nHost: localhost\r\n" + length)
+    async with asyncio.timeout(20):
+        assert b" 413 " in await reader.readline()
+    writer.close()
 
 
 async def test_a_chunked_body_is_refused_while_it_is_read(service: Service) -> None:
