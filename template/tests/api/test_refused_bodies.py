@@ -49,7 +49,7 @@ async def test_a_schedule_keeps_none_of_it(service: Service, value: str) -> None
     """Also in arguments, whose types are the task's own affair."""
     made = await create(service)
     wrong = json.dumps(ECHO).replace('"tick"', value)
-    change = f'{{"revision": 1, "args": {{"text": {value}}}}}'
+    change = json.dumps({"revision": 1, "args": {"text": "tick"}}).replace('"tick"', value)
     for method, path, body in [("POST", "", wrong), ("PATCH", f"/{made['id']}", change)]:
         url, headers = f"/schedules{path}", JSON | service.operator
         answer = await service.client.request(method, url, content=body, headers=headers)
@@ -60,7 +60,7 @@ async def test_a_schedule_keeps_none_of_it(service: Service, value: str) -> None
 @pytest.mark.parametrize("revision", ["0", "2147483648", "99999999999999999999", "NaN", "1.0"])
 async def test_a_revision_fits_its_column(service: Service, revision: str) -> None:
     headers = JSON | service.operator
-    body = f'{{"revision": {revision}, "paused": true}}'
+    body = '{"revision": NUMBER, "paused": true}'.replace("NUMBER", revision)
     answer = await service.client.patch("/schedules/daily_report", content=body, headers=headers)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body", "revision"]
@@ -90,13 +90,15 @@ async def test_what_is_no_order_at_all(service: Service, body: str | bytes) -> N
 async def test_arguments_nest_as_deep_as_they_can_be_shown(service: Service) -> None:
     deepest = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
     for value, loc in [(deepest, 2), (f"[{deepest}]", MAX_DEPTH + 1)]:
-        answer = await post(service, "/orders", f'{{"item": {value}, "quantity": 1}}')
+        body = '{"item": VALUE, "quantity": 1}'.replace("VALUE", value)
+        answer = await post(service, "/orders", body)
         assert len(answer.json()["detail"][0]["loc"]) == loc
 
 
 @pytest.mark.parametrize("quantity", ["true", '"7"', "1.0", "null", "[]"])
 async def test_types_are_strict(service: Service, quantity: str) -> None:
-    answer = await post(service, "/orders", f'{{"item": "a", "quantity": {quantity}}}')
+    body = '{"item": "a", "quantity": NUMBER}'.replace("NUMBER", quantity)
+    answer = await post(service, "/orders", body)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body", "quantity"]
 
