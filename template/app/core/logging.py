@@ -19,6 +19,16 @@ SHARED: list[structlog.typing.Processor] = [
 ]
 
 
+LONGEST = 20_000  # characters of a value, a traceback's among them
+
+
+def _cut(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > LONGEST:
+            event[key] = f"{value[:LONGEST]} ... (cut: {len(value)} characters)"
+    return event
+
+
 def escaped(text: str) -> str:
     """What a terminal would obey, and what begins a new line, as Python writes it in a literal."""
     if text.isprintable():
@@ -56,6 +66,7 @@ def configure_logging() -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            _cut,
             *renderer,
         ],
     )

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from app.core.logging import LONGEST
+
 EVIL = r"\x1b[31mred\nforged: line\r\x9b\u202e\ud800"
 LOGS = f"""
 import logging, structlog
@@ -27,9 +29,21 @@ except ValueError:
 """
 
 
-def logged(as_json: bool) -> str:
+LONG = """
+import structlog
+from app.core.logging import configure_logging
+
+configure_logging()
+try:
+    raise ValueError("a" * 1_000_000)
+except ValueError as error:
+    structlog.get_logger("ours").exception("long", said=str(error))
+"""
+
+
+def logged(as_json: bool, program: str = LOGS) -> str:
     env = {**os.environ, "LOG_JSON": str(as_json)}
-    command = [sys.executable, "-c", LOGS]
+    command = [sys.executable, "-c", program]
     return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stderr
 
 
@@ -50,3 +64,10 @@ def test_a_traceback_is_indented() -> None:
 def test_json_is_one_line_each() -> None:
     events = [json.loads(line)["event"] for line in logged(as_json=True).splitlines()]
     assert len(events) == 4
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_is_long_is_cut_and_says_so(as_json: bool) -> None:
+    text = logged(as_json, LONG)
+    assert len(text) < 3 * LONGEST
+    assert text.count("(cut: 1000") == 2
