@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             session.config.stash[STARTED][variable] = servers.start(variable, folder)
         except FileNotFoundError as missing:
             pytest.exit(f"skipped: {missing}", returncode=1 if os.environ.get("CI") else 0)
+    import_module("app.core.logging").configure_logging()  # not before its settings are there
     subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 

@@ -36,7 +36,6 @@ log = structlog.get_logger(__name__)
 
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
-MAX_INTEGER = 2**63 - 1
 OUTAGE = 2  # seconds, about, before a job is tried again that the database wasn't there for
 
 
@@ -156,7 +155,7 @@ def succeeded(claim: Claim, result: Any) -> Outcome:
 
 def _within_64_bits(digits: str) -> int:
     """SQLite makes a float of a longer one."""
-    if abs(number := int(digits)) > MAX_INTEGER:
+    if abs(number := int(digits)) >= 2**63:
         raise ValueError("it has an integer over 64 bits")
     return number
 

@@ -129,8 +129,7 @@ class Jobs:
         """Insert a job for each tuple of arguments, thousands at once. Raises like `submit`."""
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
-        shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
-        shared |= _timing(delay, at)
+        shared = {"task": task.name, "queue": lane, "max_attempts": task.tries} | _timing(delay, at)
         # Messages for a task that bounds how many run at once are sent as its jobs end.
         bounded = task.max_running is not None
         noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
