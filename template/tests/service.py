@@ -100,6 +100,13 @@ class Service:
         """SIGTERM to each, the API and the workers first; returns their exit codes."""
         return [stop(self.processes.pop(name)) for name in names or list(self.processes)]
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+        self.stop()
+
     def heartbeats(self, name: str) -> Path:
         return self.folder / "heartbeats" / name
 

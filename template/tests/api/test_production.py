@@ -17,10 +17,9 @@ OURS = {"Host": "api.example.com"}
 @pytest.fixture
 async def production(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
     more: dict[str, str] = getattr(request, "param", {})
-    service = Service.alone(tmp_path, ENVIRONMENT="production", **SETTINGS | more).start("api")
-    yield service
-    await service.client.aclose()
-    service.stop()
+    service = Service.alone(tmp_path, ENVIRONMENT="production", **SETTINGS | more)
+    async with service.start("api"):
+        yield service
 
 
 async def test_only_its_own_hosts_are_answered(production: Service) -> None:

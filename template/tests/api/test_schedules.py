@@ -181,10 +181,8 @@ async def test_an_unknown_task_is_reported_and_can_be_paused_and_deleted(
 
 
 async def test_a_schedule_outlives_the_api(tmp_path: Path) -> None:
-    alone = Service.alone(tmp_path).start("api")
-    made = await create(alone)
-    assert alone.stop("api") == [API_ENDED]
-    alone.start("api")
-    assert await get(alone, made["id"]) == made
-    await alone.client.aclose()
-    alone.stop()
+    async with Service.alone(tmp_path).start("api") as alone:
+        made = await create(alone)
+        assert alone.stop("api") == [API_ENDED]
+        alone.start("api")
+        assert await get(alone, made["id"]) == made

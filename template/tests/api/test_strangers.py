@@ -34,10 +34,8 @@ CHECKS = [
 @pytest.fixture(scope="module")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     """An API whose rows nobody else needs."""
-    service = Service.alone(tmp_path_factory.mktemp("alone")).start("api")
-    yield service
-    await service.client.aclose()
-    service.stop()
+    async with Service.alone(tmp_path_factory.mktemp("alone")).start("api") as service:
+        yield service
 
 
 @pytest.mark.parametrize("mode", GenerationMode)

@@ -27,10 +27,8 @@ LINE = "database can't be used"
 
 @pytest.fixture
 async def alone(tmp_path: Path) -> AsyncIterator[Service]:
-    service = Service.alone(tmp_path).start("api")
-    yield service
-    await service.client.aclose()
-    service.stop()
+    async with Service.alone(tmp_path).start("api") as service:
+        yield service
 
 
 @pytest.fixture
@@ -104,18 +102,16 @@ async def test_a_server_that_is_away_is_no_flood_of_the_log(
     database: tuple[subprocess.Popen[bytes], str], tmp_path: Path
 ) -> None:
     process, url = database
-    service = Service(tmp_path / "service", DATABASE_URL=url).start("api")
-    process.send_signal(signal.SIGINT)
-    process.wait()
-    began = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(orders(service, 25)) for _ in range(8)]
-    for each in asked:
-        for answer in each.result():
-            assert_unusable(answer)
-    assert (await service.client.get("/health/live")).status_code == 200
-    log = service.log("api")
-    assert "Traceback" not in log
-    assert 1 <= log.count(LINE) <= time.monotonic() - began + 1
-    await service.client.aclose()
-    service.stop()
+    async with Service(tmp_path / "service", DATABASE_URL=url).start("api") as service:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(orders(service, 25)) for _ in range(8)]
+        for each in asked:
+            for answer in each.result():
+                assert_unusable(answer)
+        assert (await service.client.get("/health/live")).status_code == 200
+        log = service.log("api")
+        assert "Traceback" not in log
+        assert 1 <= log.count(LINE) <= time.monotonic() - began + 1

@@ -19,10 +19,9 @@ from app.core.control import control, control_session
 from app.core.database import AsyncSessionLocal, SyncSessionLocal, dispose
 from app.core.outages import is_outage
 from app.jobs.table import clock, known_tasks
-from tests.core.waits import WAIT, wait, waiting
+from tests.core.waits import BACKEND, WAIT, wait, waiting
 from tests.service import ROOT, eventually
 
-BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")
 CONNECTIONS = text(
     "SELECT count(*) FILTER (WHERE wait_event = 'advisory') AS waiting, count(*) AS open"

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from app.core.database import ASYNC_URL
 
+BACKEND = text("SELECT pg_backend_pid()")
 LOCK = 20_260_101
 WAIT = text(f"SELECT pg_advisory_xact_lock_shared({LOCK})")
 
