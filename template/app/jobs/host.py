@@ -17,7 +17,7 @@ from app.core.control import Control, control
 from app.core.heartbeat import heartbeat
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
-from app.jobs.looks import Taken, Wanted, look
+from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.outcomes import Claim, Outcomes
 from app.jobs.relay import Message, in_background, to_the_end
 from app.jobs.runner import attempt
@@ -40,6 +40,7 @@ class Host:
         self._slots, self._lease, self._interval = slots, settings.lease, settings.relay_interval
         self._claims: dict[UUID, Claim] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._lookout = Lookout()
         self._outcomes = Outcomes(statements)
         self._rung = asyncio.Event()
         self._full = False
@@ -87,7 +88,7 @@ class Host:
         self._full = free <= 0
         if self._full or not self._may_take():
             return self._interval
-        found = await self._control(lambda connection: look(connection, wanted, free))
+        found = await self._control(lambda connection: self._lookout.look(connection, wanted, free))
         for taken in found.taken:
             self._start(taken)
         self._full = len(found.taken) == free

@@ -3,12 +3,16 @@
 It asks the index `jobs_due` for each pair of a queue and a task, so that it never walks over rows
 that wait for somebody else. Where a task bounds how many run at once, or a job's worker died, it
 only says that there are such jobs: they are claimed one by one (`claims.py`).
+
+While an old transaction is open, PostgreSQL keeps an entry in that index for each job that has been
+taken since. So most looks begin where the last one did, and walk over no such entry twice.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +21,7 @@ from sqlalchemy import JSON, Connection, Row, Uuid, text
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 
+EVER = "-infinity"  # a look from there on sees all that is due
 AHEAD = 50  # jobs that a look considers beside those it takes: others take the first ones, too
 
 
@@ -42,11 +47,15 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`wait`: seconds until the next job falls due; `one_by_one`: some must be claimed so."""
+    """`wait`: seconds until the next job falls due; `one_by_one`: some must be claimed so.
+
+    `oldest`: when the oldest job that it saw fell due, as the database writes it.
+    """
 
     taken: list[Taken]
     wait: float | None
     one_by_one: bool
+    oldest: str = EVER
 
 
 SHOWN = "id, task, args, attempts, max_attempts"
@@ -66,7 +75,7 @@ WITH free AS (
   SELECT found.* FROM free CROSS JOIN LATERAL (
     SELECT id, run_at FROM jobs
     WHERE status = 'pending' AND crashes = 0 AND queue = free.queue AND task = free.task
-      AND run_at <= statement_timestamp()
+      AND run_at >= CAST(:since AS timestamptz) AND run_at <= statement_timestamp()
     ORDER BY queue, task, run_at LIMIT :considered
   ) AS found
 ), taken AS (
@@ -89,6 +98,7 @@ WITH free AS (
   ) AS found
 )
 SELECT extract(epoch FROM next.run_at - statement_timestamp())::float8 AS wait,
+  (SELECT coalesce(min(run_at), statement_timestamp())::text FROM due) AS oldest,
   EXISTS (
     SELECT FROM bounded CROSS JOIN LATERAL (
       SELECT FROM jobs
@@ -146,10 +156,34 @@ SEE = text(_SEE_SQLITE)
 TAKE = text(_TAKE_SQLITE).columns(**TYPES)
 
 
-def look(connection: Connection, wanted: Wanted, slots: int) -> Look:
-    """Claim up to so many jobs: each attempt is counted, and its lease begins."""
-    claimed = {"slots": slots, "lease": get_settings().lease}
+def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:
+    """Claim up to so many jobs: each attempt is counted, and its lease begins.
+
+    On PostgreSQL it may overlook what fell due before `since`, an earlier look's `oldest`.
+    """
+    claimed = {"slots": slots, "lease": get_settings().lease, "since": since}
     return (_in_two_steps if IS_SQLITE else _in_one)(connection, wanted, claimed)
+
+
+class Lookout:
+    """Spends at most a tenth of its time on looks at all that is due.
+
+    The others overlook what fell due late: a job that was committed long after its submit.
+    """
+
+    def __init__(self) -> None:
+        self._since, self._next_whole = EVER, 0.0
+
+    def look(self, connection: Connection, wanted: Wanted, slots: int) -> Look:
+        began = time.monotonic()
+        whole = self._since == EVER or began >= self._next_whole
+        found = look(connection, wanted, slots, EVER if whole else self._since)
+        self._since = found.oldest
+        if whole:
+            self._next_whole = began + 10 * (time.monotonic() - began)
+            return found
+        wait = max(0, self._next_whole - time.monotonic())
+        return replace(found, wait=wait if found.wait is None else min(wait, found.wait))
 
 
 def _in_one(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:
@@ -157,7 +191,7 @@ def _in_one(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> 
     considered = {"considered": claimed["slots"] + AHEAD}
     rows = connection.execute(LOOK, lists | claimed | considered).all()
     taken = [as_taken(row) for row in rows if row.id is not None]
-    return Look(taken, rows[0].wait, rows[0].one_by_one)
+    return Look(taken, rows[0].wait, rows[0].one_by_one, rows[0].oldest)
 
 
 def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.core.control import control
-from app.core.database import IS_SQLITE, jobs_engine
+from app.core.database import IS_SQLITE
 from app.jobs import Jobs, claims
-from app.jobs.looks import Look, Wanted, look
+from app.jobs.looks import EVER, Look, Lookout, Wanted, look
 from app.jobs.table import Status, clock, jobs
 from tests import probes
 from tests.jobs.rows import row_of, statuses, submit
-from tests.jobs.statements import statements
+from tests.jobs.statements import plans_of, statements
+from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
@@ -178,9 +178,36 @@ async def test_its_statements_read_only_what_is_due_for_this_host() -> None:
         [both] = plans
         pair = r"Cond: \(+queue\S* = \S+ AND \(+task\S* = \S+ AND \(run_at {} statement_timestamp"
         assert len(re.findall(pair.format(">"), both)) == 1
-        assert len(re.findall(pair.format("<="), both)) == 2
+        assert len(re.findall(pair.format("<="), both)) == 1
+        assert len(re.findall(pair.format(r">= '-infinity'.*\) AND \(run_at <="), both)) == 1
         assert both.count("Scan using jobs_due") == 3
         assert "Seq Scan" not in both
+
+
+@pytest.mark.postgresql
+async def test_most_looks_begin_where_the_last_one_did() -> None:
+    """Or each would walk over all that was taken since an old transaction began."""
+    await submit(probes.echo, "a")
+    lookout = Lookout()
+    with statements() as made:
+        for _ in range(20):
+            await control(lambda connection: lookout.look(connection, WANTED, 10))
+    began = [values["since"] for _, values in made]
+    assert began[0] == EVER
+    assert len({*began}) > 2
+
+
+async def test_what_is_committed_late_is_found() -> None:
+    """Though other looks began after it was due."""
+    lookout = Lookout()
+
+    async def taken() -> list[UUID]:
+        return ids(await control(lambda connection: lookout.look(connection, WANTED, 10)))
+
+    for number in range(5):
+        assert await taken() == []
+        late = await submit(probes.echo, "a", run_at=clock(-100 * number - 1))
+        assert await eventually(taken) == [late]
 
 
 async def test_leases_that_ended_are_found_among_what_runs() -> None:
@@ -189,26 +216,3 @@ async def test_leases_that_ended_are_found_among_what_runs() -> None:
     assert "jobs_running" in plan
     [plan] = await plans_of(claims.take_back, without="jobs_running")
     assert "jobs_wake_at" not in plan
-
-
-async def plans_of(
-    step: Callable[[Connection], object], *, without: str | None = None
-) -> list[str]:
-    """How the database goes about each statement of this step."""
-    with statements() as made:
-        await control(step)
-    plans = []
-    async with jobs_engine.connect() as connection:
-        if not IS_SQLITE:
-            await connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
-        if without:  # until the rollback
-            if IS_SQLITE:
-                await connection.exec_driver_sql("BEGIN")
-            await connection.exec_driver_sql(f"DROP INDEX {without}")
-        for statement, values in made:
-            explain = "EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN "
-            plan = (await connection.exec_driver_sql(explain + statement, values)).all()
-            plans.append("\n".join(str(row[-1 if IS_SQLITE else 0]) for row in plan))
-        await connection.rollback()
-        await connection.invalidate()
-    return plans

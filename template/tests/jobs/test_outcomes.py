@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from app.core.control import control
 from app.core.database import IS_SQLITE, async_engine
 from app.jobs import Jobs
-from app.jobs.outcomes import BATCH, Outcome, Outcomes
+from app.jobs.outcomes import BATCH, Outcome, Outcomes, write_all
 from app.jobs.table import Status, clock, jobs
 from tests import probes
 from tests.jobs.rows import change, database_now, row_of, status_is, submit
-from tests.jobs.statements import statements
+from tests.jobs.statements import plans_of, statements
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -49,6 +49,18 @@ async def write(*outcomes: Outcome) -> None:
 async def results(*job_ids: UUID) -> list[tuple[str, Any]]:
     rows = [await row_of(job_id) for job_id in job_ids]
     return [(row.status, row.result) for row in rows]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("count", [1, 2])
+async def test_rows_are_found_by_their_ids(session: AsyncSession, count: int) -> None:
+    """What runs has a long index beside an old transaction, though the planner knows of none."""
+    await Jobs(session).submit_many(probes.echo, [("a",)] * 100)
+    await session.execute(text("ANALYZE jobs"))
+    await session.rollback()
+    ended = [Outcome(each, 1, SUCCEEDED) for each in await claimed(session, count)]
+    for plan in await plans_of(lambda connection: write_all(connection, ended)):
+        assert "jobs_running" not in plan
 
 
 async def test_outcomes_are_written_in_groups(session: AsyncSession) -> None:
