@@ -50,6 +50,14 @@ def test_it_is_linted_and_formatted(project: Project) -> None:
     none(ruff(project.folder, "format", "--quiet", "--diff"))
 
 
+def test_no_weakness_is_known(project: Project) -> None:
+    """Where one of its lines builds SQL or opens a URL, ruff wants the reason beside it."""
+    places = [str(project.folder / name) for name in ("app", "devtools", "migrations")]
+    command = ["-m", "bandit", "--quiet", "-ll", "--skip", "B310,B608", "-r", *places]
+    done = subprocess.run([sys.executable, *command], text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_no_file_is_long(project: Project) -> None:
     lengths = {name: len(text.splitlines()) for name, text in project.files.items()}
     none([f"{name}: {length} lines" for name, length in lengths.items() if length > 250])
