@@ -21,9 +21,29 @@ LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
 MINUTES = 60
 
+# Tests of the engine and of the ground: no answer changes them. Each single back end runs them.
+THE_SAME = (
+    "tests/jobs",
+    "tests/core/test_control.py",
+    "tests/core/test_database.py",
+    "tests/core/test_logging.py",
+    "tests/core/test_sqlite.py",
+    "tests/test_migrations.py",
+)
+
 
 def test_types(project: Project) -> None:
     run(project, "types", type_checker(project.render.apscheduler), "-m", "mypy")
+
+
+def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
+    """Neither its files nor their names have a condition."""
+    tested = ["app/jobs", "app/migrate.py", "migrations"]
+    tested += [f"app/core/{name}.py" for name in ("control", "database", "logging", "sqlite")]
+    for place in map((ROOT / "template").joinpath, [*THE_SAME, *tested]):
+        files = [place] if place.is_file() else [*place.rglob("*.*")]
+        assert files
+        assert [path.name for path in files if path.suffix == ".jinja" or "{%" in path.name] == []
 
 
 def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:
@@ -46,7 +66,9 @@ def test_suite(project: Project) -> None:
     # APScheduler 4 has its store in PostgreSQL alone.
     can = project.render.selection.capabilities()
     database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
-    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database)
+    several = len(project.render.backends) > 1
+    left_out = [f"--ignore={name}" for name in THE_SAME if several]
+    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
