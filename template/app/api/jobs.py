@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import HTTPException, Query, status
 
 from app.api.errors import answers
-from app.api.routing import Router
+from app.api.routing import PageLimit, Router
 from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
 from app.jobs.submit import JobNotFoundError, JobStateError
 from app.jobs.table import Status
-from app.schemas.jobs import JobOut, QueueOut
-from app.schemas.response import ApiResponse
+from app.schemas.jobs import CURSOR_PATTERN, JobOut, QueueOut, cursor_of, place_of
+from app.schemas.response import ApiResponse, Page
 
 router = Router(tags=["jobs"])
 
@@ -33,10 +34,15 @@ async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiRespo
 
 @router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 422, 503))
 async def list_jobs(
-    jobs: JobsDep, status: Status = Status.DEAD, limit: int = Query(100, ge=1, le=1000)
-) -> ApiResponse[list[JobOut]]:
-    found = await jobs.find(status, limit)
-    return ApiResponse(data=[JobOut.of(row, whole_error=True) for row in found])
+    jobs: JobsDep,
+    status: Status = Status.DEAD,
+    limit: PageLimit = 100,
+    after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
+) -> Page[JobOut]:
+    """The newest first."""
+    found = await jobs.find(status, limit + 1, after=place_of(after) if after else None)
+    data = [JobOut.of(row, whole_error=True) for row in found[:limit]]
+    return Page(data=data, next=cursor_of(found[limit - 1]) if len(found) > limit else None)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)

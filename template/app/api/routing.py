@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from app.core.bodies import Error, errors_in, errors_in_body
 from app.core.security import api_key_header, is_operator, require_operator
+
+PageLimit = Annotated[int, Query(ge=1, le=1000, description="of a page")]
 
 
 class Route(APIRoute):

@@ -10,11 +10,11 @@ from fastapi import HTTPException, Path, status
 from fastapi.exceptions import RequestValidationError
 
 from app.api.errors import answers
-from app.api.routing import Router
+from app.api.routing import PageLimit, Router
 from app.dependencies import OPERATORS, ScheduleServiceDep
 from app.jobs.schedules import ID_PATTERN
 from app.schemas.jobs import JobAccepted
-from app.schemas.response import ApiResponse
+from app.schemas.response import ApiResponse, Page
 from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleOut
 from app.services.schedules import (
     InvalidScheduleError,
@@ -45,9 +45,14 @@ def refusals() -> Iterator[None]:
         raise RequestValidationError(error.errors) from None
 
 
-@router.get("")
-async def list_schedules(service: ScheduleServiceDep) -> ApiResponse[list[ScheduleOut]]:
-    return ApiResponse(data=[ScheduleOut.of(row) for row in await service.all()])
+@router.get("", responses=answers(422))
+async def list_schedules(
+    service: ScheduleServiceDep, limit: PageLimit = 100, after: str | None = None
+) -> Page[ScheduleOut]:
+    """In the order of their ids."""
+    found = await service.find(limit + 1, after=after)
+    data = [ScheduleOut.of(row) for row in found[:limit]]
+    return Page(data=data, next=data[-1].id if len(found) > limit else None)
 
 
 @router.get("/{schedule_id}", responses=answers(404, 422))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, Update, func, select, update
+from sqlalchemy import Row, Update, func, literal, select, text, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +18,7 @@ from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
 from app.jobs.inserts import insert_many, insert_one
 from app.jobs.relay import Message
-from app.jobs.table import HEAD_START, Status, clock, jobs
+from app.jobs.table import ENDED, HEAD_START, Status, clock, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -154,11 +154,18 @@ class Jobs:
             raise JobNotFoundError(job_id)
         return row
 
-    async def find(self, status: Status, limit: int = 100) -> Sequence[Row[Any]]:
-        """The newest jobs of this status."""
-        newest = jobs.c.created_at.desc()
-        found = select(jobs).where(jobs.c.status == status).order_by(newest).limit(limit)
-        return (await self._session.execute(found)).all()
+    async def find(
+        self, status: Status, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
+    ) -> Sequence[Row[Any]]:
+        """The newest jobs of this status; what comes `after` the `created_at` and id of one."""
+        # A literal, and ENDED: else no planner takes a partial index.
+        found = select(jobs).where(jobs.c.status == literal(status, literal_execute=True))
+        if status not in (Status.PENDING, Status.RUNNING):
+            found = found.where(text(ENDED))
+        if after is not None:
+            found = found.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
+        newest = jobs.c.created_at.desc(), jobs.c.id.desc()
+        return (await self._session.execute(found.order_by(*newest).limit(limit))).all()
 
     async def replay(self, job_id: UUID) -> None:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""

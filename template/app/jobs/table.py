@@ -82,6 +82,7 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
 
 
 WAITS = "status = 'pending'"
+ENDED = "finished_at IS NOT NULL"
 HOLDS_KEY = "key IS NOT NULL AND (keep_key OR status IN ('pending', 'running'))"
 
 jobs = Table(
@@ -114,6 +115,9 @@ jobs = Table(
     _index("jobs_due", "queue", "task", "run_at", where=f"{WAITS} AND crashes = 0"),
     _index("jobs_crashed", "queue", "run_at", where=f"{WAITS} AND crashes > 0"),
     _index("jobs_rung", "queue", "wake_at", where=f"{WAITS} AND pushes > 0"),
+    # For lists of jobs; hosts don't name their conditions, so that no planner takes them there.
+    _index("jobs_waiting", "created_at", "id", where=WAITS),
+    _index("jobs_ended", "status", "created_at", "id", where=ENDED),
 )
 
 known_tasks = Table(

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from app.jobs.table import Status
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
+
+
+def cursor_of(row: Any) -> str:
+    """Where a job is among those of its status: the microsecond that it was made in, and its id."""
+    return f"{(row.created_at - EPOCH) // timedelta(microseconds=1):016}-{row.id.hex}"
+
+
+def place_of(cursor: str) -> tuple[datetime, UUID]:
+    microseconds, job_id = cursor.split("-")
+    return EPOCH + timedelta(microseconds=int(microseconds)), UUID(job_id)
 
 
 class JobOut(BaseModel):

@@ -40,8 +40,12 @@ class ScheduleService:
         self._session = session
         self._jobs = jobs
 
-    async def all(self) -> Sequence[Row[Any]]:
-        return (await self._session.execute(select(schedules).order_by(schedules.c.id))).all()
+    async def find(self, limit: int, *, after: str | None = None) -> Sequence[Row[Any]]:
+        """The first in the order of their ids, or of those that come after this one."""
+        found = select(schedules).order_by(schedules.c.id).limit(limit)
+        if after is not None:
+            found = found.where(schedules.c.id > after)
+        return (await self._session.execute(found)).all()
 
     async def get(self, schedule_id: str) -> Row[Any]:
         """Raises ScheduleNotFoundError."""

@@ -18,6 +18,8 @@ INDEXES = {
     "jobs_due": (["queue", "task", "run_at"], f"{WAITS} AND crashes = 0"),
     "jobs_crashed": (["queue", "run_at"], f"{WAITS} AND crashes > 0"),
     "jobs_rung": (["queue", "wake_at"], f"{WAITS} AND pushes > 0"),
+    "jobs_waiting": (["created_at", "id"], WAITS),
+    "jobs_ended": (["status", "created_at", "id"], "finished_at IS NOT NULL"),
 }
 
 

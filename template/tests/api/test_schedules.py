@@ -63,7 +63,7 @@ async def test_the_four_kinds(service: Service, trigger: dict[str, Any]) -> None
     assert (made["paused"], made["declared"], made["problem"]) == (False, False, None)
     assert (made["misfire_grace"], made["catch_up"], made["overlap"]) == (300, "latest", "queue")
     assert datetime.fromisoformat(made["next_tick"]) > datetime.now(UTC)
-    listed = (await call(service, "GET", "")).json()["data"]
+    listed = (await call(service, "GET", "?limit=1000")).json()["data"]
     assert await get(service, made["id"]) == made
     assert made in listed
 
@@ -74,7 +74,7 @@ async def test_a_short_way_to_say_it_is_stored_in_full(service: Service) -> None
 
 
 async def test_what_the_code_declares_is_listed(service: Service) -> None:
-    listed = (await call(service, "GET", "")).json()["data"]
+    listed = (await call(service, "GET", "?limit=1000")).json()["data"]
     declared = {each["id"]: each for each in listed if each["declared"]}
     assert set(declared) == {"cleanup_sessions", "daily_report", "prune_jobs"}
     assert declared["daily_report"]["trigger"]["expression"] == "0 6 * * *"
