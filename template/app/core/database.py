@@ -64,6 +64,9 @@ def sync_url(url: str) -> URL:
 settings = get_settings()
 ASYNC_URL = async_url(settings.database_url)
 IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
+CONNECT_ARGS: dict[str, Any] = dict(NETWORK_LIMITS)
+if not settings.database_prepares:
+    CONNECT_ARGS["prepare_threshold"] = None
 
 
 def pool(size: int) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def pool(size: int) -> dict[str, Any]:
             "timeout": sqlite.PATIENCE,
         }
     else:
-        options["connect_args"] = NETWORK_LIMITS
+        options["connect_args"] = CONNECT_ARGS
     return options
 
 
@@ -186,7 +189,9 @@ _async = settings.database_connections - CONTROL_CONNECTIONS - SYNC_CONNECTIONS
 # keeps no request from reading, since jobs have connections of their own.
 async_engine = owned(create_async_engine(ASYNC_URL, **pool(1 if IS_SQLITE else _async)))
 jobs_engine = (
-    owned(create_async_engine(ASYNC_URL, **pool(settings.max_jobs))) if IS_SQLITE else async_engine
+    owned(create_async_engine(ASYNC_URL, **pool(settings.max_jobs)))
+    if IS_SQLITE
+    else async_engine.execution_options()  # the same connections, for events of its own
 )
 sync_engine = owned(create_engine(sync_url(settings.database_url), **pool(_sync)))
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.outages import is_outage
@@ -39,19 +38,20 @@ MAX_RESULT_BYTES = 256 * 1024
 OUTAGE = 2  # seconds, about, before a job is tried again that the database wasn't there for
 
 
-def _bound_the_frozen(connection: Any, record: ConnectionPoolEntry) -> None:
-    """What a worker has locked is free after the longest timeout of a task, though it is frozen."""
+def _begin_bounded(connection: Connection) -> None:
+    """What a worker has locked is free after the longest timeout of a task, though it is frozen.
+
+    In one round trip, and for this transaction alone: a pooler gives the connection to others.
+    """
     longest = max((task.timeout for task in registry().values()), default=timedelta(0))
-    cursor = connection.cursor()
     limit = int(longest.total_seconds() * 1000)
-    cursor.execute(f"SET idle_in_transaction_session_timeout = {limit}")
-    cursor.close()
-    connection.commit()
+    connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
 
 if not IS_SQLITE:
-    event.listen(jobs_engine.sync_engine, "connect", _bound_the_frozen)
-    event.listen(sync_engine, "connect", _bound_the_frozen)
+    for engine in (jobs_engine.sync_engine, sync_engine):
+        engine.update_execution_options(isolation_level="AUTOCOMMIT")  # or the driver begins, too
+        event.listen(engine, "begin", _begin_bounded)
 
 
 async def attempt(claim: Claim) -> Outcome | None:

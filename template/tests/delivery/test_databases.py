@@ -36,11 +36,7 @@ async def restarted(
 async def hasty(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
     """Its tasks have little time."""
     world = World(tmp_path, backend, own_broker)
-    world.edit("jobs/contract.py", "timedelta(minutes=5)", f"timedelta(seconds={LONGEST})")
-    world.edit("tasks/orders.py", "timedelta(minutes=1)", f"timedelta(seconds={LONGEST})")
-    world.edit(
-        "tasks/delivered_probes.py", "timedelta(seconds=60)", f"timedelta(seconds={LONGEST})"
-    )
+    world.shorten_timeouts(LONGEST)
     await world.as_it_should_be()
     yield world
     await world.close()

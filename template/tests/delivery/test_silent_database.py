@@ -118,10 +118,7 @@ async def proxied(
 @pytest.fixture
 async def hasty(proxied: Proxied) -> Proxied:
     """Its tasks have little time, so that what is silent ends within the test."""
-    proxied.edit("jobs/contract.py", "timedelta(minutes=5)", f"timedelta(seconds={LONGEST})")
-    proxied.edit("tasks/orders.py", "timedelta(minutes=1)", f"timedelta(seconds={LONGEST})")
-    seconds = "timedelta(seconds=60)", f"timedelta(seconds={LONGEST})"
-    proxied.edit("tasks/delivered_probes.py", *seconds)
+    proxied.shorten_timeouts(LONGEST)
     await proxied.as_it_should_be()
     return proxied
 

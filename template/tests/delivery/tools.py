@@ -1,0 +1,22 @@
+"""Programs of the system that some tests need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def program(name: str) -> str:
+    """Its path. Without it the test is skipped; in CI it fails."""
+    if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
+        return found
+    missing(f"no {name} here: install it (Debian has a package of that name)")
+
+
+def missing(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
