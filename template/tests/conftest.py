@@ -124,8 +124,8 @@ async def no_other_jobs(session: AsyncSession) -> None:
     """A host takes whatever is due: what other tests left would be in the way."""
     from sqlalchemy import delete
 
-    from app.jobs.table import jobs, known_tasks
+    from app.jobs.table import jobs, known_tasks, processes
 
-    for table in (jobs, known_tasks):
+    for table in (jobs, known_tasks, processes):
         await session.execute(delete(table))
     await session.commit()

@@ -13,10 +13,16 @@ from alembic.script import ScriptDirectory
 from tests.service import ROOT
 
 CONFIG = Config(ROOT / "alembic.ini")
-NAMES = {"jobs", "jobs_due", "known_tasks", "schedules", "orders", "user_sessions"}
+NAMES = {"jobs", "jobs_due", "known_tasks", "processes", "schedules", "orders", "user_sessions"}
 
 
 def test_the_models_have_no_change_without_a_migration() -> None:
+    command.check(CONFIG)
+
+
+def test_the_last_step_of_the_template_can_be_taken_back() -> None:
+    command.downgrade(CONFIG, "jobs@-1")
+    command.upgrade(CONFIG, "heads")
     command.check(CONFIG)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from itertools import product
 from typing import Any
@@ -27,18 +27,16 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.looks import LAZILY, Taken, Wanted, as_taken
-from app.jobs.table import HEAD_START, Status, clock, jobs, known_tasks
+from app.jobs.table import HEAD_START, Status, clock, jobs
 
 Names = tuple[str, ...]
 
 BATCH = 100  # jobs in one statement; more would hold SQLite's lock for too long
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
-UNKNOWN_TASK = "UnknownTask: no release that ran since this job was due has such a task"
 
 # Written out, for a bound value would keep the planner from the partial index.
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
@@ -131,47 +129,10 @@ def take_back(connection: Connection) -> Sequence[Row[Any]]:
     return connection.execute(back.values(values).returning(*ENDED)).all()
 
 
-def vouch(connection: Connection, names: Iterable[str]) -> None:
-    """Say that this host has these tasks: jobs of other tasks may be dead after a grace."""
-    insert: Any = sqlite.insert if IS_SQLITE else postgresql.insert
-    seen = insert(known_tasks).values(
-        [{"name": name, "seen_at": clock(0)} for name in sorted(names)]
-    )
-    again = seen.on_conflict_do_update(index_elements=["name"], set_={"seen_at": clock(0)})
-    connection.execute(again)
-
-
-# The kinds of jobs that wait, each by one step in the index however many jobs there are.
-_KINDS = text(
-    """
-    WITH RECURSIVE kind (id) AS (
-      SELECT * FROM (
-        SELECT id FROM jobs WHERE status = 'pending' AND crashes = 0 ORDER BY queue, task LIMIT 1
-      ) AS first
-      UNION ALL
-      SELECT (
-        SELECT id FROM jobs
-        WHERE status = 'pending' AND crashes = 0 AND (queue, task) > (this.queue, this.task)
-        ORDER BY queue, task LIMIT 1
-      ) FROM kind JOIN jobs AS this ON this.id = kind.id
-    )
-    SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
-    WHERE task NOT IN (SELECT name FROM known_tasks WHERE seen_at >= :since)
-    """
-)
-
-
-def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
-    """Jobs that were due for a grace in which no host had their task are dead."""
-    grace = get_settings().unknown_task_grace
-    since = connection.scalar(select(clock(-grace)))
-    found: list[Row[Any]] = []
-    for kind in connection.execute(_KINDS.bindparams(bindparam("since", since, clock.type))):
-        where = WAITS, text("crashes = 0"), jobs.c.queue == kind.queue, jobs.c.task == kind.task
-        old = select(jobs.c.id).where(*where, jobs.c.run_at < since).order_by(jobs.c.run_at)
-        ended = update(jobs).where(
-            jobs.c.id.in_(old.limit(BATCH).with_for_update(skip_locked=True))
-        )
-        values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}
-        found += connection.execute(ended.values(values | {"wake_at": None}).returning(*ENDED))
-    return found
+def note_refusal(connection: Connection, job_id: UUID, attempt: int) -> Row[Any] | None:
+    """Keep since when the job's arguments are refused; nothing where the attempt was lost."""
+    mine = jobs.c.id == job_id, jobs.c.attempts == attempt, RUNS
+    noted = update(jobs).where(*mine, LAZY)
+    since = func.coalesce(jobs.c.refused_at, clock(0))
+    shown = jobs.c.signature, jobs.c.refused_at, clock(0).label("now")
+    return connection.execute(noted.values(refused_at=since).returning(*shown)).first()

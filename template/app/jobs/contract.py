@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
+from functools import cached_property
+from hashlib import sha256
 from typing import (
     Any,
     Concatenate,
@@ -21,6 +24,7 @@ from typing import (
 )
 
 from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic.errors import PydanticInvalidForJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -77,6 +81,14 @@ class Task(Generic[P, V, R]):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
         object.__setattr__(self, "parameters", tuple(p.name for p in own))
         object.__setattr__(self, "_adapter", _arguments_adapter(own, get_type_hints(self.fn)))
+
+    @cached_property
+    def signature(self) -> str:
+        """A digest of what it takes. Releases that differ here may refuse each other's jobs."""
+        takes: Any = self.parameters
+        with suppress(PydanticInvalidForJsonSchema):  # a type that can't be told in JSON
+            takes = self._adapter.json_schema()
+        return sha256(json.dumps(takes, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def is_async(self) -> bool:

@@ -19,10 +19,11 @@ from app.jobs import claims
 from app.jobs.contract import find_task, registry
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.outcomes import Claim, Outcomes
+from app.jobs.processes import Presence
 from app.jobs.relay import Message, in_background, to_the_end
 from app.jobs.runner import attempt
 from app.jobs.table import Status
-from app.jobs.watch import watch
+from app.jobs.watch import watching
 
 log = structlog.get_logger(__name__)
 
@@ -241,8 +242,9 @@ class InProcess:
 async def hosting(backend: str, slots: int | None = None) -> AsyncIterator[Host]:
     """A host that looks; at the end running jobs get the stop grace, the rest is handed back."""
     host = Host(backend, slots or get_settings().max_jobs)
+    presence = Presence(backend, host._slots, lambda: len(host._running))
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(in_background(watch()))
+        await stack.enter_async_context(watching(presence))
         await stack.enter_async_context(in_background(host.keep_leases()))
         stack.push_async_callback(host.drain)
         await stack.enter_async_context(in_background(host.look_on()))

@@ -12,14 +12,18 @@ from functools import partial
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from app.config import get_settings
+from app.core.control import control
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.outages import is_outage
 from app.core.threads import in_thread
+from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
 from app.jobs.outcomes import (
     ONE,
@@ -29,12 +33,14 @@ from app.jobs.outcomes import (
     running_job,
     text_of,
 )
+from app.jobs.processes import is_taken
 from app.jobs.table import Status
 
 log = structlog.get_logger(__name__)
 
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
+MAX_REFUSED_DELAY = 30  # seconds before a host is asked again to take a job's arguments
 OUTAGE = 2  # seconds, about, before a job is tried again that the database wasn't there for
 
 
@@ -58,7 +64,7 @@ async def attempt(claim: Claim) -> Outcome | None:
     """Run one try; returns what is still to be written. Cancelled, it hands the job back."""
     with _context(claim):
         try:
-            return await _call_in_time(claim)
+            return await _try(claim)
         except LeaseLostError:
             log.warning("job lost its lease; rolled back")
         except asyncio.CancelledError:
@@ -68,20 +74,28 @@ async def attempt(claim: Claim) -> Outcome | None:
     return None
 
 
-async def _call_in_time(claim: Claim) -> Outcome | None:
+async def _try(claim: Claim) -> Outcome | None:
+    try:
+        args = claim.task.load(claim.args)
+    except ValidationError as error:
+        return await refused(claim, error)
+    return await _call_in_time(claim, args)
+
+
+async def _call_in_time(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     limit = claim.task.timeout.total_seconds()
     try:
         async with asyncio.timeout(limit) as bound:
-            return await _call(claim)
+            return await _call(claim, args)
     except TimeoutError:
         if bound.expired():
             raise TimeoutError(f"ran longer than {limit:g} s") from None
         raise
 
 
-async def _call(claim: Claim) -> Outcome | None:
+async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     """A task with a session writes its outcome there: both are committed, or neither is."""
-    task, args = claim.task, claim.task.load(claim.args)
+    task = claim.task
     if task.session is AsyncSession:
         async with JobSession() as session:
             outcome = succeeded(claim, await task.fn(session, **args))
@@ -137,6 +151,29 @@ def _context(claim: Claim) -> Iterator[None]:
             yield
         finally:
             running_job.reset(token)
+
+
+async def refused(claim: Claim, error: ValidationError) -> Outcome:
+    """Arguments of another release wait, uncounted, for a host that takes them; others are dead.
+
+    They are dead, too, once nobody has taken them for a grace.
+    """
+    noted = await control(partial(note_refusal, job_id=claim.id, attempt=claim.attempt))
+    if noted is None:
+        raise LeaseLostError
+    text, waited = text_of(error), (noted.now - noted.refused_at).total_seconds()
+    if noted.signature == claim.task.signature:
+        log.warning("job failed", error=text)
+        return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
+    sentence = f"ArgumentsRefused: this release doesn't take them. {text}"
+    if waited > get_settings().unknown_task_grace:
+        known = partial(is_taken, task=claim.task.name, signature=noted.signature)
+        if not await control(known):
+            log.warning("job dead: no release takes its arguments", error=text)
+            return Outcome(claim.id, claim.attempt, Status.DEAD, error=sentence)
+    log.info("job waits for a release that takes its arguments")
+    delay = min(MAX_REFUSED_DELAY, max(1, waited))
+    return Outcome(claim.id, claim.attempt, Status.PENDING, error=sentence, delay=delay, more=1)
 
 
 def succeeded(claim: Claim, result: Any) -> Outcome:

@@ -107,6 +107,7 @@ class Jobs:
             "key": key,
             "keep_key": keep_key,
             "max_attempts": task.tries,
+            "signature": task.signature,
             "pushes": int(message.noted),
             **_timing(delay, at),
         }
@@ -129,7 +130,8 @@ class Jobs:
         """Insert a job for each tuple of arguments, thousands at once. Raises like `submit`."""
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
-        shared = {"task": task.name, "queue": lane, "max_attempts": task.tries} | _timing(delay, at)
+        shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
+        shared |= {"signature": task.signature} | _timing(delay, at)
         # Messages for a task that bounds how many run at once are sent as its jobs end.
         bounded = task.max_running is not None
         noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
@@ -176,6 +178,7 @@ class Jobs:
             max_attempts=jobs.c.attempts + (task.tries if task else 1),
             crashes=0,
             pushes=0,
+            refused_at=None,
             run_at=clock(0),
             wake_at=clock(HEAD_START),
             finished_at=None,

@@ -98,6 +98,8 @@ jobs = Table(
     # Only grows, so that it fences what an old claim still wants to write.
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("max_attempts", Integer, nullable=False),
+    Column("signature", String(16), comment="of its task where it was submitted"),
+    Column("refused_at", UtcDateTime, comment="when a host first didn't take its arguments"),
     Column("crashes", Integer, nullable=False, server_default="0"),
     Column("pushes", Integer, nullable=False, server_default="0"),
     Column("result", JSON(none_as_null=True)),
@@ -120,11 +122,27 @@ jobs = Table(
     _index("jobs_ended", "status", "created_at", "id", where=ENDED),
 )
 
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("host", String(200), nullable=False, comment="the machine's name"),
+    Column("pid", Integer, nullable=False),
+    Column("backend", String(50), comment="whose queues it hosts; null: it hosts none"),
+    Column("queues", JSON, nullable=False),
+    Column("tasks", JSON, nullable=False, comment="that it knows, with their signatures"),
+    Column("slots", Integer, nullable=False),
+    Column("busy", Integer, nullable=False, comment="slots, when it was seen"),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
 known_tasks = Table(
     "known_tasks",
     metadata,
     Column("name", String(200), primary_key=True),
-    Column("seen_at", UtcDateTime, nullable=False, comment="when a host last said that it has it"),
+    Column("signature", String(16), primary_key=True, server_default=""),
+    Column("seen_at", UtcDateTime, nullable=False, comment="when a live process last knew it"),
 )
 
 schedules = Table(

@@ -1,10 +1,11 @@
-"""Takes back what a dead host held, and ends jobs whose task no host has. Any number may watch."""
+"""Takes back what a dead host held, and ends jobs whose task nobody knows. Any number may watch."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -13,22 +14,20 @@ from sqlalchemy import Row, select
 from app.config import get_settings
 from app.core.control import control
 from app.core.heartbeat import heartbeat
-from app.jobs import claims
-from app.jobs.contract import registry
-from app.jobs.relay import to_the_end
+from app.jobs import claims, processes
+from app.jobs.processes import Presence
+from app.jobs.relay import in_background, to_the_end
 from app.jobs.table import Status
 
 log = structlog.get_logger(__name__)
 
-VOUCH_EVERY = 60  # seconds, or a twelfth of UNKNOWN_TASK_GRACE
-
 
 class _Watch:
-    def __init__(self) -> None:
+    def __init__(self, presence: Presence | None = None) -> None:
         settings = get_settings()
+        self._presence = presence or Presence()
         self._lease, self._interval = settings.lease, settings.relay_interval
-        self._vouch_every = min(VOUCH_EVERY, settings.unknown_task_grace / 12)
-        self._looked, self._judges, self._vouched = time.monotonic(), 0.0, float("-inf")
+        self._looked, self._judges, self._judged = time.monotonic(), 0.0, float("-inf")
 
     async def step(self) -> None:
         if self._sees():
@@ -36,10 +35,10 @@ class _Watch:
         else:
             await control(lambda connection: connection.execute(select(1)))
         self._looked = time.monotonic()
-        if time.monotonic() - self._vouched > self._vouch_every:
-            await control(lambda connection: claims.vouch(connection, registry()))
-            _report(await control(claims.end_unknown))
-            self._vouched = time.monotonic()
+        await self._presence.say()
+        if time.monotonic() - self._judged > processes.judge_every():
+            _report(await control(processes.end_unknown))
+            self._judged = time.monotonic()
 
     def _sees(self) -> bool:
         """Not after a while without the database: nobody could extend leases, and now they will."""
@@ -49,9 +48,9 @@ class _Watch:
         return now >= self._judges
 
 
-async def watch() -> None:
+async def watch(presence: Presence | None = None) -> None:
     """Until it is cancelled. A database that is away or has no tables yet is waited for."""
-    each = _Watch()
+    each = _Watch(presence)
     while True:
         try:
             await to_the_end(each.step())
@@ -59,6 +58,13 @@ async def watch() -> None:
             log.warning("watch failed, trying again", error=repr(error).splitlines()[0])
         heartbeat("relay")
         await asyncio.sleep(get_settings().relay_interval)
+
+
+@asynccontextmanager
+async def watching(presence: Presence) -> AsyncIterator[None]:
+    """Watch, and say that this process lives."""
+    async with presence.kept(), in_background(watch(presence)):
+        yield
 
 
 def _report(rows: Sequence[Row[Any]]) -> None:

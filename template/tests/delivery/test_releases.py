@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Row, insert, select, update
 
-from app.jobs.table import clock, jobs
+from app.jobs.table import Status, clock, jobs, known_tasks, processes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
 from tests.delivery.world import World
 from tests.service import eventually
 
 GRACE = 60
+TAKES = "item: str, seconds: float) -> None:"
 
 
 @pytest.fixture
@@ -31,10 +33,21 @@ async def previous(backend: str, own_broker: Broker | None, tmp_path: Path) -> A
 
 async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previous: World) -> None:
     early = await previous.submit(delivered.alone, "early")
+    backlog = await previous.submit(delivered.alone, "backlog", delay=timedelta(hours=1))
     unknown = await previous.submit(delivered.work, "unknown", 0, delay=timedelta(hours=1))
     renamed = update(jobs).where(jobs.c.id == unknown)
+
+    async def judged() -> bool:
+        async with previous.engine.connect() as connection:
+            return (await connection.execute(select(known_tasks.c.name))).first() is not None
+
+    await eventually(judged)
     async with previous.engine.begin() as connection:
         await connection.execute(renamed.values(task="no.such", run_at=clock(-GRACE - 1)))
+        long_due = update(jobs).where(jobs.c.id == backlog)
+        await connection.execute(long_due.values(run_at=clock(-GRACE - 1)))
+        known = {"name": "no.such", "seen_at": clock(-GRACE - 1)}
+        await connection.execute(insert(known_tasks).values(known))
     row = await previous.row_is(unknown, "dead")
     assert row.error.startswith("UnknownTask")
     await previous.row_is(await previous.submit(delivered.work, "after", 0), "succeeded")
@@ -42,8 +55,45 @@ async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previou
     previous.edit("tasks/delivered_probes.py", "delivered.of_old", "delivered.alone")
     previous.start_hosts(2)
     assert (await asyncio.to_thread(previous.stop, previous.host()))[0] in (0, -15)
-    row = await previous.row_is(early, "succeeded")
-    assert (row.attempts, await previous.effects("early")) == (1, 1)
+    for job_id, item in ((early, "early"), (backlog, "backlog")):
+        row = await previous.row_is(job_id, "succeeded")
+        assert (row.attempts, await previous.effects(item)) == (1, 1)
+
+
+async def test_an_argument_of_the_next_release_waits_for_a_host_that_takes_it(
+    previous: World,
+) -> None:
+    previous.edit("tasks/delivered_probes.py", TAKES, "item: str) -> None:\n    seconds = 0.0")
+    previous.kill_all()
+    await previous.as_it_should_be()
+    job_id = await previous.submit(delivered.write_first, "argued", 0)
+
+    async def refused_again() -> bool:
+        row = await previous.row(job_id)
+        return bool(row.status == Status.PENDING and row.attempts >= 2)
+
+    await eventually(refused_again)
+    previous.edit("tasks/delivered_probes.py", "item: str) -> None:\n    seconds = 0.0", TAKES)
+    previous.start_hosts(2)
+    assert (await asyncio.to_thread(previous.stop, previous.host()))[0] in (0, -15)
+    row = await previous.row_is(job_id, "succeeded")
+    assert (row.max_attempts - row.attempts, row.crashes) == (delivered.write_first.tries - 1, 0)
+    assert await previous.effects("argued") == 1
+
+
+async def test_each_host_says_that_it_lives(healthy: World) -> None:
+    own = select(processes).where(processes.c.backend == healthy.backend)
+
+    async def said() -> Sequence[Row[Any]]:
+        async with healthy.engine.connect() as connection:
+            rows = (await connection.execute(own)).all()
+        return rows if len(rows) == 2 else []
+
+    first, second = await eventually(said)
+    assert first.pid != second.pid
+    for row in (first, second):
+        assert row.slots > 0
+        assert row.tasks[delivered.work.name] == delivered.work.signature
 
 
 async def test_a_message_of_the_previous_format_costs_no_job(

@@ -20,7 +20,7 @@ from app.jobs.table import Status, jobs
 from app.models import Order
 from app.tasks.orders import process_order
 from tests import probes
-from tests.jobs.rows import BACKEND, idle, row_of, status_is, submit
+from tests.jobs.rows import BACKEND, idle, row_of, submit
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -167,13 +167,6 @@ async def test_an_error_that_no_database_could_keep_is_kept_all_the_same(host: H
 async def test_a_try_is_bounded(host: Host, probe: Task[..., Any, Any]) -> None:
     row = await run(host, probe, 1.0)
     assert (row.status, row.error) == (Status.DEAD, "TimeoutError: ran longer than 0.3 s")
-
-
-async def test_arguments_that_its_task_no_longer_takes_end_a_job(host: Host) -> None:
-    job_id = await submit(probes.hopeless, args={"gone": 1}, max_attempts=1)
-    host.ring()
-
-    assert (await status_is(job_id, Status.DEAD)).error.startswith("ValidationError")
 
 
 def steal() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.config import get_settings
 from app.jobs.contract import registry
+from app.jobs.processes import SILENT
 from app.jobs.relay import in_background
-from app.jobs.table import Status, clock, known_tasks
+from app.jobs.table import Status, clock, known_tasks, processes
 from app.jobs.watch import _Watch, watch
 from tests import probes
 from tests.jobs.rows import change, database_now, row_of, status_is, statuses, submit
@@ -36,6 +37,14 @@ async def know(session: AsyncSession, task: str, age: float) -> None:
     """As another host says; this process has no such task."""
     assert task not in registry()
     await session.execute(insert(known_tasks).values(name=task, seen_at=clock(-age)))
+    await session.commit()
+
+
+async def pass_by(session: AsyncSession, *tasks: str, seconds: float = GRACE + 1) -> None:
+    """So much later, for what is noted of these tasks; others were there all the while."""
+    await _Watch().step()
+    aged = update(known_tasks).where(known_tasks.c.name.in_(tasks))
+    await session.execute(aged.values(seen_at=clock(-seconds)))
     await session.commit()
 
 
@@ -101,9 +110,15 @@ async def test_one_that_was_blocked_lets_leases_be_extended_first() -> None:
     assert await statuses(job_id) == [RUNNING]
 
 
-async def test_a_task_that_no_host_knows_is_dead_after_a_grace() -> None:
+async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSession) -> None:
     old = await submit(probes.echo, "a", task="gone.task", run_at=clock(-GRACE - 1))
     new = await submit(probes.echo, "a", task="gone.task", run_at=clock(-GRACE + 60))
+    await pass_by(session, "gone.task", seconds=GRACE - 60)
+    await _Watch().step()
+    assert await statuses(old) == [PENDING], (
+        "the grace begins when it is missed, not when it is due"
+    )
+    await pass_by(session, "gone.task")
     with capture_logs() as logs:
         await _Watch().step()
     row = await row_of(old)
@@ -123,7 +138,8 @@ async def test_a_task_that_another_host_knows_is_left_to_it(session: AsyncSessio
 
 
 async def test_a_task_that_no_host_has_known_for_a_grace_is_dead(session: AsyncSession) -> None:
-    await know(session, "of.a_release_before", GRACE + 60)
+    await know(session, "of.a_release_before", 0)
+    await pass_by(session, "of.a_release_before")
     gone = await submit(probes.echo, "a", task="of.a_release_before", run_at=clock(-GRACE - 1))
     await _Watch().step()
     assert await statuses(gone) == [DEAD]
@@ -140,6 +156,7 @@ async def test_each_kind_that_waits_is_looked_at(session: AsyncSession) -> None:
         for queue, name in kinds
         for n in range(3)
     }
+    await pass_by(session, "a.gone", "z.gone")
     await _Watch().step()
     found = {kind: (await statuses(job_id))[0] for kind, job_id in ids.items()}
     assert found == {kind: DEAD if "gone" in kind[1] else PENDING for kind in ids}
@@ -150,6 +167,38 @@ async def test_a_job_that_is_due_later_outlives_its_task() -> None:
     later = await submit(probes.echo, "a", task="gone.task", run_at=clock(60))
     await _Watch().step()
     assert await statuses(later) == [PENDING]
+
+
+async def test_a_backlog_of_before_an_outage_waits_for_its_release(session: AsyncSession) -> None:
+    """Nobody was there to know its task; who does may start a moment later."""
+    await know(session, "of.another_release", 2 * GRACE)
+    waits = await submit(probes.echo, "a", task="of.another_release", run_at=clock(-2 * GRACE))
+    await _Watch().step()
+    await _Watch().step()
+    assert await statuses(waits) == [PENDING]
+
+
+async def test_a_running_job_says_that_its_task_is_known(session: AsyncSession) -> None:
+    """Processes of 0.1.0 don't say so themselves."""
+    await submit(probes.echo, "a", task="of.0_1_0", status=RUNNING, wake_at=clock(60))
+    waits = await submit(probes.echo, "a", task="of.0_1_0", run_at=clock(-GRACE - 1))
+    await pass_by(session, "of.0_1_0")
+    await _Watch().step()
+    assert await statuses(waits) == [PENDING]
+
+
+@pytest.mark.parametrize(("silent", "status"), [(SILENT - 20, PENDING), (SILENT + 1, DEAD)])
+async def test_a_live_process_keeps_what_it_knows(
+    session: AsyncSession, silent: float, status: Status
+) -> None:
+    waits = await submit(probes.echo, "a", task="of.another", run_at=clock(-GRACE - 1))
+    await pass_by(session, "of.another")
+    other = {"id": uuid4(), "host": "another", "pid": 1, "queues": [], "slots": 0, "busy": 0}
+    seen = {"tasks": {"of.another": "0"}, "started_at": clock(-9), "seen_at": clock(-silent)}
+    await session.execute(insert(processes).values(other | seen))
+    await session.commit()
+    await _Watch().step()
+    assert await statuses(waits) == [status]
 
 
 async def test_a_host_vouches_for_its_tasks(session: AsyncSession) -> None:

@@ -1,0 +1,191 @@
+"""Which processes live and what each knows; ends jobs whose task none has known for a grace.
+
+Each host has a row in `processes` that it keeps young; so has a process that hosts nothing. Who
+judges notes in `known_tasks` what the live ones know, so that it outlives their rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.config import get_settings
+from app.core.control import control
+from app.core.database import IS_SQLITE
+from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
+from app.jobs.contract import registry
+from app.jobs.relay import in_background
+from app.jobs.table import Status, clock, jobs, known_tasks, processes
+
+log = structlog.get_logger(__name__)
+
+SAID_EVERY = 5  # seconds between two signs of life
+SILENT = 30  # seconds after which a process that gave none isn't taken for alive
+FORGOTTEN = 300  # seconds after which its row goes
+JUDGE_EVERY = 60  # seconds, or a twelfth of UNKNOWN_TASK_GRACE
+DAY = 86_400
+GOODBYE = 1  # seconds that a process which ends waits for its row to go
+
+UNKNOWN_TASK = "UnknownTask: no process has known this task for the whole of UNKNOWN_TASK_GRACE"
+
+_here = 0  # how many rows this process keeps young
+
+
+class Presence:
+    """A row of this process; without a back end, of one that hosts nothing."""
+
+    def __init__(
+        self, backend: str | None = None, slots: int = 0, busy: Callable[[], int] = lambda: 0
+    ) -> None:
+        carried = get_settings().queues.items()
+        self._id, self._began, self._said = uuid4(), time.monotonic(), float("-inf")
+        self._busy = busy
+        self._shown = {
+            "host": socket.gethostname()[:200],
+            "pid": os.getpid(),
+            "backend": backend,
+            "queues": sorted(queue for queue, name in carried if name == backend),
+            "slots": slots,
+        }
+
+    async def say(self) -> None:
+        """Keep the row young, with one statement each few seconds."""
+        if time.monotonic() - self._said >= SAID_EVERY:
+            await control(self._write)
+            self._said = time.monotonic()
+
+    def _write(self, connection: Connection) -> None:
+        now = {"seen_at": clock(0), "busy": self._busy()}
+        young = update(processes).where(processes.c.id == self._id, LAZY).values(now)
+        if connection.execute(young).rowcount == 0:
+            tasks = {task.name: task.signature for task in registry().values()}
+            began = clock(self._began - time.monotonic())
+            row = self._shown | now | {"id": self._id, "tasks": tasks, "started_at": began}
+            connection.execute(insert(processes).values(row))
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """At the end the row goes."""
+        global _here
+        _here += 1
+        try:
+            yield
+        finally:
+            _here -= 1
+            own = delete(processes).where(processes.c.id == self._id)
+            with suppress(Exception):  # another process prunes it
+                async with asyncio.timeout(GOODBYE):
+                    await control(lambda connection: connection.execute(own))
+            self._said = float("-inf")
+
+
+@asynccontextmanager
+async def present() -> AsyncIterator[None]:
+    """Say that this process lives, unless a host of it does."""
+    if _here:
+        yield
+        return
+    presence = Presence()
+    async with presence.kept(), in_background(_say_on(presence)):
+        yield
+
+
+async def _say_on(presence: Presence) -> None:
+    while True:
+        with suppress(Exception):  # whoever needs the database says that it is away
+            await presence.say()
+        await asyncio.sleep(SAID_EVERY)
+
+
+def judge_every() -> float:
+    return min(JUDGE_EVERY, get_settings().unknown_task_grace / 12)
+
+
+# The kinds of jobs that wait, each by one step in the index however many jobs there are.
+_KINDS = text(
+    """
+    WITH RECURSIVE kind (id) AS (
+      SELECT * FROM (
+        SELECT id FROM jobs WHERE status = 'pending' AND crashes = 0 ORDER BY queue, task LIMIT 1
+      ) AS first
+      UNION ALL
+      SELECT (
+        SELECT id FROM jobs
+        WHERE status = 'pending' AND crashes = 0 AND (queue, task) > (this.queue, this.task)
+        ORDER BY queue, task LIMIT 1
+      ) FROM kind JOIN jobs AS this ON this.id = kind.id
+    )
+    SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
+    WHERE task NOT IN (SELECT name FROM known_tasks WHERE seen_at >= :since)
+    """
+)
+
+
+def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
+    """Jobs that were due for a grace in which no live process knew their task are dead.
+
+    The grace of a task that was never known begins when it is noticed here: processes of 0.1.0
+    don't say what they know.
+    """
+    grace = get_settings().unknown_task_grace
+    since = connection.scalar(select(clock(-grace)))
+    _note_what_is_known(connection)
+    since_then = bindparam("since", since, clock.type)
+    kinds = connection.execute(_KINDS.bindparams(since_then)).all()
+    noted = set(connection.scalars(select(known_tasks.c.name)))
+    _note(connection, {(kind.task, "") for kind in kinds if kind.task not in noted})
+    found: list[Row[Any]] = []
+    for kind in kinds:
+        if kind.task in noted:
+            found += _end(connection, kind, since)
+    return found
+
+
+def _end(connection: Connection, kind: Row[Any], since: Any) -> Sequence[Row[Any]]:
+    where = WAITS, text("crashes = 0"), jobs.c.queue == kind.queue, jobs.c.task == kind.task
+    old = select(jobs.c.id).where(*where, jobs.c.run_at < since).order_by(jobs.c.run_at)
+    ended = update(jobs).where(jobs.c.id.in_(old.limit(BATCH).with_for_update(skip_locked=True)))
+    values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}
+    return connection.execute(ended.values(values | {"wake_at": None}).returning(*ENDED)).all()
+
+
+def _note_what_is_known(connection: Connection) -> None:
+    """By live processes, and by those of 0.1.0, which only their running jobs tell of."""
+    # While nobody judged, nobody was there to know: each grace begins anew.
+    latest = select(func.max(known_tasks.c.seen_at)).scalar_subquery()
+    away = latest < clock(-max(SILENT, 3 * judge_every()))
+    connection.execute(update(known_tasks).where(away).values(seen_at=clock(0)))
+    alive = select(processes.c.tasks).where(processes.c.seen_at > clock(-SILENT))
+    known = {pair for tasks in connection.scalars(alive) for pair in tasks.items()}
+    known |= {(name, "") for name in connection.scalars(select(jobs.c.task).where(RUNS).distinct())}
+    _note(connection, known)
+    gone = known_tasks.c.seen_at < clock(-2 * get_settings().unknown_task_grace - DAY)
+    connection.execute(delete(known_tasks).where(gone))
+    connection.execute(delete(processes).where(processes.c.seen_at < clock(-FORGOTTEN)))
+
+
+def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
+    rows = [{"name": name, "signature": own, "seen_at": clock(0)} for name, own in sorted(known)]
+    if rows:
+        dialect: Any = sqlite if IS_SQLITE else postgresql
+        noted = dialect.insert(known_tasks).values(rows)
+        again = {"index_elements": ["name", "signature"], "set_": {"seen_at": clock(0)}}
+        connection.execute(noted.on_conflict_do_update(**again))
+
+
+def is_taken(connection: Connection, task: str, signature: str | None) -> bool:
+    """Whether a process that was there within the grace takes what was submitted so."""
+    since = clock(-get_settings().unknown_task_grace)
+    same = known_tasks.c.name == task, known_tasks.c.signature == signature
+    found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since)
+    return connection.execute(found).first() is not None
