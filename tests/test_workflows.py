@@ -13,6 +13,7 @@ from scripts.matrix import with_matrix
 from tests.renders import RENDERS, ROOT
 from tests.test_delivery import EACH_BACKEND
 from tests.test_schedules import EACH_CLOCK
+from tests.test_strangers import ASKED
 
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
@@ -51,10 +52,17 @@ def test_the_jobs_run_every_test() -> None:
 
 
 def test_the_night_resolves_afresh() -> None:
-    (job,) = parsed("nightly.yml")["jobs"].values()
-    assert job == {"uses": "./.github/workflows/ci.yml", "with": {"fresh": "true"}}
+    jobs = parsed("nightly.yml")["jobs"]
+    assert jobs["fresh"] == {"uses": "./.github/workflows/ci.yml", "with": {"fresh": "true"}}
+    assert {"run": "rm uv.lock"} in jobs["strangers"]["steps"]
     for each in parsed("ci.yml")["jobs"].values():
         assert {"if": "inputs.fresh", "run": "rm uv.lock"} in each["steps"]
+
+
+def test_strangers_ask_all_night() -> None:
+    job = parsed("nightly.yml")["jobs"]["strangers"]
+    assert job["steps"][-1] == {"run": '.ci/run -m night -k "$NAME" -n0'}
+    assert set(job["strategy"]["matrix"]["name"]) == set(ASKED.args)
 
 
 def test_an_action_is_pinned_once_for_the_template_and_for_services() -> None:

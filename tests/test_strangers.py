@@ -1,0 +1,35 @@
+"""At night strangers ask each operation of each back end for longer, on both databases."""
+
+import pytest
+
+from tests.conftest import Project
+from tests.renders import uv_command
+from tests.test_suite import run
+
+ASKED = pytest.mark.renders(
+    "background",
+    "arq",
+    "celery",
+    "celery-rabbitmq",
+    "apscheduler",
+    "apscheduler-4",
+    "background-arq-celery-apscheduler",
+)
+EXAMPLES = 300  # of each operation, in each mode
+
+
+@pytest.mark.night
+@ASKED
+def test_no_answer_is_a_surprise_on_sqlite(project: Project) -> None:
+    ask(project, "sqlite")
+
+
+@pytest.mark.night
+@ASKED
+def test_no_answer_is_a_surprise_on_postgresql(project: Project) -> None:
+    ask(project, "postgresql")
+
+
+def ask(project: Project, database: str) -> None:
+    longer = ("env", f"EXAMPLES={EXAMPLES}", uv_command(), "run", "pytest", "--database", database)
+    run(project, f"strangers-{database}", *longer, "tests/api/test_strangers.py")
