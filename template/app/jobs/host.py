@@ -57,6 +57,11 @@ class Host:
     def free(self) -> int:
         return self._slots - len(self._running)
 
+    @property
+    def heeds_bells(self) -> bool:
+        """Not while it is full, nor what it has just rung for others."""
+        return self.free > 0 and time.monotonic() - self._told > TELL_EVERY
+
     def ring(self) -> bool:
         """Look at once; returns whether a slot is free."""
         self._rung.set()
