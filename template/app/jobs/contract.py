@@ -17,6 +17,7 @@ from typing import (
     NotRequired,
     ParamSpec,
     Protocol,
+    TypeAliasType,
     TypedDict,
     TypeVar,
     get_type_hints,
@@ -134,7 +135,8 @@ def _arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> T
     fields = {p.name: hints.get(p.name, Any) for p in own}
     optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
     arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
-    return TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
+    checked: Any = TypeAliasType("checked", with_config(extra="forbid")(arguments))
+    return TypeAdapter(checked, config=ConfigDict(hide_input_in_errors=True))
 
 
 class Decorator(Protocol):

@@ -49,6 +49,20 @@ async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy:
     assert "minutes" in row.error
 
 
+async def test_no_log_shows_what_a_job_was_given(healthy: World) -> None:
+    """Of one that succeeds, one that fails, and one whose arguments no longer fit."""
+    secret = uuid4().hex
+    ids = [await healthy.submit(probes.echo_sync, secret)]
+    ids.append(await healthy.submit(probes.order_then_fail, secret))
+    ids.append(await healthy.submit(probes.slow, 0, delay=timedelta(hours=1)))
+    await change(healthy, ids[-1], args={"seconds": secret}, run_at=clock(0), wake_at=clock(0))
+    for job_id in ids:
+        await healthy.row_is(job_id, "succeeded", "dead")
+    logs = [healthy.log(name) for name in healthy.processes]
+    assert any(str(ids[1]) in log for log in logs)
+    assert not any(secret in log for log in logs)
+
+
 async def test_a_dead_job_is_replayed_and_no_other_is(healthy: World) -> None:
     job_id = await healthy.submit(probes.flaky, 3)
     await healthy.row_is(job_id, "dead")

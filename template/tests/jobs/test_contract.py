@@ -35,6 +35,13 @@ def test_arguments_travel_as_json_and_arrive_typed() -> None:
     assert isinstance(process_order.load(dumped)["order_id"], UUID)
 
 
+def test_what_is_wrong_with_arguments_shows_none_of_them() -> None:
+    """It is in the log, and in `jobs.error`."""
+    with pytest.raises(ValidationError, match="times") as refused:
+        probes.echo_sync.load({"text": "a", "times": "SECRET", "more": "SECRET"})
+    assert "SECRET" not in str(refused.value)
+
+
 def test_a_default_may_be_left_out() -> None:
     assert probes.echo_sync.dump("a") == {"text": "a"}
     assert probes.echo_sync.dump("a", 2) == {"text": "a", "times": 2}
