@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rendered import add_bench
-from extensions.context import NAMES, REQUIREMENTS, Selection
+from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
 from tests.conftest import Project
 from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
 
@@ -33,7 +33,9 @@ THE_SAME = (
 
 
 def test_types(project: Project) -> None:
-    run(project, "types", type_checker(project.render.apscheduler), "-m", "mypy")
+    """By the oldest Python that it may run on."""
+    oldest = ("--python-version", PYTHON_VERSIONS[0])
+    run(project, "types", type_checker(project.render.apscheduler), "-m", "mypy", *oldest)
 
 
 def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
