@@ -41,26 +41,14 @@ BROKERS: Final = ("redis", "rabbitmq")
 APSCHEDULERS: Final = ("3", "4")
 PYTHON_VERSIONS: Final = ("3.11", "3.12", "3.13")
 
-# Which back end carries a queue, where it is chosen: the first of its list.
-PREFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "default": ("arq", "celery", "background", "apscheduler"),
-    "orders": ("arq", "celery", "background", "apscheduler"),
-    "notifications": ("background", "arq", "celery", "apscheduler"),
-    "maintenance": ("apscheduler", "arq", "celery", "background"),
-    "workflows": ("celery", "arq", "background", "apscheduler"),
-}
 
-COMMANDS: Final = {
-    "api": "uvicorn app.main:app",
-    "arq": "arq app.tasks.worker.WorkerSettings",
-    "celery": "celery -A app.core.celery worker --loglevel=info",
-    "beat": "celery -A app.core.celery beat --loglevel=info",
-    "apscheduler": "python -m app.core.scheduler_process",
-}
+def _data(name: str) -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name(name).read_text("utf-8"))
 
-REQUIREMENTS: Final[Mapping[str, list[str]]] = tomllib.loads(
-    Path(__file__).with_name("dependencies.toml").read_text("utf-8")
-)
+
+REQUIREMENTS: Final[Mapping[str, list[str]]] = _data("dependencies.toml")
+PREFERENCES: Final[Mapping[str, list[str]]] = _data("processes.toml")["preferences"]
+COMMANDS: Final[Mapping[str, str]] = _data("processes.toml")["commands"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +126,17 @@ class Selection:
         found += [("scheduler", self.clock())] if can["has_scheduler"] else []
         return [(name, COMMANDS[part].split()) for name, part in found]
 
+    def secrets(self) -> dict[str, list[str]]:
+        """The keys and addresses that each process uses; no other process gets them."""
+        celerys = f"{self.broker.upper()}_URL"
+        urls = {"arq": ["REDIS_URL"], "celery": [celerys], "beat": [celerys]}
+        hosts = self.hosts() | ({"beat": "scheduler"} if self.clock() == "beat" else {})
+        used = sorted({url for name in hosts for url in urls.get(name, [])})
+        found = {host: ["DATABASE_URL", *urls.get(name, [])] for name, host in hosts.items()}
+        found |= {"flower": ["FLOWER_PASSWORD", celerys]} if self.has("celery") else {}
+        keys = {"api": ["API_KEY", "ALLOWED_HOSTS", "DATABASE_URL", *used]}
+        return keys | {k: v for k, v in found.items() if k != "api"} | {"migrate": ["DATABASE_URL"]}
+
     def hosts(self) -> dict[str, str]:
         """The process that runs each back end's jobs."""
         scheduler = "scheduler" if self.capabilities()["has_scheduler_process"] else "api"
@@ -149,7 +148,7 @@ class Selection:
 
 def context_of(selection: Selection) -> dict[str, Any]:
     """Everything that templates know of a selection."""
-    names = ("clock", "queues", "api_backends", "routers", "processes", "hosts")
+    names = ("clock", "queues", "api_backends", "routers", "processes", "hosts", "secrets")
     more = ("dependencies", "embedded_dependencies")
     derived = {name: getattr(selection, name)() for name in names + more}
     return selection.capabilities() | derived | {"dev_dependencies": REQUIREMENTS["dev"]}

@@ -53,6 +53,29 @@ def test_a_secret_has_no_default(project: Project) -> None:
     none([name for name, required in expected.items() if required and f"# {name}=" not in named])
 
 
+def test_each_service_gets_its_own_secrets_alone(project: Project) -> None:
+    """And no `.env` as a whole: it has everybody's."""
+    uses = project.render.selection.secrets()
+    everybodys = {variable for variables in uses.values() for variable in variables}
+    for name, service in services(project).items():
+        assert "env_file" not in service
+        if name in APP:
+            assert everybodys & set(service["environment"]) == set(uses[name])
+        assert "PASSWORD" not in str(service.get("command", "")), "who may list processes reads it"
+
+
+def test_each_setting_gets_into_the_containers(project: Project) -> None:
+    code = project.files["app/config.py"]
+    fields = re.findall(r"^    (\w+): .*=", code.partition("def ")[0], re.MULTILINE)
+    settings = {field.upper() for field in fields}
+    assert len(settings) > 15
+    flower = {"FLOWER_PASSWORD", "FLOWER_ADDRESS"} & settings
+    assert settings - flower == set(services(project)["api"]["environment"])
+    named = set(dict(SECRET.findall(project.files["compose.yaml"])))
+    others = code.partition("OTHERS = {")[2].partition("}")[0]
+    assert named - settings <= set(re.findall(r'"(\w+)"', others))
+
+
 def test_the_services_are_what_the_answer_needs(project: Project) -> None:
     can = project.render.selection.capabilities()
     expected = {name for name, _ in project.render.selection.processes()} | {"migrate", "postgres"}
@@ -120,8 +143,11 @@ def test_a_container_can_do_little(project: Project) -> None:
 
 def test_the_server_keeps_what_it_is_told(project: Project) -> None:
     if valkey := services(project).get("valkey"):
-        command = " ".join(valkey["command"])
-        assert "--appendonly yes --maxmemory-policy noeviction --requirepass ${" in command
+        configs = yaml.safe_load(project.files["compose.yaml"])["configs"]
+        told = dict(line.split(" ", 1) for line in configs["valkey"]["content"].splitlines())
+        assert valkey["command"] == ["valkey-server", valkey["configs"][0]["target"]]
+        assert (told["appendonly"], told["maxmemory-policy"]) == ("yes", "noeviction")
+        assert told["requirepass"].startswith("${VALKEY_PASSWORD:?")
 
 
 def test_the_image_and_the_workflow_are_linted(project: Project) -> None:

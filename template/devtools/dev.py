@@ -17,9 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-from app.config import get_settings
+from dotenv import dotenv_values
+
+from app.config import ENV_FILE, Settings, get_settings
+from app.core.logging import configure_logging
 from devtools import servers
-from devtools.commands import COMMANDS
+from devtools.commands import COMMANDS, SECRETS
 from devtools.processes import spawn, stop
 from devtools.servers import Child
 
@@ -47,6 +50,20 @@ def command_of(name: str) -> list[str]:
     return command
 
 
+def environment_of(name: str) -> dict[str, str]:
+    """What is set, here or in `.env`, without the keys and addresses that only others use.
+
+    An empty one is unset; without ENV_FILE the process doesn't look into `.env` itself.
+    """
+    in_file = dotenv_values(ENV_FILE) if ENV_FILE else {}
+    fields = {name.upper() for name in Settings.model_fields}
+    settings = {key: value for key, value in in_file.items() if key.upper() in fields}
+    here = {key: value for key, value in os.environ.items() if value}
+    others = {variable for used in SECRETS.values() for variable in used} - {*SECRETS[name]}
+    found = settings | here | dict.fromkeys(others, "") | {"ENV_FILE": ""}
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def watch(children: dict[str, Child]) -> None:
     """Wait for a signal, or for a process that ends by itself: the rest is of no use then."""
     while not stopping.wait(0.2):
@@ -71,15 +88,17 @@ def main() -> int:
         signal.signal(number, request_stop)
     started: list[Child] = []
     children: dict[str, Child] = {}
+    configure_logging()
     try:
         for variable in servers.BROKERS:
             if not is_set(variable):
                 started.append(servers.start(variable, DATA))
         make_key()
-        subprocess.run([sys.executable, "-m", "app.migrate"], check=True)
+        migrate = [sys.executable, "-m", "app.migrate"]
+        subprocess.run(migrate, env=environment_of("migrate"), check=True)
         print(f"API: http://127.0.0.1:{PORT}/docs   Ctrl-C ends everything", flush=True)
         for name in COMMANDS:
-            children[name] = spawn(command_of(name))
+            children[name] = spawn(command_of(name), env=environment_of(name))
         watch(children)
     finally:
         stop_all(list(children.values()))

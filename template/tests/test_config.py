@@ -7,18 +7,24 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from app.config import Settings
+from app.config import Settings, get_settings
 
 FIELDS = Settings.model_fields
-STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretStr | None} | {
-    name: re.sub("//.+@", "//app:strong@", url)
-    for name, url in os.environ.items()
-    if name.endswith("_URL")
-}
+
+
+def with_password(url: str, password: str = ":a-strong-password") -> str:
+    server = re.sub("^sqlite:///.*", "postgresql://db/app", url)
+    return re.sub("//(.+@)?", f"//app{password}@", server, count=1)
+
+
+URLS = {name.upper(): os.environ[name.upper()] for name in FIELDS if name.endswith("_url")}
+STRONG = {n.upper(): "s" * 24 for n in FIELDS if FIELDS[n].annotation == SecretStr | None}
+STRONG |= {name: with_password(url) for name, url in URLS.items()}
 STRONG["ALLOWED_HOSTS"] = '["api.example.com"]'
 
 
@@ -36,8 +42,8 @@ def boot(**env: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("env", "line"),
     [
-        ({}, "API_KEY must have at least 24 characters in production"),
-        ({"API_KEY": "short"}, "API_KEY must have at least 24 characters in production"),
+        (STRONG | {"API_KEY": ""}, "API_KEY must have at least 24 characters in production"),
+        (STRONG | {"API_KEY": "short"}, "API_KEY must have at least 24 characters in production"),
         (
             {name: value for name, value in STRONG.items() if name != "ALLOWED_HOSTS"},
             'ALLOWED_HOSTS must be set in production, to ["*"] where a proxy checks them',
@@ -53,6 +59,63 @@ def test_production_refuses_what_is_unsafe(env: dict[str, str], line: str) -> No
     assert ended.returncode == 1
     assert line in ended.stderr.splitlines()
     assert "Traceback" not in ended.stderr
+
+
+def end_of(monkeypatch: pytest.MonkeyPatch, **env: str) -> str | None:
+    """What a process with these settings ends with."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    try:
+        get_settings.__wrapped__()
+    except SystemExit as ended:
+        return str(ended.code)
+    return None
+
+
+@pytest.mark.parametrize("name", URLS)
+@pytest.mark.parametrize(
+    ("password", "problem"),
+    [
+        ("", "no password"),
+        (":", "no password"),
+        (":App", "a default password"),
+        (":p%61ssword", "a default password"),
+        (":eleven-char", "a password under 12 characters"),
+    ],
+)
+def test_production_refuses_a_weak_password(
+    monkeypatch: pytest.MonkeyPatch, name: str, password: str, problem: str
+) -> None:
+    weak = STRONG | {"ENVIRONMENT": "production", name: with_password(URLS[name], password)}
+    line = f"{name} has {problem}: set one of your own in production"
+    assert end_of(monkeypatch, **weak) == line
+    assert end_of(monkeypatch, **weak, TRUSTED_URLS=json.dumps([name])) is None
+
+
+def test_a_closed_network_is_that_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"TRUSTED_URLS: CACHE_URL is none of {', '.join(sorted(URLS))}"
+    assert end_of(monkeypatch, TRUSTED_URLS='["CACHE_URL"]') == line
+
+
+def test_production_wants_what_a_process_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What none requires may be missing, or short."""
+
+    class More(Settings):
+        webhook_secret: SecretStr | None = None
+        webhook_url: str = "http://127.0.0.1"
+
+    for name, value in STRONG.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WEBHOOK_SECRET", "short")
+    More(environment="development").require("webhook_secret", "webhook_url")
+    settings = More(environment="production")
+    settings.require("api_key", "allowed_hosts", "database_url")
+    with pytest.raises(SystemExit) as ended:
+        settings.require("webhook_secret", "webhook_url")
+    assert str(ended.value).splitlines() == [
+        "WEBHOOK_SECRET must have at least 24 characters in production",
+        "WEBHOOK_URL must be set in production",
+    ]
 
 
 def test_production_starts_with_strong_secrets() -> None:
@@ -74,8 +137,47 @@ def test_a_task_whose_queue_nothing_carries_is_refused() -> None:
     assert (ended.returncode, ended.stderr) == (1, line)
 
 
-def test_a_wrong_value_names_its_variable() -> None:
-    ended = boot(LEASE="soon")
-    assert ended.returncode == 1
-    (line,) = ended.stderr.splitlines()
-    assert line.startswith("LEASE: ")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEASE", "soon"),
+        ("LOG_LEVEL", "DEBGU"),
+        ("QUEUES", "{bad"),
+        ("ALLOWED_HOSTS", "example.com"),
+        ("ALLOWED_HOSTS", '["*example.com"]'),
+        ("DATABASE_URL", "postgres:/app:hunter2@db/app"),
+        ("DATABASE_URL", "mysql://app:hunter2@db/app"),
+        ("DATABASE_URL", "postgresql://app:hunter2@db:port/app"),
+        ("DATABASE_URL", "sqlite://"),
+        *[
+            (name, value)
+            for name in sorted({*URLS} - {"DATABASE_URL"})
+            for value in ("http://app:hunter2@h", "{}:/h", "{}//h", "{}://:hunter2/@h:p")
+        ],
+    ],
+)
+def test_a_wrong_value_names_its_variable_and_no_password(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    line = end_of(monkeypatch, **{name: value.replace("{}", URLS.get(name, "{}").split(":")[0])})
+    assert line is not None
+    assert line.startswith(f"{name}: ")
+    assert ("\n" in line, "hunter2" in line) == (False, False)
+
+
+def test_a_wrong_value_is_one_line_and_no_traceback() -> None:
+    ended = boot(QUEUES="{bad", LEASE="soon")
+    assert (ended.returncode, ended.stderr) == (1, "QUEUES: not valid JSON\n")
+
+
+def test_what_nothing_reads_in_the_env_file_is_named(tmp_path: Path) -> None:
+    """Not what other programs read there, and none of it is refused: they may have more."""
+    known = ["LOG_LEVEL=INFO", "PORT=1", "COMPOSE_PROJECT_NAME=x", "POSTGRES_PASSWORD=x"]
+    wrong = ["API_KEYY=top secret", "SOMETHING_ELSE=1"]
+    (tmp_path / ".env").write_text("\n".join([*known, *wrong]))
+    ended = boot(ENV_FILE=str(tmp_path / ".env"))
+    assert ended.returncode == 0
+    first, second = ended.stderr.splitlines()
+    assert re.search(r"unknown in \.env .*name=API_KEYY nearest=API_KEY\b", first)
+    assert re.search(r"unknown in \.env .*name=SOMETHING_ELSE nearest=None\b", second)
+    assert "top secret" not in ended.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from app.config import get_settings
+from app.config import get_settings, unknown_variables
 
 SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
@@ -86,3 +86,5 @@ def configure_logging() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    for name, nearest in unknown_variables():
+        structlog.get_logger(__name__).warning("unknown in .env", name=name, nearest=nearest)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.service import Service
-from tests.test_config import STRONG
+from tests.test_config import STRONG, URLS
 
-SETTINGS = {name: value for name, value in STRONG.items() if name != "DATABASE_URL"}
+SETTINGS = {name: value for name, value in STRONG.items() if name not in URLS}
+SETTINGS["TRUSTED_URLS"] = json.dumps([*URLS])
 OURS = {"Host": "api.example.com"}
 
 

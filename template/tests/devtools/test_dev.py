@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -85,3 +86,22 @@ def test_dev_uses_the_key_that_is_set(project: Path) -> None:
         check=True,
     )
     assert made.stdout == b""
+
+
+def test_a_process_gets_only_what_it_uses(project: Path) -> None:
+    """Whether it is set in the environment or in `.env`, which the process doesn't look into."""
+    (project / ".env").write_text("API_KEY=of the file\nMAX_JOBS=3\nPOSTGRES_PASSWORD=x\n")
+    script = "import json, sys; from devtools.dev import environment_of as of"
+    for name, expected in [("api", "of the file"), ("migrate", "")]:
+        made = subprocess.run(
+            [sys.executable, "-c", f"{script}; print(json.dumps(of(sys.argv[1])))", name],
+            cwd=project,
+            env={name: value for name, value in os.environ.items() if name != "API_KEY"},
+            capture_output=True,
+            check=True,
+        )
+        env = json.loads(made.stdout)
+        assert (env["API_KEY"], env["MAX_JOBS"], env["ENV_FILE"]) == (expected, "3", "")
+        assert "POSTGRES_PASSWORD" not in env
+        brokers = {env[variable] for variable in servers.BROKERS}
+        assert name == "api" or brokers <= {""}

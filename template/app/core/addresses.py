@@ -1,0 +1,65 @@
+"""Addresses that may carry a password: which can be used, and which are open to anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+MIN_PASSWORD_LENGTH = 12
+DEFAULT_PASSWORDS = {"admin", "change-me", "changeme", "guest", "password", "postgres", "secret"}
+
+
+def database_address() -> AfterValidator:
+    """Of SQLite in a file, or of PostgreSQL."""
+
+    def check(url: str) -> str:
+        parsed = _parsed(url)
+        kind = parsed.get_backend_name() if parsed else None
+        named = parsed and parsed.database not in (None, "", ":memory:")
+        if kind not in ("postgres", "postgresql") and not (kind == "sqlite" and named):
+            raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+        return url
+
+    return AfterValidator(check)
+
+
+def broker_address(*schemes: str) -> AfterValidator:
+    return AfterValidator(_begins_with(schemes))
+
+
+def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], str]:
+    def check(url: str) -> str:
+        try:
+            usable = urlsplit(url).scheme in schemes and "://" in url and urlsplit(url).port != 0
+        except ValueError:  # the port is no number
+            usable = False
+        if not usable or _parsed(url) is None:
+            form = f"{schemes[0]}://USER:PASSWORD@HOST:PORT/NAME"
+            raise ValueError(f"must be {form}, where %2F stands for a slash, and so on")
+        return url
+
+    return check
+
+
+def _parsed(url: str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def weakness(url: str) -> str | None:
+    """What is wrong with its password, for whoever reaches the server may try a few."""
+    parsed = make_url(url)
+    password = str(parsed.password or parsed.query.get("password", ""))
+    if parsed.get_backend_name() == "sqlite":
+        return None
+    if not password:
+        return "no password"
+    if password.lower() in DEFAULT_PASSWORDS | {str(parsed.username).lower()}:
+        return "a default password"
+    return "a password under 12 characters" if len(password) < MIN_PASSWORD_LENGTH else None
