@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
+import time
 from typing import Any
 
+import structlog
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
+
+log = structlog.get_logger(__name__)
 
 # Of PostgreSQL: connection lost, out of resources, shutting down or starting.
 STATES = ("08", "53", "57P")
@@ -14,6 +20,9 @@ SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE
 
 READ_ONLY = ("25006", "SQLITE_READONLY")
 OURS = "of this service's database"
+
+# Memory that a process shares with those that it forks: when the last outage was told.
+_told = mmap.mmap(-1, 8)
 
 
 def mark_errors_of(engine: Engine) -> None:
@@ -45,3 +54,13 @@ def is_read_only(error: BaseException) -> bool:
     driver = getattr(error, "orig", None)
     code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
     return str(code).startswith(READ_ONLY)
+
+
+def tell(what: str, error: BaseException) -> None:
+    """One line in the log; of an outage at most one a second, by a process and its children."""
+    if is_outage(error):
+        (last,) = struct.unpack_from("d", _told)
+        if last <= (now := time.monotonic()) < last + 1:
+            return
+        struct.pack_into("d", _told, 0, now)
+    log.warning(what, error=repr(error).splitlines()[0])

@@ -15,6 +15,7 @@ from sqlalchemy import Row
 from app.config import get_settings
 from app.core.control import Control, control
 from app.core.heartbeat import heartbeat
+from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
 from app.jobs.looks import Lookout, Taken, Wanted
@@ -86,7 +87,7 @@ class Host:
         try:
             return await self._look()
         except Exception as error:
-            log.warning("look failed, trying again", error=repr(error).splitlines()[0])
+            tell("look failed, trying again", error)
             return self._interval
 
     async def _look(self) -> float:
@@ -197,7 +198,7 @@ class Host:
                 await to_the_end(self._beat())
                 await asyncio.sleep(self._lease / 3)
             except Exception as error:
-                log.warning("heartbeat failed, trying again", error=repr(error).splitlines()[0])
+                tell("heartbeat failed, trying again", error)
                 await asyncio.sleep(min(0.5, self._lease / 6))
 
     async def _beat(self) -> None:

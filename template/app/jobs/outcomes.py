@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from app.core.control import Control
 from app.core.database import IS_SQLITE
-from app.core.outages import is_outage
+from app.core.outages import is_outage, tell
 from app.jobs.contract import Task
 from app.jobs.table import HEAD_START, Status, clock, jobs
 
@@ -187,7 +187,7 @@ class Outcomes:
             except Exception as error:
                 if not is_outage(error):
                     return await self._write_apart(group, error)
-                log.warning("outcomes not written, trying on", error=repr(error).splitlines()[0])
+                tell("outcomes not written, trying on", error)
                 await asyncio.sleep(PAUSE)
             else:
                 if count < len(group):

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from app.config import get_settings
 from app.core.control import control
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
-from app.core.outages import is_outage
+from app.core.outages import is_outage, tell
 from app.core.threads import in_thread
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
@@ -136,7 +136,7 @@ def _cancelled(claim: Claim) -> Outcome | None:
 
 def _failed(claim: Claim, error: Exception) -> Outcome:
     if is_outage(error):
-        log.warning("no database for the job: handed back", error=repr(error).splitlines()[0])
+        tell("no database for the job: handed back", error)
         return handed_back(claim, OUTAGE * random.uniform(0.5, 1.5))  # noqa: S311
     log.warning("job failed", error=text_of(error), exc_info=error)
     return failed(claim, error)

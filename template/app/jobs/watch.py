@@ -14,6 +14,7 @@ from sqlalchemy import Row, select
 from app.config import get_settings
 from app.core.control import control
 from app.core.heartbeat import heartbeat
+from app.core.outages import tell
 from app.jobs import claims, processes
 from app.jobs.processes import Presence
 from app.jobs.relay import in_background, to_the_end
@@ -55,7 +56,7 @@ async def watch(presence: Presence | None = None) -> None:
         try:
             await to_the_end(each.step())
         except Exception as error:
-            log.warning("watch failed, trying again", error=repr(error).splitlines()[0])
+            tell("watch failed, trying again", error)
         heartbeat("relay")
         await asyncio.sleep(get_settings().relay_interval)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.delivery import probes as delivered
 from tests.delivery.database import Database, world_on
 from tests.delivery.world import World
 
+AWAY = 6  # seconds
 LONGEST = 6  # seconds, of the tasks of `hasty`
 
 pytestmark = pytest.mark.postgresql
@@ -63,6 +65,25 @@ async def test_a_restart_of_the_database_loses_no_job(
     assert (row.attempts, await world.effects("into it")) == (2, 1)
     await world.row_is(await world.place_order(), "succeeded")
     assert (await world.client.get("/health/ready")).status_code == 200
+
+
+async def test_a_host_writes_a_line_a_second_at_most_while_the_database_is_away(
+    restarted: tuple[World, Database],
+) -> None:
+    """However many jobs and messages it has then."""
+    world, database = restarted
+    ids = await world.submit_many(delivered.work, [[f"waits {number}", 1] for number in range(100)])
+    await world.marked("waits 0 runs")
+    logged, begun = len(world.log(world.host())), time.monotonic()
+    database.stop()
+    await asyncio.sleep(AWAY)
+    lines = world.log(world.host())[logged:].splitlines()
+    told = [line for line in lines if "[warning" in line or "[error" in line]
+    assert 0 < len(told) <= time.monotonic() - begun + 1
+    assert [line for line in lines if "Traceback" in line] == []
+    await asyncio.to_thread(database.start)
+    await world.engine.dispose()
+    await world.all_are("succeeded", ids, limit=90)
 
 
 async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than_a_timeout(
