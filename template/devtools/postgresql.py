@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
@@ -18,7 +19,9 @@ RELEASE = "pginstall18"
 FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def start(
+    folder: Path, env: Mapping[str, str] | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
     """Start an empty one on loopback; returns the process and its URL. SIGINT ends it at once.
 
     Raises FileNotFoundError, saying what to do.
@@ -35,7 +38,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     port = free_port()
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(home), *FAST]
     command = [str(programs / "postgres"), "-D", str(home / "data"), *options]
-    process = spawn(command, log=folder / "postgresql.log", user=user)
+    process = spawn(command, env=env, log=folder / "postgresql.log", user=user)
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
     wait_until(lambda: answers(url), process, 20)
     return process, url

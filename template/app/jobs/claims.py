@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache, lru_cache
 from itertools import product
 from typing import Any
@@ -16,8 +17,10 @@ from sqlalchemy import (
     String,
     Update,
     Uuid,
+    and_,
     bindparam,
     case,
+    extract,
     func,
     null,
     select,
@@ -110,11 +113,15 @@ def extend(connection: Connection, held: Sequence[tuple[UUID, int]]) -> set[UUID
     return set(connection.scalars(extended.values(wake_at=lease).returning(jobs.c.id)))
 
 
-def take_back(connection: Connection) -> Sequence[Row[Any]]:
-    """Jobs whose lease has ended are pending again, or dead after too many crashes."""
+def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
+    """Jobs whose lease has ended are pending again, or dead after too many crashes.
+
+    The database's clock can't be later than `latest`, unless it has jumped.
+    """
     # An index of `wake_at` names all that wait, too; this keeps the planner to that of what runs.
     lease_end = func.coalesce(jobs.c.wake_at, jobs.c.wake_at)
-    lost = select(jobs.c.id).where(RUNS, lease_end <= clock(0)).limit(BATCH)
+    ended = lease_end <= clock(0), lease_end <= bindparam("latest", type_=clock.type)
+    lost = select(jobs.c.id).where(RUNS, *ended).limit(BATCH)
     poison = jobs.c.crashes + 1 >= get_settings().max_crashes
     values = {
         "status": case((poison, Status.DEAD), else_=Status.PENDING),
@@ -126,7 +133,25 @@ def take_back(connection: Connection) -> Sequence[Row[Any]]:
         "error": case((poison, WORKER_LOST), else_=jobs.c.error),
     }
     back = update(jobs).where(jobs.c.id.in_(lost.with_for_update(skip_locked=True)))
-    return connection.execute(back.values(values).returning(*ENDED)).all()
+    back = back.values(values).returning(*ENDED)
+    return connection.execute(back, {"latest": latest}).all()
+
+
+def bring_nearer(connection: Connection) -> None:
+    """The database's clock went back: what it had called due, or held, isn't that far ahead.
+
+    A job that was submitted with a delay keeps its moment, for it may have been given as one.
+    """
+    began = func.coalesce(jobs.c.started_at, jobs.c.created_at)
+    was_due = (jobs.c.run_at <= jobs.c.created_at) | jobs.c.started_at.is_not(None)
+    backoff = extract("epoch", jobs.c.run_at) - extract("epoch", began)
+    delay = case((jobs.c.run_at > began, backoff), else_=0)
+    waits = update(jobs).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
+    connection.execute(waits.values(run_at=clock(delay), wake_at=clock(delay + HEAD_START)))
+    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # taken back: due
+    for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
+        far = update(jobs).where(state, jobs.c.wake_at > clock(most))
+        connection.execute(far.values(wake_at=clock(most)))
 
 
 def note_refusal(connection: Connection, job_id: UUID, attempt: int) -> Row[Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import Row, Select, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.clock import Jump, database_clock
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
@@ -38,6 +40,7 @@ LIMITS = text(
 )
 
 _reported: set[str] = set()  # broken schedules, to log each once
+_heeded: Jump | None = Jump(0, 0)  # the last jump that schedules were looked through for
 _succeeded: float | None = None  # when this process' clock last got through, monotonic
 
 
@@ -98,9 +101,7 @@ async def run_due() -> None:
 async def _run_batch(broken: set[str]) -> bool:
     """Returns whether there may be more; adds schedules that can't be run to `broken`."""
     async with control_session() as session:
-        if not IS_SQLITE:
-            await session.execute(LIMITS)
-        now = (await session.execute(select(clock(0)))).scalar_one()
+        now = await _begin(session)
         rows = (await session.execute(_claim(now, broken))).all()
         left = BATCH
         for row in rows:
@@ -116,6 +117,33 @@ async def _run_batch(broken: set[str]) -> bool:
             if left <= 0:
                 return True
     return len(rows) == BATCH
+
+
+async def _begin(session: AsyncSession) -> datetime:
+    """Returns the database's time."""
+    if not IS_SQLITE:
+        await session.execute(LIMITS)
+    asked = time.monotonic()
+    now = (await session.execute(select(clock(0)))).scalar_one()
+    database_clock.note(now, asked)
+    return now
+
+
+async def _bring_nearer() -> None:
+    """Where the database's clock went back, next ticks are further ahead than their triggers say.
+
+    A tick that had its job gets no other: its key is taken.
+    """
+    async with control_session() as session:
+        now = await _begin(session)
+        ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
+        for row in (await session.execute(ahead.with_for_update(skip_locked=True))).all():
+            with suppress(ValueError):  # what can't be read is reported where it is due
+                nearest = next_tick(load(row.definition["trigger"]), now)
+                if nearest and nearest < row.next_tick:
+                    moved = update(schedules).where(schedules.c.id == row.id)
+                    await session.execute(moved.values(next_tick=nearest))
+                    log.warning("next tick was too far ahead", schedule=row.id)
 
 
 def _claim(now: datetime, broken: set[str]) -> Select[Any]:
@@ -145,7 +173,8 @@ async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: 
             continue
         key = f"schedule:{row.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         job = await Jobs(session).submit_named(task, definition["args"], key=key, keep_key=True)
-        values |= {"last_tick": tick, "last_job_id": job.id}
+        if job.created:
+            values |= {"last_tick": tick, "last_job_id": job.id}
     # SQLite locks no rows: who comes second finds the keys taken, and the tick moved.
     unmoved = schedules.c.id == row.id, schedules.c.next_tick == row.next_tick
     await session.execute(update(schedules).where(*unmoved).values(values))
@@ -170,11 +199,21 @@ async def wake() -> None:
     try:
         async with asyncio.timeout(WAKE_LIMIT):
             await run_due()
+            await _heed_a_jump()
         _succeeded = time.monotonic()
     except Exception as error:
         reason = repr(error).splitlines()[0]
         log.warning("dispatcher failed, the next second tries again", error=reason)
     heartbeat("clock")
+
+
+async def _heed_a_jump() -> None:
+    """Also at the first wake-up: the clock may have gone back while nothing ran."""
+    global _heeded
+    jump = database_clock.jump
+    if jump is not _heeded:
+        await _bring_nearer()
+        _heeded = jump
 
 
 async def every_second() -> None:

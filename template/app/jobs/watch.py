@@ -12,13 +12,14 @@ import structlog
 from sqlalchemy import Row, select
 
 from app.config import get_settings
+from app.core.clock import Jump, database_clock
 from app.core.control import control
 from app.core.heartbeat import heartbeat
 from app.core.outages import tell
 from app.jobs import claims, processes
 from app.jobs.processes import Presence
 from app.jobs.relay import in_background, to_the_end
-from app.jobs.table import Status
+from app.jobs.table import Status, clock
 
 log = structlog.get_logger(__name__)
 
@@ -29,29 +30,50 @@ class _Watch:
         self._presence = presence or Presence()
         self._lease, self._interval = settings.lease, settings.relay_interval
         self._looked, self._judges, self._judged = time.monotonic(), 0.0, float("-inf")
+        self._asked, self._jump = float("-inf"), database_clock.jump
+
+    def wait(self, seconds: float) -> None:
+        """Let those who live extend their leases first."""
+        self._judges = time.monotonic() + seconds
 
     async def step(self) -> None:
-        if self._sees():
-            _report(await control(claims.take_back))
-        else:
-            await control(lambda connection: connection.execute(select(1)))
+        if not self._sees() or time.monotonic() - self._asked > self._lease / 3:
+            await self._ask_the_clock()
+        if database_clock.jump is not self._jump:
+            await self._heed(database_clock.jump)
+        latest, sees = database_clock.latest(), self._sees()
+        if sees:
+            _report(await control(lambda connection: claims.take_back(connection, latest)))
         self._looked = time.monotonic()
         await self._presence.say()
-        if time.monotonic() - self._judged > processes.judge_every():
+        if sees and time.monotonic() - self._judged > processes.judge_every():
             _report(await control(processes.end_unknown))
             self._judged = time.monotonic()
+
+    async def _ask_the_clock(self) -> None:
+        self._asked = time.monotonic()
+        now = await control(lambda connection: connection.execute(select(clock(0))).scalar_one())
+        database_clock.note(now, self._asked)
+
+    async def _heed(self, jump: Jump | None) -> None:
+        """Leases were made by another clock: who holds them will extend them by this one."""
+        self.wait(self._lease)
+        if jump and jump.seconds < 0:
+            await control(claims.bring_nearer)
+        self._jump = jump
 
     def _sees(self) -> bool:
         """Not after a while without the database: nobody could extend leases, and now they will."""
         now = time.monotonic()
         if now - self._looked > self._interval + self._lease / 3:
-            self._judges = now + self._lease / 2
+            self.wait(self._lease / 2)
         return now >= self._judges
 
 
 async def watch(presence: Presence | None = None) -> None:
     """Until it is cancelled. A database that is away or has no tables yet is waited for."""
     each = _Watch(presence)
+    each.wait(get_settings().lease / 2)  # the clock may have jumped before this process began
     while True:
         try:
             await to_the_end(each.step())

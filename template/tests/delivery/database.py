@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from tests.service import ROOT
 class Database:
     """A PostgreSQL that can be restarted."""
 
-    def __init__(self, folder: Path) -> None:
-        self._process, self.url = postgresql.start(folder)
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self._process, self.url = postgresql.start(folder, env)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)
