@@ -124,10 +124,12 @@ def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:
     minutes = re.findall(r"timeout: timedelta = timedelta\(minutes=(\d+)\)", all_code(project))
     limits = [int(limit) for limit in SETTING.findall(project.files["app/config.py"])]
     longest = max([60 * int(minutes[0]), *limits])
+    (drain,) = re.findall(r"usual = (\d+) if self.environment", project.files["app/config.py"])
     for name in set(services(project)) & APP:
         service = services(project)[name]
         grace = int(service["environment"]["STOP_GRACE"])
-        assert longest <= grace < 60 * int(service["stop_grace_period"].removesuffix("m"))
+        stopped = 60 * int(service["stop_grace_period"].removesuffix("m"))
+        assert longest <= grace < grace + int(drain) < stopped
 
 
 def test_a_container_can_do_little(project: Project) -> None:

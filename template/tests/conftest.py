@@ -48,6 +48,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         DATABASE_URL=f"sqlite:///{folder}/test.db",
         LEASE="3",
         STOP_GRACE="5",
+        DRAIN_SECONDS="0",
     )
     wanted = [*servers.BROKERS]
     if session.config.getoption("--database") == "postgresql":

@@ -65,6 +65,7 @@ class Service:
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
         self.port = free_port()
+        self.ports = {"api": self.port}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
@@ -83,7 +84,7 @@ class Service:
             kind = re.sub(r"-\d+$", "", name)  # `api-2` is a second one
             command = shlex.split(COMMANDS[kind])
             if kind == "api":
-                port = self.port if name == kind else free_port()
+                port = self.ports.setdefault(name, free_port())
                 command += ["--host", "127.0.0.1", "--port", str(port)]
             log = self.folder / f"{name}.log"
             env = {"HEARTBEATS": str(self.heartbeats(name)), **self.env}

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, insert
 from app.api.routing import Router
 from app.core.clock import database_clock
 from app.core.control import control
+from app.core.draining import is_draining
 from app.jobs import dispatcher, relay
 from app.jobs.table import clock, known_tasks
 from app.schemas.response import ApiResponse
@@ -31,7 +32,9 @@ async def live() -> ApiResponse[dict[str, str]]:
 
 @router.get("/ready", responses={503: DOWN})
 async def ready(response: Response) -> ApiResponse[dict[str, str]]:
-    """503 while a part doesn't answer; with the database there, jobs are accepted all the same.
+    """503 while a part doesn't answer, or before a stop.
+
+    With the database there, jobs are accepted all the same.
 
     `clock` says for ten minutes that the database's clock has jumped; that is no reason for a 503.
     """
@@ -42,7 +45,8 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
         checks["schedules"] = dispatcher.ping()
     states = await asyncio.gather(*map(_state, checks.values()))
     parts = dict(zip(checks, states, strict=True))
-    if "down" in states:
+    parts["api"] = "stopping" if is_draining() else "ok"
+    if {"down", "stopping"} & set(parts.values()):
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     jumped = database_clock.recent_jump()
     return ApiResponse(data=parts | {"clock": str(jumped) if jumped else "ok"})
