@@ -47,6 +47,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         API_KEY="an operator's key of the tests",
         DATABASE_URL=f"sqlite:///{folder}/test.db",
         LEASE="3",
+        MAIL_RATE="off",
         STOP_GRACE="5",
         DRAIN_SECONDS="0",
     )

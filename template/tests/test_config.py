@@ -142,6 +142,7 @@ def test_a_task_whose_queue_nothing_carries_is_refused() -> None:
     [
         ("LEASE", "soon"),
         ("LOG_LEVEL", "DEBGU"),
+        ("MAIL_RATE", "ten a minute"),
         ("QUEUES", "{bad"),
         ("ALLOWED_HOSTS", "example.com"),
         ("ALLOWED_HOSTS", '["*example.com"]'),

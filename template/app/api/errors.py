@@ -28,6 +28,7 @@ MEANINGS = {
     409: "Its state doesn't allow this",
     413: "The body is too long",
     422: "What is wrong where",
+    429: "Too many requests: ask again after Retry-After seconds",
     503: "Something is away: try again later",
 }
 

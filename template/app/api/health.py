@@ -19,7 +19,7 @@ from app.jobs import dispatcher, relay
 from app.jobs.table import clock, known_tasks
 from app.schemas.response import ApiResponse
 
-router = Router(prefix="/health", tags=["health"])
+router = Router(prefix="/health", tags=["health"], limited=False)
 
 TIMEOUT = 2
 DOWN = {"model": ApiResponse[dict[str, str]], "description": "A part is down"}

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
+from app.api.errors import answers
 from app.core.bodies import Error, errors_in, errors_in_body
+from app.core.rates import REQUESTS, Limit
 from app.core.security import api_key_header, is_operator, require_operator
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="of a page")]
 
 
 class Route(APIRoute):
-    """First asks for an operator's key, then looks at what came, then is FastAPI's own."""
+    """First counts, then asks for an operator's key, then looks at what came, then is FastAPI's."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        for_operators = any(each.dependency is require_operator for each in self.dependencies)
+        declared = [each.dependency for each in self.dependencies]
+        limits = [each for each in declared if isinstance(each, Limit)]
+        for_operators = require_operator in declared
         schema = self._schema()
 
         async def refuse_or_handle(request: Request) -> Response:
+            for limit in limits:
+                await limit(request)
             if for_operators:
                 await require_operator(await is_operator(await api_key_header(request)))
             if errors := await errors_of(request, schema):
@@ -39,9 +45,12 @@ class Route(APIRoute):
 
 
 class Router(APIRouter):
-    """For JSON. A form's route needs FastAPI's own router."""
+    """For JSON. A form's route needs FastAPI's own router. Probes aren't `limited`."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, limited: bool = True, **options: Any) -> None:
+        if limited:
+            options["dependencies"] = [Depends(REQUESTS), *options.get("dependencies", [])]
+            options["responses"] = answers(429) | options.get("responses", {})
         super().__init__(route_class=Route, **options)
 
 

@@ -1,0 +1,85 @@
+"""How often one client may ask, whatever it says of itself."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.service import Service
+
+MAIL = {"email": "a@example.com", "message": "hello"}
+RATES = {"MAIL_RATE": "3/minute", "REQUEST_RATE": "5/minute"}
+
+
+@pytest.fixture(scope="module")
+async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """Its clients' addresses are what the proxy in front of it, this machine, says they are."""
+    async with Service.alone(tmp_path_factory.mktemp("limited"), **RATES).start("api") as service:
+        yield service
+
+
+def anybody() -> str:
+    """A client that no test has been before."""
+    return f"2001:{secrets.token_hex(2)}:{secrets.token_hex(2)}:1::1"
+
+
+async def notify(service: Service, forwarded: str) -> httpx.Response:
+    return await service.client.post("/notify", json=MAIL, headers={"X-Forwarded-For": forwarded})
+
+
+async def test_mail_has_a_rate(limited: Service) -> None:
+    """A refusal is as each error is, and says when to ask again; others aren't refused."""
+    client = anybody()
+    assert [(await notify(limited, client)).status_code for _ in range(3)] == [202] * 3
+    refused = await notify(limited, client)
+    assert refused.status_code == 429
+    assert refused.json() == {"detail": "too many requests: try again later"}
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert (await notify(limited, anybody())).status_code == 202
+
+
+async def test_requests_have_a_rate_and_probes_have_none(limited: Service) -> None:
+    """Also those without the key, and it is counted before the body is read."""
+    client = {"X-Forwarded-For": anybody()}
+    for status in [401] * 5 + [429]:
+        answer = await limited.client.post("/schedules", content="{", headers=client)
+        assert answer.status_code == status
+    assert (await limited.client.get("/health/live", headers=client)).status_code == 200
+
+
+async def test_what_a_client_says_before_the_proxy_does_not_count(limited: Service) -> None:
+    client = anybody()
+    answers = [await notify(limited, f"{anybody()}, {client}") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [202] * 3 + [429]
+
+
+async def test_a_proxy_that_is_not_trusted_is_the_client(limited: Service) -> None:
+    folder = limited.folder / "open"
+    rate = f"3/{60 + secrets.randbelow(10_000)}minute"  # no other run's, for its client is the same
+    env = RATES | {"FORWARDED_ALLOW_IPS": "192.0.2.1", "MAIL_RATE": rate}
+    async with Service.alone(folder, **env).start("api") as service:
+        answers = [await notify(service, anybody()) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [202] * 3 + [429]
+
+
+async def test_an_ipv6_client_is_its_network(limited: Service) -> None:
+    network = anybody().removesuffix(":1::1")
+    answers = [await notify(limited, f"{network}::{number}") for number in range(4)]
+    assert [answer.status_code for answer in answers] == [202] * 3 + [429]
+    assert (await notify(limited, f"{network}:2::1")).status_code == 202
+
+
+async def test_an_ipv4_client_is_its_address(limited: Service) -> None:
+    """Also where it is written as one of IPv6."""
+    client = f"198.51.{secrets.randbelow(256)}.{secrets.randbelow(255)}"
+    answers = [await notify(limited, f"{form}{client}") for form in ("", "::ffff:", "", "")]
+    assert [answer.status_code for answer in answers] == [202] * 3 + [429]
+
+
+async def test_openapi_names_the_refusal(limited: Service) -> None:
+    paths = (await limited.client.get("/openapi.json")).json()["paths"]
+    assert "429" in paths["/notify"]["post"]["responses"]
+    assert "429" not in paths["/health/live"]["get"]["responses"]
