@@ -8,8 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from typing import TypeVar
+from weakref import WeakSet
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_abandoned: WeakSet[threading.Thread] = WeakSet()
+
+
+def abandoned() -> int:
+    """How many threads run on though nobody waits for them: they end by themselves, or never."""
+    return sum(thread.is_alive() for thread in _abandoned)
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -27,5 +39,11 @@ async def in_thread(call: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=run, name="job", daemon=True).start()
-    return await asyncio.wrap_future(done)
+    thread = threading.Thread(target=run, name="job", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.wrap_future(done)
+    except asyncio.CancelledError:
+        _abandoned.add(thread)
+        log.warning("a thread can't be stopped and runs on", threads=abandoned())
+        raise
