@@ -23,7 +23,7 @@ from app import tasks
 from app.core import database
 from app.jobs.dispatcher import definition_of
 from app.jobs.schedules import Schedule, next_tick
-from app.jobs.table import clock, schedules
+from app.jobs.table import MAX_COUNT, clock, schedules
 from app.tasks.schedules import SCHEDULES
 
 
@@ -55,9 +55,10 @@ async def _declare(
         await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
     elif row.declared != definition:
         # With the same trigger, what fell due meanwhile stays due.
-        moved = first if row.definition["trigger"] != definition["trigger"] else {}
-        change = update(schedules).where(schedules.c.id == schedule.id)
-        await session.execute(change.values(revision=row.revision + 1, **values, **moved))
+        before = row.definition.get("trigger") if isinstance(row.definition, dict) else None
+        moved = first if before != definition["trigger"] else {}
+        again = {"revision": min(row.revision, MAX_COUNT - 1) + 1, **values, **moved}
+        await session.execute(update(schedules).where(schedules.c.id == schedule.id).values(again))
 
 
 async def declare_schedules() -> None:

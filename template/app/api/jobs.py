@@ -42,7 +42,7 @@ async def list_jobs(
     """The newest first."""
     found = await jobs.find(status, limit + 1, after=place_of(after) if after else None)
     data = [JobOut.of(row, whole_error=True) for row in found[:limit]]
-    return Page(data=data, next=cursor_of(found[limit - 1]) if len(found) > limit else None)
+    return Page(data=data, next=cursor_of(found[:limit]) if len(found) > limit else None)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)
@@ -77,7 +77,8 @@ async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
     backends, now = get_settings().queues, datetime.now(UTC)
     shown = {name: QueueOut(queue=name, backend=backend) for name, backend in backends.items()}
     for row in await jobs.backlog():
-        out = shown.setdefault(row.queue, QueueOut(queue=row.queue, backend=None))
+        name = str(row.queue)
+        out = shown.setdefault(name, QueueOut(queue=name, backend=None))
         out.waiting, out.dead = row.waiting, row.dead
-        out.oldest_seconds = row.oldest and (now - row.oldest).total_seconds()
+        out.oldest_seconds = (now - row.oldest).total_seconds() if row.oldest else None
     return ApiResponse(data=list(shown.values()))

@@ -52,7 +52,7 @@ async def list_schedules(
     """In the order of their ids."""
     found = await service.find(limit + 1, after=after)
     data = [ScheduleOut.of(row) for row in found[:limit]]
-    return Page(data=data, next=data[-1].id if len(found) > limit else None)
+    return Page(data=data, next=found[limit - 1].id if len(found) > limit else None)
 
 
 @router.get("/{schedule_id}", responses=answers(404, 422))

@@ -29,6 +29,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import get_settings
 from app.core import sqlite
 from app.core.outages import mark_errors_of
+from app.core.unreadable import tolerate
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
 # connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
@@ -99,8 +100,10 @@ def _begin_before_savepoint(connection: Connection, name: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _note_the_time(connection: Any, record: ConnectionPoolEntry) -> None:
+def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
     record.info["opened"] = time.monotonic()
+    driver: Any = record.driver_connection
+    tolerate(driver.adapters)
 
 
 def _renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
@@ -167,7 +170,7 @@ def owned(engine: E) -> E:
         event.listen(target, "connect", _prepare_sqlite)
         event.listen(target, "savepoint", _begin_before_savepoint)
     else:
-        event.listen(target, "connect", _note_the_time)
+        event.listen(target, "connect", _prepare_postgresql)
         event.listen(target, "checkout", _renew_closed)
     mark_errors_of(target)
     _engines.append(engine)

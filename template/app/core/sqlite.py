@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from threading import Lock
 from typing import Any, Self
 
@@ -18,6 +19,11 @@ class SqliteConnection(sqlite3.Connection):
 
     _turn = Lock()
     _has_turn = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A text that isn't UTF-8 must not fail the statement that reads it together with others.
+        self.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or SqliteCursor)

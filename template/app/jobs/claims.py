@@ -10,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    Case,
+    Column,
     Connection,
     Integer,
     Row,
@@ -33,8 +35,8 @@ from sqlalchemy import (
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.looks import LAZILY, Taken, Wanted, as_taken
-from app.jobs.table import HEAD_START, Status, clock, jobs
+from app.jobs.looks import COUNTED, LAZILY, Taken, Wanted, as_taken
+from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, jobs
 
 Names = tuple[str, ...]
 
@@ -55,6 +57,7 @@ def _claim(bounded: bool) -> Update:
         jobs.c.task == bindparam("name", type_=String),
         WAITS,
         DUE,
+        text(COUNTED),
         LAZY,
     )
     if bounded:
@@ -99,7 +102,9 @@ def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
     lanes: list[Any] = [known & text("crashes > 0")]
     for queue, task in product(queues, bounded):
         lanes.append((jobs.c.queue == queue) & (jobs.c.task == task) & text("crashes = 0"))
-    due = select(jobs.c.id, jobs.c.task, jobs.c.crashes, jobs.c.run_at).where(WAITS, DUE)
+    due = select(jobs.c.id, jobs.c.task, jobs.c.crashes, jobs.c.run_at).where(
+        WAITS, DUE, text(COUNTED)
+    )
     oldest = due.order_by(jobs.c.queue, jobs.c.task, jobs.c.run_at).limit(bindparam("most"))
     found = union_all(*(select(oldest.where(lane).subquery()) for lane in lanes)).subquery()
     return select(found).order_by(found.c.run_at)
@@ -122,11 +127,11 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
     lease_end = func.coalesce(jobs.c.wake_at, jobs.c.wake_at)
     ended = lease_end <= clock(0), lease_end <= bindparam("latest", type_=clock.type)
     lost = select(jobs.c.id).where(RUNS, *ended).limit(BATCH)
-    poison = jobs.c.crashes + 1 >= get_settings().max_crashes
+    poison = jobs.c.crashes >= get_settings().max_crashes - 1
     values = {
         "status": case((poison, Status.DEAD), else_=Status.PENDING),
-        "crashes": jobs.c.crashes + 1,
-        "max_attempts": jobs.c.max_attempts + 1,
+        "crashes": _one_more(jobs.c.crashes),
+        "max_attempts": _one_more(jobs.c.max_attempts),
         "pushes": 0,
         "wake_at": case((poison, null()), else_=clock(HEAD_START)),
         "finished_at": case((poison, clock(0)), else_=null()),
@@ -152,6 +157,11 @@ def bring_nearer(connection: Connection) -> None:
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))
         connection.execute(far.values(wake_at=clock(most)))
+
+
+def _one_more(count: Column[int]) -> Case[int]:
+    """One at its limit would fail the statement for all."""
+    return case((count < MAX_COUNT, count + 1), else_=MAX_COUNT)
 
 
 def note_refusal(connection: Connection, job_id: UUID, attempt: int) -> Row[Any] | None:

@@ -8,10 +8,11 @@ from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from sqlalchemy import Row, Select, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,7 +23,16 @@ from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
 from app.jobs.contract import find_task, registry
 from app.jobs.relay import to_the_end
-from app.jobs.schedules import CatchUp, Schedule, Trigger, dump, load, next_tick
+from app.jobs.schedules import (
+    MAX_GRACE,
+    CatchUp,
+    Overlap,
+    Schedule,
+    Trigger,
+    dump,
+    load,
+    next_tick,
+)
 from app.jobs.submit import Jobs
 from app.jobs.table import clock, jobs, schedules
 
@@ -160,19 +170,18 @@ def _claim(now: datetime, broken: set[str]) -> Select[Any]:
 
 async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: int) -> int:
     """Returns what it took of the limit."""
-    definition, task = row.definition, find_task(row.task)
-    trigger, grace = load(definition["trigger"]), timedelta(seconds=definition["misfire_grace"])
-    found = due(trigger, row.next_tick, now, grace, definition["catch_up"], limit)
-    values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": row.last_job_id}
+    wanted, task = Definition.model_validate(row.definition), find_task(row.task)
+    found = due(wanted.trigger, row.next_tick, now, wanted.grace, wanted.catch_up, limit)
+    values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": row.last_job_id or None}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
         log.warning("ticks missed", schedule=row.id, since=f"{found.missed_since}")
     for tick in found.ticks:
-        if definition["overlap"] == "skip" and await _unfinished(session, values["last_job_id"]):
+        if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
             log.info("tick skipped: the last job hasn't ended", schedule=row.id, tick=f"{tick}")
             continue
         key = f"schedule:{row.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        job = await Jobs(session).submit_named(task, definition["args"], key=key, keep_key=True)
+        job = await Jobs(session).submit_named(task, wanted.args, key=key, keep_key=True)
         if job.created:
             values |= {"last_tick": tick, "last_job_id": job.id}
     # SQLite locks no rows: who comes second finds the keys taken, and the tick moved.
@@ -232,6 +241,25 @@ async def ping() -> None:
     """Raise when this process' clock hasn't got through for a while."""
     if _succeeded is None or time.monotonic() - _succeeded > STALE:
         raise RuntimeError("the dispatcher of schedules is not woken, or fails")
+
+
+class Definition(BaseModel):
+    """What is in force of a schedule, read from its row.
+
+    Raises ValidationError for garbage, and for what only a newer release understands.
+    """
+
+    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+    trigger: Annotated[Trigger, PlainValidator(load)]
+    args: dict[str, Any]
+    misfire_grace: Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds())]
+    catch_up: CatchUp
+    overlap: Overlap
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(seconds=self.misfire_grace)
 
 
 def definition_of(schedule: Schedule) -> dict[str, Any]:

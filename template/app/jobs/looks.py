@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, Connection, Row, Uuid, text
+from sqlalchemy import Connection, Row, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
+from app.jobs.table import MAX_COUNT, Count, Id, Json
 
 EVER = "-infinity"  # a look from there on sees all that is due
 AHEAD = 50  # jobs that a look considers beside those it takes: others take the first ones, too
@@ -59,7 +60,8 @@ class Look:
 
 
 SHOWN = "id, task, args, attempts, max_attempts"
-TYPES: dict[str, Any] = {"id": Uuid(), "args": JSON()}
+TYPES: dict[str, Any] = {"id": Id(), "args": Json(), "attempts": Count(), "max_attempts": Count()}
+COUNTED = f"attempts < {MAX_COUNT}"  # one at its limit would fail the statement for all
 
 # A claim that a crash of the database undoes is a pending job again: nobody waits for the disk.
 LAZILY = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
@@ -76,6 +78,7 @@ WITH free AS (
     SELECT id, run_at FROM jobs
     WHERE status = 'pending' AND crashes = 0 AND queue = free.queue AND task = free.task
       AND run_at >= CAST(:since AS timestamptz) AND run_at <= statement_timestamp()
+      AND {COUNTED}
     ORDER BY queue, task, run_at LIMIT :considered
   ) AS found
 ), taken AS (
@@ -84,7 +87,7 @@ WITH free AS (
   WHERE {LAZILY} AND id = ANY(ARRAY(
     SELECT id FROM jobs
     WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT :considered))
-      AND status = 'pending'
+      AND status = 'pending' AND {COUNTED}
     ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
   ))
   RETURNING {SHOWN}
@@ -93,7 +96,7 @@ WITH free AS (
   FROM (SELECT * FROM free UNION ALL SELECT * FROM bounded) AS pair CROSS JOIN LATERAL (
     SELECT run_at FROM jobs
     WHERE status = 'pending' AND crashes = 0 AND queue = pair.queue AND task = pair.task
-      AND run_at > statement_timestamp()
+      AND run_at > statement_timestamp() AND isfinite(run_at)
     ORDER BY queue, task, run_at LIMIT 1
   ) AS found
 )
@@ -103,12 +106,12 @@ SELECT extract(epoch FROM next.run_at - statement_timestamp())::float8 AS wait,
     SELECT FROM bounded CROSS JOIN LATERAL (
       SELECT FROM jobs
       WHERE status = 'pending' AND crashes = 0 AND queue = bounded.queue AND task = bounded.task
-        AND run_at <= statement_timestamp()
+        AND run_at <= statement_timestamp() AND {COUNTED}
       ORDER BY queue, task, run_at LIMIT 1
     ) AS found
   ) OR EXISTS (
     SELECT FROM jobs
-    WHERE status = 'pending' AND crashes > 0 AND run_at <= statement_timestamp()
+    WHERE status = 'pending' AND crashes > 0 AND run_at <= statement_timestamp() AND {COUNTED}
       AND queue = ANY(:queues) AND (task = ANY(:tasks) OR task = ANY(:bounded))
   ) AS one_by_one, taken.*
 FROM next LEFT JOIN taken ON true
@@ -116,6 +119,7 @@ FROM next LEFT JOIN taken ON true
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _PAIR = "status = 'pending' AND crashes = 0 AND queue = q.value AND task = t.value"
+_DUE = f"{_PAIR} AND run_at <= {_NOW} AND {COUNTED}"
 # To read takes no lock: a look that finds nothing keeps nobody from writing.
 _SEE_SQLITE = f"""
 SELECT (
@@ -127,14 +131,14 @@ SELECT (
   ) AS wait,
   EXISTS (
     SELECT 1 FROM json_each(:queues) AS q, json_each(:tasks) AS t
-    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_PAIR} AND run_at <= {_NOW})
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_DUE})
   ) AS due,
   EXISTS (
     SELECT 1 FROM json_each(:queues) AS q, json_each(:bounded) AS t
-    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_PAIR} AND run_at <= {_NOW})
+    WHERE EXISTS (SELECT 1 FROM jobs WHERE {_DUE})
   ) OR EXISTS (
     SELECT 1 FROM jobs
-    WHERE status = 'pending' AND crashes > 0 AND run_at <= {_NOW}
+    WHERE status = 'pending' AND crashes > 0 AND run_at <= {_NOW} AND {COUNTED}
       AND queue IN (SELECT value FROM json_each(:queues))
       AND task IN (SELECT value FROM json_each(:all))
   ) AS one_by_one
@@ -145,7 +149,7 @@ UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = {_NOW}
 WHERE rowid IN (
   SELECT job.rowid FROM json_each(:queues) AS q, json_each(:tasks) AS t
   JOIN jobs AS job ON job.rowid IN (
-    SELECT rowid FROM jobs WHERE {_PAIR} AND run_at <= {_NOW} ORDER BY run_at LIMIT :slots
+    SELECT rowid FROM jobs WHERE {_DUE} ORDER BY run_at LIMIT :slots
   ) ORDER BY job.run_at LIMIT :slots
 )
 RETURNING {SHOWN}
@@ -190,7 +194,7 @@ def _in_one(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> 
     lists = {"queues": wanted.queues, "tasks": wanted.tasks, "bounded": wanted.bounded}
     considered = {"considered": claimed["slots"] + AHEAD}
     rows = connection.execute(LOOK, lists | claimed | considered).all()
-    taken = [as_taken(row) for row in rows if row.id is not None]
+    taken = [as_taken(row) for row in rows if row.id]
     return Look(taken, rows[0].wait, rows[0].one_by_one, rows[0].oldest)
 
 
@@ -203,7 +207,7 @@ def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any
     }
     seen = connection.execute(SEE, lists).one()
     rows = connection.execute(TAKE, lists | claimed).all() if seen.due else []
-    return Look([as_taken(row) for row in rows], seen.wait, bool(seen.one_by_one))
+    return Look([as_taken(row) for row in rows if row.id], seen.wait, bool(seen.one_by_one))
 
 
 def as_taken(row: Row[Any]) -> Taken:

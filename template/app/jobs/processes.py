@@ -175,7 +175,10 @@ def _note_what_is_known(connection: Connection) -> None:
 
 
 def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
-    rows = [{"name": name, "signature": own, "seen_at": clock(0)} for name, own in sorted(known)]
+    rows = [
+        {"name": name, "signature": own, "seen_at": clock(0)}
+        for name, own in sorted(known, key=repr)
+    ]
     if rows:
         dialect: Any = sqlite if IS_SQLITE else postgresql
         noted = dialect.insert(known_tasks).values(rows)

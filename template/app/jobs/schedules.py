@@ -139,7 +139,7 @@ class Schedule:
             self.task.dump(*self.args)
             check_grace(self.trigger, self.misfire_grace, self.catch_up)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"schedule {self.id!r}: {_one_line(error)}") from None
+            raise ValueError(f"schedule {self.id!r}: {one_line(error)}") from None
 
 
 def check_grace(trigger: Trigger, grace: timedelta, catch_up: CatchUp) -> None:
@@ -191,6 +191,7 @@ def dump(trigger: Trigger) -> dict[str, Any]:
 
 def load(data: dict[str, Any]) -> Trigger:
     """Return the trigger that `dump` described; raises ValueError with the reason."""
+    _require(isinstance(data, dict), "a trigger is an object")
     fields = dict(data)
     kind = fields.pop("kind", None)
     _require(isinstance(kind, str) and kind in KINDS, f"kind is one of {', '.join(KINDS)}")
@@ -217,7 +218,7 @@ def _require(ok: bool, reason: str) -> None:
         raise ValueError(reason)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     each = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())

@@ -9,7 +9,17 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import Row, Update, func, literal, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Update,
+    func,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +28,7 @@ from app.jobs import relay
 from app.jobs.contract import Bound, Task, registry
 from app.jobs.inserts import insert_many, insert_one
 from app.jobs.relay import Message
-from app.jobs.table import ENDED, HEAD_START, Status, clock, jobs
+from app.jobs.table import ENDED, HEAD_START, MAX_COUNT, Status, clock, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -173,9 +183,11 @@ class Jobs:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
         row = await self.get(job_id)
         task = registry().get(row.task)
+        if row.attempts >= MAX_COUNT:
+            raise JobStateError("the job has been tried as often as can be counted")
         again = update(jobs).values(
             status=Status.PENDING,
-            max_attempts=jobs.c.attempts + (task.tries if task else 1),
+            max_attempts=min(row.attempts + (task.tries if task else 1), MAX_COUNT),
             crashes=0,
             pushes=0,
             refused_at=None,
@@ -184,7 +196,7 @@ class Jobs:
             finished_at=None,
         )
         try:
-            await self._change(job_id, again, Status.DEAD)
+            await self._change(job_id, again, jobs.c.status == Status.DEAD, "is not dead")
         except IntegrityError:
             raise JobStateError("another job has taken this job's key") from None
         relay.ring_after_commit(self._session.sync_session, Message(job_id, row.task, row.queue))
@@ -196,12 +208,15 @@ class Jobs:
         """
         ended = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
         await self.get(job_id)
-        await self._change(job_id, ended, Status.PENDING, Status.RUNNING)
+        over = jobs.c.status.in_([Status.SUCCEEDED, Status.DEAD, Status.CANCELLED])
+        await self._change(job_id, ended, ~over, "has ended")
 
-    async def _change(self, job_id: UUID, change: Update, *allowed: Status) -> None:
-        where = change.where(jobs.c.id == job_id, jobs.c.status.in_(allowed))
+    async def _change(
+        self, job_id: UUID, change: Update, allowed: ColumnElement[bool], otherwise: str
+    ) -> None:
+        where = change.where(jobs.c.id == job_id, allowed)
         if (await self._session.execute(where.returning(jobs.c.id))).first() is None:
-            raise JobStateError(f"the job is not {' or '.join(allowed)}")
+            raise JobStateError(f"the job {otherwise}")
 
     async def backlog(self) -> Sequence[Row[Any]]:
         """Per queue: jobs that are due and wait, since when the oldest does, and the dead."""

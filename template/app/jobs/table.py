@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     JSON,
@@ -26,6 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
+from app.core.unreadable import Tolerant
+
+MAX_COUNT = 2**31 - 1  # of an integer's column: what has it can't be counted on
 HEAD_START = 5  # seconds after which a message that was sent for a due row counts as late
 
 metadata = MetaData()
@@ -39,7 +43,32 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class Id(Tolerant[UUID]):
+    impl = Uuid
+    cache_ok = True
+
+
+class Json(Tolerant[Any]):
+    impl = JSON
+    cache_ok = True
+
+
+class Flag(Tolerant[bool]):
+    impl = Boolean
+    cache_ok = True
+
+
+class Count(TypeDecorator[int]):
+    """What is no integer (SQLite keeps anything) is read as one that can't grow."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        return value if value is None or type(value) is int else MAX_COUNT
+
+
+class UtcDateTime(Tolerant[datetime]):
     """An aware UTC datetime, also where the database (SQLite) keeps no time zone."""
 
     impl = DateTime(timezone=True)
@@ -88,21 +117,21 @@ HOLDS_KEY = "key IS NOT NULL AND (keep_key OR status IN ('pending', 'running'))"
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("task", String(200), nullable=False),
     Column("queue", String(100), nullable=False),
-    Column("args", JSON(none_as_null=True), comment="gone once the job has succeeded"),
+    Column("args", Json(none_as_null=True), comment="gone once the job has succeeded"),
     Column("key", String(300), comment="unique per task while the job is unfinished"),
-    Column("keep_key", Boolean, nullable=False, server_default=false()),
+    Column("keep_key", Flag, nullable=False, server_default=false()),
     Column("status", String(20), nullable=False, server_default=Status.PENDING),
     # Only grows, so that it fences what an old claim still wants to write.
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("max_attempts", Integer, nullable=False),
+    Column("attempts", Count, nullable=False, server_default="0"),
+    Column("max_attempts", Count, nullable=False),
     Column("signature", String(16), comment="of its task where it was submitted"),
     Column("refused_at", UtcDateTime, comment="when a host first didn't take its arguments"),
-    Column("crashes", Integer, nullable=False, server_default="0"),
-    Column("pushes", Integer, nullable=False, server_default="0"),
-    Column("result", JSON(none_as_null=True)),
+    Column("crashes", Count, nullable=False, server_default="0"),
+    Column("pushes", Count, nullable=False, server_default="0"),
+    Column("result", Json(none_as_null=True)),
     Column("error", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("run_at", UtcDateTime, nullable=False, comment="not before"),
@@ -125,14 +154,14 @@ jobs = Table(
 processes = Table(
     "processes",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("host", String(200), nullable=False, comment="the machine's name"),
-    Column("pid", Integer, nullable=False),
+    Column("pid", Count, nullable=False),
     Column("backend", String(50), comment="whose queues it hosts; null: it hosts none"),
-    Column("queues", JSON, nullable=False),
-    Column("tasks", JSON, nullable=False, comment="that it knows, with their signatures"),
-    Column("slots", Integer, nullable=False),
-    Column("busy", Integer, nullable=False, comment="slots, when it was seen"),
+    Column("queues", Json, nullable=False),
+    Column("tasks", Json, nullable=False, comment="that it knows, with their signatures"),
+    Column("slots", Count, nullable=False),
+    Column("busy", Count, nullable=False, comment="slots, when it was seen"),
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
 )
@@ -149,14 +178,14 @@ schedules = Table(
     "schedules",
     metadata,
     Column("id", String(200), primary_key=True),
-    Column("declared", JSON(none_as_null=True), comment="what the code last said; null: by REST"),
-    Column("definition", JSON, nullable=False, comment="what is in force: trigger, args, grace"),
+    Column("declared", Json(none_as_null=True), comment="what the code last said; null: by REST"),
+    Column("definition", Json, nullable=False, comment="what is in force: trigger, args, grace"),
     Column("task", String(200), nullable=False),
-    Column("paused", Boolean, nullable=False, server_default=false()),
-    Column("revision", Integer, nullable=False, server_default="1"),
+    Column("paused", Flag, nullable=False, server_default=false()),
+    Column("revision", Count, nullable=False, server_default="1"),
     Column("next_tick", UtcDateTime, comment="null: over"),
     Column("last_tick", UtcDateTime),
-    Column("last_job_id", Uuid),
+    Column("last_job_id", Id),
     Column("missed_since", UtcDateTime),
     Column("missed_until", UtcDateTime),
     _index("schedules_next_tick", "next_tick", where="next_tick IS NOT NULL AND NOT paused"),

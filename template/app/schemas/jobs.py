@@ -1,20 +1,40 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.jobs.table import Status
+from app.jobs.table import MAX_COUNT, Status
+from app.schemas.shown import shown
+
+# For what a row of garbage has in their places; `problem` says so.
+STAND_INS = {
+    "job_id": UUID(int=0),
+    "task": "unknown",
+    "status": "unknown",
+    "attempts": 0,
+    "created_at": datetime.fromtimestamp(0, UTC),
+}
+COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PATTERNS_END = EPOCH + timedelta(microseconds=10**16)
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 
-def cursor_of(row: Any) -> str:
-    """Where a job is among those of its status: the microsecond that it was made in, and its id."""
-    return f"{(row.created_at - EPOCH) // timedelta(microseconds=1):016}-{row.id.hex}"
+def cursor_of(rows: Sequence[Any]) -> str | None:
+    """The microsecond that the last of these was made in, and its id.
+
+    Garbage has no such place: it comes again on the next page.
+    """
+    for row in reversed(rows):
+        if row.id and row.created_at and EPOCH <= row.created_at < PATTERNS_END:
+            microseconds = (row.created_at - EPOCH) // timedelta(microseconds=1)
+            return f"{microseconds:016}-{row.id.hex}"
+    return None
 
 
 def place_of(cursor: str) -> tuple[datetime, UUID]:
@@ -27,18 +47,21 @@ class JobOut(BaseModel):
 
     job_id: UUID
     task: str
-    status: Status
+    status: Status | Literal["unknown"]
     attempts: int
     result: Any = None
     error: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    problem: str | None = Field(default=None, description="what is wrong with the row itself")
 
     @classmethod
     def of(cls, row: Any, *, whole_error: bool) -> Self:
         """An error's text can hold secrets: without the key only its class is shown."""
-        out = cls.model_validate({**row._mapping, "job_id": row.id})
+        out, wrong = shown(cls, {**row._mapping, "job_id": row.id}, STAND_INS)
+        full = [name for name in COUNTS if row._mapping[name] == MAX_COUNT]
+        out.problem = wrong or (f"{', '.join(full)}: at the limit" if full else None)
         if out.error and not whole_error:
             out.error = out.error.partition(":")[0]
         return out

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.jobs.contract import registry
-from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load
+from app.jobs.contract import find_task, registry
+from app.jobs.dispatcher import Definition
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load, one_line
+from app.schemas.shown import shown
 
 MAX_REVISION = 2**31 - 1  # of its column
 
@@ -72,14 +74,28 @@ class ScheduleChange(BaseModel):
         return {name: value for name, value in self if value is not None and name not in own}
 
 
+# For what a row of garbage has in their places; `problem` says so.
+STAND_INS = {
+    "id": "unknown",
+    "task": "unknown",
+    "trigger": {},
+    "args": {},
+    "misfire_grace": 0,
+    "catch_up": "unknown",
+    "overlap": "unknown",
+    "paused": False,
+    "revision": 1,
+}
+
+
 class ScheduleOut(BaseModel):
     id: str
     task: str
     trigger: dict[str, Any]
     args: dict[str, Any]
     misfire_grace: float
-    catch_up: CatchUp
-    overlap: Overlap
+    catch_up: CatchUp | Literal["unknown"]
+    overlap: Overlap | Literal["unknown"]
     paused: bool
     revision: int
     declared: bool
@@ -93,19 +109,24 @@ class ScheduleOut(BaseModel):
     @classmethod
     def of(cls, row: Any) -> Self:
         """The problem is what this process sees: in a deploy, another may know the task."""
+        definition = row.definition if isinstance(row.definition, dict) else {}
+        stored = {name: each for name, each in definition.items() if name in cls.model_fields}
         computed = {
             "declared": row.declared is not None,
-            "problem": _problem_with(row),
+            "problem": None,
             "next_tick": None if row.paused else row.next_tick,
         }
-        return cls.model_validate({**row.definition, **row._mapping, **computed})
+        out, wrong = shown(cls, {**stored, **row._mapping, **computed}, STAND_INS)
+        out.problem = _problem_with(row) or wrong
+        return out
 
 
 def _problem_with(row: Any) -> str | None:
     if row.task not in registry():
         return "unknown task"
     try:
-        load(row.definition["trigger"])
+        args = Definition.model_validate(row.definition).args
+        find_task(row.task).check(args)
     except ValueError as error:
-        return str(error)
+        return one_line(error)
     return None

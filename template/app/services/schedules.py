@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, String, case, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Job, Jobs
 from app.jobs.contract import Task, UnknownTaskError, find_task
-from app.jobs.schedules import check_grace, load, next_tick
-from app.jobs.table import clock, schedules
+from app.jobs.dispatcher import Definition
+from app.jobs.schedules import check_grace, load, next_tick, one_line
+from app.jobs.table import MAX_COUNT, clock, schedules
 from app.schemas.schedules import ScheduleChange, ScheduleCreate
 
 
@@ -88,20 +89,24 @@ class ScheduleService:
         return await self.get(schedule_id)
 
     async def _changes(self, row: Row[Any], change: ScheduleChange) -> dict[str, Any]:
-        values: dict[str, Any] = {"revision": schedules.c.revision + 1}
+        again = schedules.c.revision >= MAX_COUNT
+        values: dict[str, Any] = {"revision": case((again, 1), else_=schedules.c.revision + 1)}
         if fields := change.definition():
-            values["definition"] = checked({**row.definition, **fields})
+            kept = row.definition if isinstance(row.definition, dict) else {}
+            values["definition"] = checked({**kept, **fields, "task": row.task})
         if change.paused is not None:
             values["paused"] = change.paused
         if "trigger" in fields:
             values["next_tick"] = await self._first_tick(values["definition"])
         elif row.paused and change.paused is False:
-            values["next_tick"] = next_tick(load(row.definition["trigger"]), await self._now())
+            values["next_tick"] = next_tick(self._read(row).trigger, await self._now())
         return values
 
     async def delete(self, schedule_id: str) -> None:
         """Raises ScheduleNotFoundError, ScheduleConflictError for one that the code declares."""
-        own = schedules.c.id == schedule_id, schedules.c.declared.is_(None)
+        declared = schedules.c.declared
+        by_rest = declared.is_(None) | (cast(declared, String) == "null")
+        own = schedules.c.id == schedule_id, by_rest
         deleted = delete(schedules).where(*own).returning(schedules.c.id)
         if (await self._session.execute(deleted)).first() is None:
             await self.get(schedule_id)
@@ -111,9 +116,16 @@ class ScheduleService:
     async def run(self, schedule_id: str) -> Job[Any]:
         """A job at once, beside the ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
         row = await self.get(schedule_id)
-        job = await self._jobs.submit_named(_known(row.task), row.definition["args"])
+        job = await self._jobs.submit_named(_known(row.task), self._read(row).args)
         await self._session.commit()
         return job
+
+    def _read(self, row: Row[Any]) -> Definition:
+        """Raises ScheduleConflictError."""
+        try:
+            return Definition.model_validate(row.definition)
+        except ValueError as error:
+            raise ScheduleConflictError(f"it is broken: {one_line(error)}") from None
 
     async def _now(self) -> datetime:
         return (await self._session.execute(select(clock(0)))).scalar_one()
@@ -127,17 +139,17 @@ class ScheduleService:
 
 
 @contextmanager
-def field(name: str) -> Iterator[None]:
+def field(*name: str) -> Iterator[None]:
     """Say which field of the request the body's ValueError is about."""
     try:
         yield
     except ValidationError as error:
         inner = error.errors(include_url=False)
         raise InvalidScheduleError(
-            [{**each, "loc": ("body", name, *each["loc"])} for each in inner]
+            [{**each, "loc": ("body", *name, *each["loc"])} for each in inner]
         ) from None
     except ValueError as error:
-        wrong = {"type": "value_error", "loc": ("body", name), "msg": f"Value error, {error}"}
+        wrong = {"type": "value_error", "loc": ("body", *name), "msg": f"Value error, {error}"}
         raise InvalidScheduleError([wrong]) from None
 
 
@@ -147,13 +159,12 @@ def checked(definition: dict[str, Any]) -> dict[str, Any]:
     Raises InvalidScheduleError, ScheduleConflictError where the task is gone.
     """
     task = _known(definition["task"])
+    with field():
+        wanted = Definition.model_validate(definition)
     with field("args"):
-        arguments = task.check(definition["args"])
-    with field("trigger"):
-        trigger = load(definition["trigger"])
+        arguments = task.check(wanted.args)
     with field("misfire_grace"):
-        grace = timedelta(seconds=definition["misfire_grace"])
-        check_grace(trigger, grace, definition["catch_up"])
+        check_grace(wanted.trigger, wanted.grace, wanted.catch_up)
     return {**definition, "args": arguments}
 
 

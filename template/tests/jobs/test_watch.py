@@ -15,7 +15,7 @@ from app.config import get_settings
 from app.jobs.contract import registry
 from app.jobs.processes import SILENT
 from app.jobs.relay import in_background
-from app.jobs.table import Status, clock, known_tasks, processes
+from app.jobs.table import MAX_COUNT, Status, clock, known_tasks, processes
 from app.jobs.watch import _Watch, watch
 from tests import probes
 from tests.jobs.rows import change, database_now, row_of, status_is, statuses, submit
@@ -67,6 +67,14 @@ async def test_a_job_that_keeps_killing_its_workers_is_dead() -> None:
     assert row.error.startswith("WorkerLost")
     assert row.started_at is None or row.started_at <= row.finished_at
     assert [(line["event"], line["job_id"]) for line in logs] == [("job dead", str(job_id))]
+
+
+async def test_a_count_at_its_limit_stops_nobody() -> None:
+    full = await lost(attempts=MAX_COUNT, max_attempts=MAX_COUNT, crashes=0)
+    crashed, other = await lost(crashes=MAX_COUNT, pushes=MAX_COUNT), await lost()
+    await _Watch().step()
+    assert await statuses(full, crashed, other) == [PENDING, DEAD, PENDING]
+    assert (await row_of(full)).max_attempts == MAX_COUNT
 
 
 async def test_a_running_job_in_its_lease_is_left_alone() -> None:

@@ -1,0 +1,59 @@
+"""Rows as answers, whatever is in them: one that is broken must not hide the others of its list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+
+from app.core.unreadable import Unreadable
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def shown(
+    model: type[M], values: Mapping[str, Any], stand_ins: Mapping[str, Any]
+) -> tuple[M, str | None]:
+    """The row, and what is wrong with it: for a wrong value there is its stand-in, or null."""
+    try:
+        return _as_answer(model, values), None
+    except (ValueError, RecursionError):
+        wrong = _wrong(model, values)
+    right = {name: value for name, value in values.items() if name not in wrong}
+    replaced = {name: stand_ins.get(name) for name in wrong if name in model.model_fields}
+    out = _as_answer(model, right | replaced)
+    return out, "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+
+
+def _as_answer(model: type[M], values: Mapping[str, Any]) -> M:
+    """Raises ValueError or RecursionError for what the model doesn't allow, or JSON can't say."""
+    for value in values.values():
+        if isinstance(value, Unreadable):
+            raise ValueError(value.reason)
+    out = model.model_validate(values)
+    _say(dict(out))
+    return out
+
+
+def _say(value: Any) -> None:
+    within = to_jsonable_python([[[[value]]]])  # as deep as in an answer
+    json.dumps(within, allow_nan=False, ensure_ascii=False).encode()
+
+
+def _wrong(model: type[M], values: Mapping[str, Any]) -> dict[str, str]:
+    """By name, the reason."""
+    found = {name: each.reason for name, each in values.items() if isinstance(each, Unreadable)}
+    try:
+        model.model_validate({name: each for name, each in values.items() if name not in found})
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            found.setdefault(str(each["loc"][0]), f"{each['msg']}, not {each['input']!r:.50}")
+    for name in model.model_fields.keys() - found.keys():
+        try:
+            _say(values.get(name))
+        except (ValueError, RecursionError):
+            found[name] = "JSON can't say it"
+    return found
