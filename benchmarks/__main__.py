@@ -26,6 +26,7 @@ MEASURES = {
     "connections": ("arq", "background", "celery"),
     "finished": ("arq",),
     "relay": ("arq",),
+    "clocks": ("background", "arq", "celery", "apscheduler", "apscheduler-4"),
 }
 BACKENDS = sorted({name for names in MEASURES.values() for name in names})
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from bench import (
     bulk,
     burst,
+    clocks,
     connections,
     drains,
     finished,
@@ -48,6 +49,7 @@ MEASURES: dict[str, Callable[[str, Path], Iterator[Result]]] = {
     "connections": connections.measure,
     "finished": finished.measure,
     "relay": latency.relay,
+    "clocks": clocks.measure,
 }
 
 
