@@ -19,10 +19,8 @@ log = structlog.get_logger(__name__)
 MAX_ERRORS = 20
 MAX_TEXT = 300  # characters of a message, or of a field's name
 RETRY_AFTER = {"Retry-After": "5"}  # seconds
-WRONG_HOST: dict[int | str, dict[str, Any]] = {
-    400: {"description": "Host is none of ALLOWED_HOSTS", "content": {"text/plain": {}}}
-}
 MEANINGS = {
+    400: "Host is none of ALLOWED_HOSTS",
     401: "X-API-Key is missing or wrong",
     404: "There is none",
     409: "Its state doesn't allow this",

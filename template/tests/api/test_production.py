@@ -29,6 +29,7 @@ async def test_only_its_own_hosts_are_answered(production: Service) -> None:
     for host, status in [("api.example.com", 200), ("evil.example", 400), ("localhost:8000", 200)]:
         answer = await client.get("/health/live", headers={"Host": host})
         assert answer.status_code == status, host
+        assert (answer.json() == {"detail": "Host is none of ALLOWED_HOSTS"}) == (status == 400)
 
 
 async def test_the_host_gets_into_no_redirect(production: Service) -> None:
