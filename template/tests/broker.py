@@ -30,6 +30,11 @@ class Broker:
         user, at, _ = run.netloc.rpartition("@")
         return {self.variable: run._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()}
 
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
     async def start(self) -> None:
         if self._process is None:
             data = self._folder / str(self._lives)
