@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import uuid4
 
@@ -100,6 +101,8 @@ async def test_tries_are_used_up(host: Host) -> None:
 
 UNKEPT: dict[str, Any] = {
     "NaN": float("nan"),
+    "infinity": -float("inf"),
+    "nested too deep": json.loads("[" * 900 + "]" * 900),
     "half of a surrogate pair": "\ud800",
     "bytes that are no text": b"\xff",
     "an integer over 64 bits": 2**63,
