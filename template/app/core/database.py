@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import sqlite3
+import threading
 import time
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -100,7 +101,16 @@ def _begin_before_savepoint(connection: Connection, name: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
+    """SQLAlchemy asks its first connection about the server: all others would wait for it, too."""
+    timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
+    timer.daemon = True
+    timer.start()
+    record.info["questions"] = timer
+
+
 def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info.pop("questions").cancel()
     record.info["opened"] = time.monotonic()
     driver: Any = record.driver_connection
     tolerate(driver.adapters)
@@ -170,6 +180,7 @@ def owned(engine: E) -> E:
         event.listen(target, "connect", _prepare_sqlite)
         event.listen(target, "savepoint", _begin_before_savepoint)
     else:
+        event.listen(target, "connect", _limit_questions, insert=True)
         event.listen(target, "connect", _prepare_postgresql)
         event.listen(target, "checkout", _renew_closed)
     mark_errors_of(target)

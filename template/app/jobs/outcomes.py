@@ -59,6 +59,7 @@ class Claim:
     lost: bool = False
     ending: bool = False  # from here on the fence decides
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
+    driver: Any = field(default=None, repr=False)  # the driver's connection of its last session
 
 
 running_job: ContextVar[Claim] = ContextVar("running_job")

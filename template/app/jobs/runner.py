@@ -20,7 +20,14 @@ from sqlalchemy.orm import Session
 
 from app.config import get_settings
 from app.core.control import control
-from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
+from app.core.database import (
+    IS_SQLITE,
+    JobSession,
+    SyncSessionLocal,
+    give_up,
+    jobs_engine,
+    sync_engine,
+)
 from app.core.outages import is_outage, tell
 from app.core.threads import in_thread
 from app.jobs.claims import note_refusal
@@ -49,6 +56,8 @@ def _begin_bounded(connection: Connection) -> None:
 
     In one round trip, and for this transaction alone: a pooler gives the connection to others.
     """
+    if claim := running_job.get(None):
+        claim.driver = connection.connection.driver_connection
     longest = max((task.timeout for task in registry().values()), default=timedelta(0))
     limit = int(longest.total_seconds() * 1000)
     connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
@@ -103,7 +112,11 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
             _fenced(await (await session.connection()).execute(ONE, outcome.values))
             await session.commit()
     elif task.session is Session:
-        await in_thread(partial(_call_with_session, claim, args))
+        try:
+            await in_thread(partial(_call_with_session, claim, args))
+        except asyncio.CancelledError:
+            give_up(claim.driver)  # its thread may wait there for a server that is silent
+            raise
     else:
         call = partial(task.fn, **args)
         return succeeded(claim, await (call() if task.is_async else in_thread(call)))

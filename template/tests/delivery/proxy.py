@@ -6,6 +6,27 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
+
+
+class Damage:
+    """Loses some bytes of what passes, or all that follows in its direction; by a seed."""
+
+    MOST = 8  # bytes lost at once
+
+    def __init__(self, seed: int, share: float) -> None:
+        self._random, self._share = Random(seed), share
+        self.done = 0
+
+    def on(self, data: bytes) -> tuple[bytes, bool]:
+        """What is left of it, and whether more follows."""
+        if self._random.random() >= self._share:
+            return data, True
+        self.done += 1
+        at = self._random.randrange(len(data))
+        if self._random.random() < 0.25:
+            return data[:at], False
+        return data[:at] + data[at + self._random.randint(1, self.MOST) :], True
 
 
 class Proxy:
@@ -17,6 +38,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._forgotten: list[threading.Event] = []
         self._flows = self._new_gate()
+        self.damage: Damage | None = None
         self._open: dict[int, tuple[socket.socket, socket.socket]] = {}
         _start(self._accept)
 
@@ -70,21 +92,23 @@ class Proxy:
     def _serve(self, client: socket.socket, port: int, gate: threading.Event) -> None:
         with client, suppress(OSError), socket.create_connection(self._target) as server:
             self._open[port] = (client, server)
-            back = _start(_forward, server, client, gate)
-            _forward(client, server, gate)
+            back = _start(self._forward, server, client, gate)
+            self._forward(client, server, gate)
             back.join()
         self._open.pop(port, None)
 
-
-def _forward(source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
-    sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with suppress(OSError):
-        while data := source.recv(65536):
-            gate.wait()
-            sink.sendall(data)
-    gate.wait()
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+    def _forward(self, source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
+        sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        more = True
+        with suppress(OSError):
+            while more and (data := source.recv(65536)):
+                if self.damage:
+                    data, more = self.damage.on(data)
+                gate.wait()
+                sink.sendall(data)
+        gate.wait()
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 def _start(target: Callable[..., None], *args: object) -> threading.Thread:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from devtools.servers import BROKER_OF
 from tests.broker import Broker
 from tests.delivery.probes import work
+from tests.delivery.proxied import with_broker_by_proxy
 from tests.delivery.proxy import Proxy
 from tests.delivery.world import World
 from tests.service import eventually
@@ -25,17 +25,8 @@ pytestmark = pytest.mark.backend(*BROKER_OF)
 async def proxied(
     backend: str, own_broker: Broker, tmp_path: Path
 ) -> AsyncIterator[tuple[World, Proxy]]:
-    await own_broker.start()
-    [(variable, direct)] = own_broker.env.items()
-    url = urlsplit(direct)
-    proxy = Proxy(url.port or 0)
-    netloc = url.netloc.replace(f":{url.port}", f":{proxy.port}")
-    by_proxy = {variable: url._replace(netloc=netloc).geturl()}
-    world = World(tmp_path, backend, own_broker, **by_proxy)
-    await world.as_it_should_be()
-    yield world, proxy
-    await world.close()
-    proxy.close()
+    async with with_broker_by_proxy(backend, own_broker, tmp_path) as world:
+        yield world
 
 
 async def run(world: World, items: list[str]) -> None:
