@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
 from app.core import database
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Schedule, next_tick
 from app.jobs.table import MAX_COUNT, clock, schedules
 from app.tasks.schedules import SCHEDULES

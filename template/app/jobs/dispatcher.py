@@ -8,11 +8,10 @@ from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from sqlalchemy import Row, Select, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,17 +21,9 @@ from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
 from app.jobs.contract import find_task, registry
+from app.jobs.definitions import Definition
 from app.jobs.relay import to_the_end
-from app.jobs.schedules import (
-    MAX_GRACE,
-    CatchUp,
-    Overlap,
-    Schedule,
-    Trigger,
-    dump,
-    load,
-    next_tick,
-)
+from app.jobs.schedules import CatchUp, Trigger, load, next_tick
 from app.jobs.submit import Jobs
 from app.jobs.table import clock, jobs, schedules
 
@@ -241,34 +232,3 @@ async def ping() -> None:
     """Raise when this process' clock hasn't got through for a while."""
     if _succeeded is None or time.monotonic() - _succeeded > STALE:
         raise RuntimeError("the dispatcher of schedules is not woken, or fails")
-
-
-class Definition(BaseModel):
-    """What is in force of a schedule, read from its row.
-
-    Raises ValidationError for garbage, and for what only a newer release understands.
-    """
-
-    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-
-    trigger: Annotated[Trigger, PlainValidator(load)]
-    args: dict[str, Any]
-    misfire_grace: Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds())]
-    catch_up: CatchUp
-    overlap: Overlap
-
-    @property
-    def grace(self) -> timedelta:
-        return timedelta(seconds=self.misfire_grace)
-
-
-def definition_of(schedule: Schedule) -> dict[str, Any]:
-    """A declared schedule as it is stored."""
-    return {
-        "trigger": dump(schedule.trigger),
-        "args": schedule.task.dump(*schedule.args),
-        "misfire_grace": schedule.misfire_grace.total_seconds(),
-        "catch_up": schedule.catch_up,
-        "overlap": schedule.overlap,
-        "task": schedule.task.name,
-    }

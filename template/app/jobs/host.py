@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from app.jobs.contract import find_task, registry
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.outcomes import Claim, Outcomes
 from app.jobs.processes import Presence
-from app.jobs.relay import Message, in_background, to_the_end
+from app.jobs.relay import in_background, to_the_end
 from app.jobs.runner import attempt
 from app.jobs.table import Status
 from app.jobs.watch import watching
@@ -226,22 +226,6 @@ class Host:
         for late in self._running:
             late.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-
-
-class InProcess:
-    """The bell of a host that runs in the process that rings."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    async def ring(self, messages: Sequence[Message]) -> None:
-        self._host.ring()
-
-    async def ping(self) -> None:
-        """There is no broker."""
-
-    def notes(self, queue: str, number: int) -> int:
-        return 0
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -14,6 +14,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
+
+if TYPE_CHECKING:
+    from app.jobs.host import Host
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +51,22 @@ class Bell(Protocol):
 
     def notes(self, queue: str, number: int) -> int:
         """Of so many jobs that are submitted now: how many rows note that a message was sent."""
+
+
+class InProcess:
+    """The bell of a host that runs in the process that rings."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def ring(self, messages: Sequence[Message]) -> None:
+        self._host.ring()
+
+    async def ping(self) -> None:
+        """There is no broker."""
+
+    def notes(self, queue: str, number: int) -> int:
+        return 0
 
 
 class _Channel:

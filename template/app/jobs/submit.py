@@ -1,4 +1,4 @@
-"""Submitting jobs in the caller's transaction, and what operators do with them afterwards."""
+"""Submitting jobs in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -9,37 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Update,
-    func,
-    literal,
-    select,
-    text,
-    tuple_,
-    update,
-)
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import select
 
 from app.config import get_settings
 from app.jobs import relay
-from app.jobs.contract import Bound, Task, registry
+from app.jobs.contract import Bound, Task
 from app.jobs.inserts import insert_many, insert_one
+from app.jobs.operations import Operations
 from app.jobs.relay import Message
-from app.jobs.table import ENDED, HEAD_START, MAX_COUNT, Status, clock, jobs
+from app.jobs.table import HEAD_START, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-
-class JobNotFoundError(LookupError):
-    """No job has this id."""
-
-
-class JobStateError(RuntimeError):
-    """The job isn't in a state that allows this."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +42,8 @@ class Options(TypedDict, total=False):
     queue: str | None
 
 
-class Jobs:
+class Jobs(Operations):
     """The front door: submits in the transaction of the session that it is given."""
-
-    def __init__(self, session: AsyncSession) -> None:
-        self._session = session
 
     @overload
     async def submit(
@@ -158,77 +136,6 @@ class Jobs:
         newest = jobs.c.created_at.desc()
         found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
         return Job((await self._session.scalars(found.limit(1))).one(), task, created=False)
-
-    async def get(self, job_id: UUID) -> Row[Any]:
-        """The job's row. Raises JobNotFoundError."""
-        row = (await self._session.execute(select(jobs).where(jobs.c.id == job_id))).first()
-        if row is None:
-            raise JobNotFoundError(job_id)
-        return row
-
-    async def find(
-        self, status: Status, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
-    ) -> Sequence[Row[Any]]:
-        """The newest jobs of this status; what comes `after` the `created_at` and id of one."""
-        # A literal, and ENDED: else no planner takes a partial index.
-        found = select(jobs).where(jobs.c.status == literal(status, literal_execute=True))
-        if status not in (Status.PENDING, Status.RUNNING):
-            found = found.where(text(ENDED))
-        if after is not None:
-            found = found.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
-        newest = jobs.c.created_at.desc(), jobs.c.id.desc()
-        return (await self._session.execute(found.order_by(*newest).limit(limit))).all()
-
-    async def replay(self, job_id: UUID) -> None:
-        """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
-        row = await self.get(job_id)
-        task = registry().get(row.task)
-        if row.attempts >= MAX_COUNT:
-            raise JobStateError("the job has been tried as often as can be counted")
-        again = update(jobs).values(
-            status=Status.PENDING,
-            max_attempts=min(row.attempts + (task.tries if task else 1), MAX_COUNT),
-            crashes=0,
-            pushes=0,
-            refused_at=None,
-            run_at=clock(0),
-            wake_at=clock(HEAD_START),
-            finished_at=None,
-        )
-        try:
-            await self._change(job_id, again, jobs.c.status == Status.DEAD, "is not dead")
-        except IntegrityError:
-            raise JobStateError("another job has taken this job's key") from None
-        relay.ring_after_commit(self._session.sync_session, Message(job_id, row.task, row.queue))
-
-    async def cancel(self, job_id: UUID) -> None:
-        """End a job; where it runs, its worker stops it at the next heartbeat.
-
-        Raises JobNotFoundError, JobStateError.
-        """
-        ended = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
-        await self.get(job_id)
-        over = jobs.c.status.in_([Status.SUCCEEDED, Status.DEAD, Status.CANCELLED])
-        await self._change(job_id, ended, ~over, "has ended")
-
-    async def _change(
-        self, job_id: UUID, change: Update, allowed: ColumnElement[bool], otherwise: str
-    ) -> None:
-        where = change.where(jobs.c.id == job_id, allowed)
-        if (await self._session.execute(where.returning(jobs.c.id))).first() is None:
-            raise JobStateError(f"the job {otherwise}")
-
-    async def backlog(self) -> Sequence[Row[Any]]:
-        """Per queue: jobs that are due and wait, since when the oldest does, and the dead."""
-        waits = jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
-        counted = select(
-            jobs.c.queue,
-            func.count().filter(*waits).label("waiting"),
-            func.min(jobs.c.run_at).filter(*waits).label("oldest"),
-            func.count().filter(jobs.c.status == Status.DEAD).label("dead"),
-        )
-        unfinished = jobs.c.status.in_([Status.PENDING, Status.DEAD])
-        return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
 
 
 def _carried(queue: str) -> str:

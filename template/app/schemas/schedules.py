@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.jobs.contract import find_task, registry
-from app.jobs.dispatcher import Definition
+from app.jobs.definitions import Definition
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load, one_line
 from app.schemas.shown import shown
 

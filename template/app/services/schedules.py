@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Job, Jobs
 from app.jobs.contract import Task, UnknownTaskError, find_task
-from app.jobs.dispatcher import Definition
+from app.jobs.definitions import Definition
 from app.jobs.schedules import check_grace, load, next_tick, one_line
 from app.jobs.table import MAX_COUNT, clock, schedules
 from app.schemas.schedules import ScheduleChange, ScheduleCreate

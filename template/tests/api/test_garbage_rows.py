@@ -26,7 +26,8 @@ from app.api import jobs as jobs_api
 from app.api import schedules as schedules_api
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.dispatcher import definition_of, run_due
+from app.jobs.definitions import definition_of
+from app.jobs.dispatcher import run_due
 from app.jobs.host import Host
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import Status, clock, jobs, schedules

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
 from app.jobs import Jobs
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import Status, clock, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
@@ -64,10 +64,12 @@ async def test_jobs_come_in_pages_while_others_are_made(service: Service) -> Non
 @pytest.mark.usefixtures("no_other_jobs")
 async def test_jobs_of_one_moment_come_in_pages(session: AsyncSession) -> None:
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * 7, delay=LATER)
-    seen = [last := (await Jobs(session).find(Status.PENDING, 1))[0]]
-    while found := await Jobs(session).find(Status.PENDING, 2, after=place_of(cursor_of(last))):
+    seen = [*await Jobs(session).find(Status.PENDING, 1)]
+    while cursor := cursor_of(seen):
+        found = await Jobs(session).find(Status.PENDING, 2, after=place_of(cursor))
+        if not found:
+            break
         seen += found
-        last = found[-1]
     assert len({row.created_at for row in seen}) == 1
     assert sorted(row.id for row in seen) == sorted(job.id for job in made)
     await session.rollback()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, insert, select, update
 
 from app.core.database import sync_url
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import schedules
 from tests import probes

@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.core.database import async_url
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import clock, jobs, schedules
 from devtools.commands import CLOCK

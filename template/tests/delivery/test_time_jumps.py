@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select
 
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import clock, jobs, schedules
 from devtools.commands import CLOCK

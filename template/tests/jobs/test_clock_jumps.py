@@ -14,7 +14,8 @@ from app.config import get_settings
 from app.core.clock import TOLERANCE, DatabaseClock, database_clock
 from app.core.control import control
 from app.jobs import claims
-from app.jobs.dispatcher import definition_of, wake
+from app.jobs.definitions import definition_of
+from app.jobs.dispatcher import wake
 from app.jobs.schedules import Date, Interval, Schedule
 from app.jobs.table import HEAD_START, Status, clock, schedules
 from app.jobs.watch import _Watch

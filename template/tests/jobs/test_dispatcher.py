@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.core.database import jobs_engine, sync_engine
-from app.jobs.dispatcher import BATCH, definition_of, every_second, run_due
+from app.jobs.definitions import definition_of
+from app.jobs.dispatcher import BATCH, every_second, run_due
 from app.jobs.relay import in_background
 from app.jobs.schedules import Date, Interval, Schedule, Trigger, next_tick
 from app.jobs.table import clock, jobs, schedules

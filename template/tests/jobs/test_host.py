@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 from app.config import get_settings
 from app.jobs import task
 from app.jobs.contract import Task
-from app.jobs.host import Host, InProcess, hosting
+from app.jobs.host import Host, hosting
+from app.jobs.relay import InProcess
 from app.jobs.table import Status, clock
 from tests import probes
 from tests.jobs.rows import (

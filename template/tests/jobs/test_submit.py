@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs
-from app.jobs.submit import JobNotFoundError, JobStateError
+from app.jobs.operations import JobNotFoundError, JobStateError
 from app.jobs.table import HEAD_START, Status, clock, jobs
 from tests import probes
 
