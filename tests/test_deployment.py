@@ -70,7 +70,9 @@ def test_each_setting_gets_into_the_containers(project: Project) -> None:
     settings = {field.upper() for field in fields}
     assert len(settings) > 15
     flower = {"FLOWER_PASSWORD", "FLOWER_ADDRESS"} & settings
-    assert settings - flower | {"FORWARDED_ALLOW_IPS"} == set(services(project)["api"]["environment"])
+    assert settings - flower | {"FORWARDED_ALLOW_IPS"} == set(
+        services(project)["api"]["environment"]
+    )
     named = set(dict(SECRET.findall(project.files["compose.yaml"])))
     others = code.partition("OTHERS = {")[2].partition("}")[0]
     assert named - settings <= set(re.findall(r'"(\w+)"', others))

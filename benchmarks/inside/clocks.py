@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from app.jobs.dispatcher import definition_of
+from app.jobs.definitions import definition_of
 from app.jobs.schedules import Interval, Schedule
 from app.jobs.table import clock, jobs, schedules
 from app.tasks.bench import noop
