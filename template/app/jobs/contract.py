@@ -17,7 +17,6 @@ from typing import (
     NotRequired,
     ParamSpec,
     Protocol,
-    TypeAliasType,
     TypedDict,
     TypeVar,
     get_type_hints,
@@ -26,6 +25,7 @@ from typing import (
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -135,8 +135,11 @@ def _arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> T
     fields = {p.name: hints.get(p.name, Any) for p in own}
     optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
     arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
-    checked: Any = TypeAliasType("checked", with_config(extra="forbid")(arguments))
-    return TypeAdapter(checked, config=ConfigDict(hide_input_in_errors=True))
+    adapter: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
+    # A typed dictionary's configuration doesn't reach its errors, which would show the arguments.
+    hiding = CoreConfig(hide_input_in_errors=True)
+    adapter.validator = SchemaValidator(adapter.core_schema, hiding)
+    return adapter
 
 
 class Decorator(Protocol):
