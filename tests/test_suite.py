@@ -21,14 +21,28 @@ LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
 MINUTES = 60
 
-# Tests of the engine and of the ground: no answer changes them. Each single back end runs them.
+# Tests of the engine, of the ground and of each service's routes: no answer changes them, and each
+# single back end runs them.
 THE_SAME = (
     "tests/jobs",
-    "tests/core/test_control.py",
-    "tests/core/test_database.py",
-    "tests/core/test_logging.py",
-    "tests/core/test_sqlite.py",
+    *(f"tests/core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
+    *(f"tests/api/test_{name}.py" for name in ("garbage_rows", "pages", "production", "rates")),
+    *(f"tests/api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
+    "tests/api/test_unusable_database.py",
     "tests/test_migrations.py",
+)
+WHERE_REDIS_IS = ("tests/api/test_shared_rates.py",)
+WHAT_THEY_TEST = (
+    "app/jobs",
+    "app/migrate.py",
+    "migrations",
+    "app/services",
+    "app/schemas/shown.py",
+    *(f"app/api/{name}.py" for name in ("errors", "health", "jobs", "orders", "routing")),
+    "app/api/schedules.py",
+    *(f"app/core/{name}.py" for name in ("addresses", "bodies", "clock", "control", "database")),
+    *(f"app/core/{name}.py" for name in ("draining", "hosts", "logging", "outages", "rates")),
+    *(f"app/core/{name}.py" for name in ("security", "sqlite", "threads", "unreadable")),
 )
 
 
@@ -40,9 +54,7 @@ def test_types(project: Project) -> None:
 
 def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
     """Neither its files nor their names have a condition."""
-    tested = ["app/jobs", "app/migrate.py", "migrations"]
-    tested += [f"app/core/{name}.py" for name in ("control", "database", "logging", "sqlite")]
-    for place in map((ROOT / "template").joinpath, [*THE_SAME, *tested]):
+    for place in map((ROOT / "template").joinpath, [*THE_SAME, *WHAT_THEY_TEST]):
         files = [place] if place.is_file() else [*place.rglob("*.*")]
         assert files
         assert [path.name for path in files if path.suffix == ".jinja" or "{%" in path.name] == []
@@ -69,7 +81,7 @@ def test_suite(project: Project) -> None:
     can = project.render.selection.capabilities()
     database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
     several = len(project.render.backends) > 1
-    left_out = [f"--ignore={name}" for name in THE_SAME if several]
+    left_out = [f"--ignore={name}" for name in (*THE_SAME, *WHERE_REDIS_IS) if several]
     log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"

@@ -1,56 +1,16 @@
-"""How often one client may ask; all processes count together, in Redis.
-
-Each counts for itself while Redis is away: nobody waits for it, and nobody is let through.
-"""
+"""How often one client may ask."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Any, TypeVar
 
-import structlog
 from fastapi import HTTPException, Request, status
 from limits import RateLimitItem, parse_many
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import RateLimiter, SlidingWindowCounterRateLimiter
-from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
 
 from app.config import get_settings
-
-T = TypeVar("T")
-
-PATIENCE = 0.5  # seconds for Redis to answer
-AWAY = 5  # seconds without a look at one that didn't
-
-log = structlog.get_logger(__name__)
-
-
-class Counting:
-    def __init__(self) -> None:
-        self._pool = ConnectionPool.from_url(get_settings().redis_url)
-        options: dict[str, Any] = {"connection_pool": self._pool}
-        redis = RedisStorage("redis://", implementation="redispy", **options)
-        self._shared = SlidingWindowCounterRateLimiter(redis)
-        self._here = SlidingWindowCounterRateLimiter(MemoryStorage())
-        self._away_until = float("-inf")
-
-    async def ask(self, question: Callable[[RateLimiter], Awaitable[T]]) -> T:
-        if time.monotonic() >= self._away_until:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    return await question(self._shared)
-            except (RedisError, OSError) as error:  # a TimeoutError, too
-                self._away_until = time.monotonic() + AWAY
-                log.warning("rates are counted in this process", error=repr(error))
-        return await question(self._here)
-
-    async def close(self) -> None:
-        await self._pool.disconnect()
+from app.core.counting import counting
 
 
 class Limit:
@@ -97,5 +57,4 @@ def client_of(request: Request) -> str:
 
 
 MARK = "counted by"
-counting = Counting()
 MAIL, REQUESTS = Limit("mail_rate"), Limit("request_rate")
