@@ -33,7 +33,7 @@ def test_control_lines_are_few(paths: list[Path], percent: int) -> None:
 def test_the_engine_room_is_small() -> None:
     engine = [path for path in FILES if path.is_relative_to(TEMPLATE / "app" / "jobs")]
     assert len(engine) <= 18
-    assert len(lines(engine)) <= 2970
+    assert len(lines(engine)) <= 2980
     assert [path.name for path in engine if len(lines([path])) > 250] == []
 
 
