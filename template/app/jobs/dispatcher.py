@@ -20,6 +20,7 @@ from app.core.clock import Jump, database_clock
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
+from app.core.outages import tell
 from app.jobs.contract import find_task, registry
 from app.jobs.definitions import Definition
 from app.jobs.relay import to_the_end
@@ -202,8 +203,7 @@ async def wake() -> None:
             await _heed_a_jump()
         _succeeded = time.monotonic()
     except Exception as error:
-        reason = repr(error).splitlines()[0]
-        log.warning("dispatcher failed, the next second tries again", error=reason)
+        tell("dispatcher failed, the next second tries again", error)
     heartbeat("clock")
 
 
