@@ -22,10 +22,15 @@ SHARED: list[structlog.typing.Processor] = [
 LONGEST = 20_000  # characters of a value, a traceback's among them
 
 
-def _cut(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+def cut(text: str, most: int) -> str:
+    """What is longer ends there, and says so."""
+    return text if len(text) <= most else f"{text[:most]} ... (cut: {len(text)} characters)"
+
+
+def _cut_values(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
     for key, value in event.items():
-        if isinstance(value, str) and len(value) > LONGEST:
-            event[key] = f"{value[:LONGEST]} ... (cut: {len(value)} characters)"
+        if isinstance(value, str):
+            event[key] = cut(value, LONGEST)
     return event
 
 
@@ -66,7 +71,7 @@ def configure_logging() -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _cut,
+            _cut_values,
             *renderer,
         ],
     )

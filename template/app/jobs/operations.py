@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.jobs import relay
 from app.jobs.contract import registry
 from app.jobs.relay import Message
-from app.jobs.table import ENDED, HEAD_START, MAX_COUNT, Status, clock, jobs
+from app.jobs.table import HAS_ENDED, HEAD_START, MAX_COUNT, Status, clock, jobs
 
 
 class JobNotFoundError(LookupError):
@@ -52,10 +52,10 @@ class Operations:
         self, status: Status, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
     ) -> Sequence[Row[Any]]:
         """The newest jobs of this status; what comes `after` the `created_at` and id of one."""
-        # A literal, and ENDED: else no planner takes a partial index.
+        # A literal, and HAS_ENDED: else no planner takes a partial index.
         found = select(jobs).where(jobs.c.status == literal(status, literal_execute=True))
         if status not in (Status.PENDING, Status.RUNNING):
-            found = found.where(text(ENDED))
+            found = found.where(text(HAS_ENDED))
         if after is not None:
             found = found.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
         newest = jobs.c.created_at.desc(), jobs.c.id.desc()

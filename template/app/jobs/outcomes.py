@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from app.core.control import Control
 from app.core.database import IS_SQLITE
+from app.core.logging import cut
 from app.core.outages import is_outage, tell
 from app.jobs.contract import Task
 from app.jobs.table import HEAD_START, Status, clock, jobs
@@ -95,9 +96,7 @@ def text_of(error: Exception) -> str:
         text = f"{type(error).__name__}: {error}"
     except Exception:
         text = f"{type(error).__name__}, which can't say what it is"
-    if len(text) > MAX_ERROR:
-        text = f"{text[:MAX_ERROR]} ... (cut: {len(text)} characters)"
-    return text.encode(errors="replace").decode().replace("\0", "?")
+    return cut(text, MAX_ERROR).encode(errors="replace").decode().replace("\0", "?")
 
 
 def _one() -> Update:

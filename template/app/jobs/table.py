@@ -111,7 +111,7 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
 
 
 WAITS = "status = 'pending'"
-ENDED = "finished_at IS NOT NULL"
+HAS_ENDED = "finished_at IS NOT NULL"
 HOLDS_KEY = "key IS NOT NULL AND (keep_key OR status IN ('pending', 'running'))"
 
 jobs = Table(
@@ -148,7 +148,7 @@ jobs = Table(
     _index("jobs_rung", "queue", "wake_at", where=f"{WAITS} AND pushes > 0"),
     # For lists of jobs; hosts don't name their conditions, so that no planner takes them there.
     _index("jobs_waiting", "created_at", "id", where=WAITS),
-    _index("jobs_ended", "status", "created_at", "id", where=ENDED),
+    _index("jobs_ended", "status", "created_at", "id", where=HAS_ENDED),
 )
 
 processes = Table(

@@ -10,6 +10,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
 
 from devtools import postgresql
 from devtools.processes import spawn, stop, wait_until
@@ -57,3 +61,13 @@ async def world_on(
     yield world
     await world.close()
     database.end()
+
+
+async def taken_from_a_frozen_host(world: World, job_id: UUID, within: float) -> Row[Any]:
+    """Others lock what it wrote within so many seconds, and one of them runs its job."""
+    with world.frozen(world.host()):
+        world.start_hosts(2)
+        lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(within), world.engine.begin() as connection:
+            await connection.execute(lock)
+        return await world.row_is(job_id, "succeeded")

@@ -16,7 +16,7 @@ from app.jobs.host import Host
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
-from tests.delivery.database import Database, world_on
+from tests.delivery.database import Database, taken_from_a_frozen_host, world_on
 from tests.delivery.world import World
 
 AWAY = 6  # seconds
@@ -91,12 +91,7 @@ async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than
 ) -> None:
     job_id = await hasty.submit(delivered.write_first, "held", 1)
     await hasty.marked("held has written")
-    with hasty.frozen(hasty.host()):
-        hasty.start_hosts(2)
-        lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(3 * LONGEST), hasty.engine.begin() as connection:
-            await connection.execute(lock)
-        row = await hasty.row_is(job_id, "succeeded")
+    row = await taken_from_a_frozen_host(hasty, job_id, 3 * LONGEST)
     await hasty.row_is(await hasty.submit(probes.work, 1.0), "succeeded")
     assert await hasty.row(job_id) == row
     assert (row.attempts, await hasty.effects("held")) == (2, 1)

@@ -23,6 +23,7 @@ from devtools.commands import CLOCK
 from tests import probes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
+from tests.delivery.database import taken_from_a_frozen_host
 from tests.delivery.pooler import CONNECTIONS, pooling
 from tests.delivery.world import World
 from tests.schedules.clocks import empty_database
@@ -119,10 +120,5 @@ async def test_a_host_that_is_frozen_by_a_pooler_blocks_nobody_for_long(pooled: 
     await pooled.submit_many(probes.work, [[0.1]] * 10)  # so that all connections were used
     job_id = await pooled.submit(delivered.write_first, "held", 1)
     await pooled.marked("held has written")
-    with pooled.frozen(pooled.host()):
-        pooled.start_hosts(2)
-        lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(3 * LONGEST), pooled.engine.begin() as connection:
-            await connection.execute(lock)
-        row = await pooled.row_is(job_id, "succeeded")
+    row = await taken_from_a_frozen_host(pooled, job_id, 3 * LONGEST)
     assert (row.attempts, await pooled.effects("held")) == (2, 1)
