@@ -1,6 +1,6 @@
 """Flower, Celery's monitor, on this machine only and behind a password (user `operator`).
 
-python -m app.core.flower
+python -m app.core.celery.flower
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import os
 import sys
 
 from app.config import get_settings
-from app.core import celery_broker
+from app.core.celery import broker
 
 
 def main() -> None:
     """Raises SystemExit where no FLOWER_PASSWORD is set, or one that Flower would split."""
-    get_settings().require("flower_password", celery_broker.ADDRESS)
+    get_settings().require("flower_password", broker.ADDRESS)
     password = get_settings().flower_password
     if password is None:
         sys.exit("FLOWER_PASSWORD is not set: Flower shows every task's arguments")

@@ -1,4 +1,9 @@
-"""What a process of the worker's pool keeps from job to job: a loop, and a host of one slot."""
+"""What a process of the worker's pool keeps from job to job: a loop, and a host of one slot.
+
+Between two jobs the loop waits for the engine's statements itself: it has nothing else to do then,
+and a statement that it goes on beside costs three times as much. A signal gives up a silent
+connection, since the loop can't.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
@@ -14,13 +19,14 @@ from functools import cache, partial
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import celery_rows
-from app.core.celery import producer_app
-from app.core.celery_broker import UNREACHABLE
-from app.core.celery_control import control_between_jobs, set_alarm
-from app.core.celery_messages import CeleryBell, broker_is_away, messages_are_late
+from app.core.celery import producer_app, rows
+from app.core.celery.broker import UNREACHABLE
+from app.core.celery.messages import CeleryBell, broker_is_away, messages_are_late
+from app.core.control import LIMIT, control, control_now
+from app.core.database import IS_SQLITE, give_up
 from app.core.outages import is_outage, tell
 from app.jobs.contract import find_task, registry
 from app.jobs.host import Host
@@ -33,6 +39,33 @@ T = TypeVar("T")
 OUTAGE = 1  # seconds for which a message is held while there is no database
 
 HAND_BACK = signal.SIGUSR2  # from the worker's main process, when the stop grace is over
+
+_waited_for: Any = None  # the driver's connection
+
+
+def set_alarm() -> None:
+    """Once in a process, in its main thread: Python's signals arrive there."""
+    signal.signal(signal.SIGALRM, lambda *_: give_up(_waited_for))
+
+
+async def control_between_jobs(step: Callable[[Connection], T], *, transaction: bool = False) -> T:
+    """Like `control`, while no job runs: beside one, `control` extends its lease.
+
+    So the two of them have no more connections than `control` has elsewhere.
+    """
+    if IS_SQLITE or transaction:
+        return await control(step, transaction=transaction)
+    return control_now(lambda connection: _within_limit(step, connection))
+
+
+def _within_limit(step: Callable[[Connection], T], connection: Connection) -> T:
+    global _waited_for
+    _waited_for = connection.connection.driver_connection
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        return step(connection)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class PoolHost(Host):
@@ -80,11 +113,11 @@ class PoolHost(Host):
 
     async def _claim_by_row(self, job_id: UUID, name: str) -> Taken | None:
         """Not what its message says: the row decides what runs."""
-        task = await self._control(lambda connection: celery_rows.current_task(connection, job_id))
+        task = await self._control(lambda connection: rows.current_task(connection, job_id))
         if task is not None and task != name and task in registry():
             return await self._claim(job_id, task)
         if task is not None:
-            await self._control(lambda connection: celery_rows.forget(connection, [job_id]))
+            await self._control(lambda connection: rows.forget(connection, [job_id]))
         return None
 
     async def _make_way(self, name: str) -> None:
@@ -131,7 +164,7 @@ class Child:
             running.cancel()
 
     def checkpoint(self, queue: str, late: datetime) -> None:
-        forget = partial(celery_rows.forget_late, queue=queue, until=late)
+        forget = partial(rows.forget_late, queue=queue, until=late)
         try:
             self._call(control_between_jobs(forget)).result()
         except SQLAlchemyError as error:  # the next one comes soon

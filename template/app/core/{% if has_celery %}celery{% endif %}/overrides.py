@@ -1,19 +1,23 @@
-"""How a worker's main process takes messages: through the gate."""
+"""Where a worker differs from Celery's own: messages pass the gate, and spoilt processes go."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery import signals
+from celery.concurrency import asynpool, prefork
 from celery.exceptions import NotRegistered
 from celery.worker import consumer
 from kombu import Message
 from kombu.log import get_logger
 
-from app.core.celery_gate import RefusedError, admit, tell_dropped
+from app.core.celery.gate import RefusedError, admit, tell_dropped
+from app.core.threads import abandoned
 
-logger = get_logger(__name__)
+log = structlog.get_logger(__name__)
+logger = get_logger(__name__)  # of the kind that kombu writes to
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -52,3 +56,29 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _tell_dropped(self, message: Message, error: Exception) -> None:
         tell_dropped(message.delivery_info.get("routing_key"), error, message.headers.get("task"))
+
+
+class Worker(asynpool.Worker):  # type: ignore[misc]
+    """A process of the pool. It ends between two messages, and all that it did is told by then."""
+
+    wait_for_job: Any  # of a child, that billiard makes
+
+    def _make_child_methods(self, *args: Any, **options: Any) -> None:
+        super()._make_child_methods(*args, **options)
+        wait = self.wait_for_job
+
+        def wait_unless_spoilt() -> Any:
+            if threads := abandoned():
+                log.warning("process replaced: tasks' threads run on in it", threads=threads)
+                raise SystemExit
+            return wait()
+
+        self.wait_for_job = wait_unless_spoilt
+
+
+class AsynPool(asynpool.AsynPool):  # type: ignore[misc]
+    Worker = Worker
+
+
+class TaskPool(prefork.TaskPool):  # type: ignore[misc]
+    Pool = AsynPool

@@ -28,10 +28,10 @@ from celery.worker import state, strategy
 
 from app import tasks
 from app.config import get_settings
-from app.core import celery_broker, database
-from app.core.celery import celery_app, producer_app
-from app.core.celery_messages import CHECKPOINT, CeleryBell, Keeper, unknown
-from app.core.celery_pool import HAND_BACK, this_child
+from app.core import database
+from app.core.celery import broker, celery_app, producer_app
+from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
+from app.core.celery.pool import HAND_BACK, this_child
 from app.core.heartbeat import heartbeat
 from app.core.logging import configure_logging
 from app.jobs.contract import Task, registry
@@ -47,7 +47,7 @@ PAUSE_LIMIT = 10  # seconds that a statement or a message under way may take
 
 
 def _require_the_broker(**_: Any) -> None:
-    get_settings().require(celery_broker.ADDRESS)
+    get_settings().require(broker.ADDRESS)
 
 
 def _start_child(**_: Any) -> None:

@@ -24,8 +24,8 @@ from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import get_settings
-from app.core import celery_broker, celery_rows
-from app.core.celery_rows import Room, State
+from app.core.celery import broker, rows
+from app.core.celery.rows import Room, State
 from app.core.control import control
 from app.core.outages import tell
 from app.jobs.contract import registry
@@ -80,7 +80,7 @@ class CeleryBell:
         except BaseException:
             unsent = [message.id for message in left]
             left.clear()  # a thread that was given up ends with the message that it is at
-            await to_the_end(control(lambda connection: celery_rows.forget(connection, unsent)))
+            await to_the_end(control(lambda connection: rows.forget(connection, unsent)))
             raise
 
     async def ping(self) -> None:
@@ -104,24 +104,24 @@ class CeleryBell:
     async def count(self) -> list[State]:
         """How full the queues are."""
         limit, queues = self._limit, self.queues
-        found = await control(lambda connection: celery_rows.states(connection, queues, limit))
+        found = await control(lambda connection: rows.states(connection, queues, limit))
         self._room = {state.queue: limit - state.sent for state in found}
         return found
 
     async def fill(self, tasks: Sequence[str] = ()) -> bool:
         """Send messages for rows that have none; returns whether there may be more."""
         room = await self._room_of(tasks or list(registry()))
-        noted = await control(lambda connection: celery_rows.note(connection, room))
+        noted = await control(lambda connection: rows.note(connection, room))
         async with asyncio.timeout(get_settings().push_timeout):
             await self.ring(noted)
-        return len(noted) == celery_rows.BATCH
+        return len(noted) == rows.BATCH
 
     async def _room_of(self, tasks: Sequence[str]) -> Room:
         """Of a task that bounds how many run at once, no more messages are under way than that."""
         bounds = {name: registry()[name].max_running for name in tasks}
         bounded = [name for name, bound in bounds.items() if bound is not None]
         queues = [queue for queue, room in self._room.items() if room > 0]
-        sent = await control(lambda each: celery_rows.sent_of(each, self.queues, bounded))
+        sent = await control(lambda each: rows.sent_of(each, self.queues, bounded))
         rooms = {
             (queue, name): self._room[queue] if bound is None else bound - sent.get(name, 0)
             for queue in queues
@@ -163,7 +163,7 @@ class Keeper:
         if broker_is_away():
             await self._bell.ping()
         if others := [unknown.popleft() for _ in range(len(unknown))]:
-            await control(lambda connection: celery_rows.forget(connection, others))
+            await control(lambda connection: rows.forget(connection, others))
         states = await self._bell.count()
         _shared[1] = any(state.late for state in states)
         for state in states:
@@ -225,4 +225,4 @@ def _depth(app: Celery, queue: str) -> int:
 
 def _ping(app: Celery) -> None:
     with app.connection_for_write() as connection:
-        celery_broker.check(connection)
+        broker.check(connection)
