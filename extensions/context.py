@@ -4,20 +4,12 @@ Self-contained: an update loads the old version and the new one into one process
 imported from here could be the other version's.
 """
 
-import json
-import keyword
-import re
-import shlex
 import tomllib
-import unicodedata
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-from copier.errors import UserMessageError
 from copier_template_extensions import ContextHook
 
 
@@ -154,96 +146,13 @@ def context_of(selection: Selection) -> dict[str, Any]:
     return selection.capabilities() | derived | {"dev_dependencies": REQUIREMENTS["dev"]}
 
 
-def toml_string(text: str) -> str:
-    """A TOML basic string, which JSON's is; YAML takes it, too."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def python_string(text: str) -> str:
-    """A Python literal with the quotes that a formatter would choose."""
-    quote = "'" if text.count('"') > text.count("'") else '"'
-    escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
-    return f"{quote}{escaped}{quote}"
-
-
-def slug_of(name: str) -> str:
-    """The name in ASCII, as far as it goes."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    slug = re.sub("[^a-z0-9]+", "-", ascii_name)[:50].strip("-")
-    if not slug:
-        return "my-service"
-    slug = slug if slug[0].isalpha() else f"app-{slug}"
-    return f"{slug}-service" if check_slug(slug) else slug
-
-
-def check_line(text: object) -> str:
-    """Joiners are part of emoji and of some scripts; other invisible characters only deceive."""
-    if not isinstance(text, str):
-        return "must be a text"
-    visible = all(c.isprintable() or c in "\u200c\u200d" for c in text)
-    return "" if visible else "must be one line of visible characters"
-
-
-def check_name(name: object) -> str:
-    if not str(name or "").strip():
-        return "must not be empty"
-    return "must have at most 60 characters" if len(str(name)) > 60 else check_line(name)
-
-
-def check_slug(slug: object) -> str:
-    if not (isinstance(slug, str) and re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", slug)):
-        return "must be lowercase letters, digits and single hyphens, and start with a letter"
-    if len(slug) > 63:
-        return "must have at most 63 characters"
-    packages = {re.split("[^a-z0-9-]", r)[0] for key in REQUIREMENTS for r in REQUIREMENTS[key]}
-    taken = keyword.iskeyword(slug) or slug in packages
-    return f"must not be {slug!r}, which Python or a dependency is called" if taken else ""
-
-
-def check_backends(answer: object) -> str:
-    """On the command line it is still text here."""
-    with suppress(yaml.YAMLError):
-        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
-    if not isinstance(answer, list | tuple | set):
-        return "must be a list in brackets, for example '[arq, apscheduler]'"
-    unknown = ", ".join(repr(name) for name in answer if name not in NAMES)
-    problem = f"unknown: {unknown}" if unknown else "" if answer else "choose at least one"
-    return problem and f"{problem} (there are {', '.join(NAMES)})"
-
-
-def one_of(*choices: str) -> Callable[[object], str]:
-    return lambda answer: "" if str(answer) in choices else f"must be one of {', '.join(choices)}"
-
-
-CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
-    "project_name": check_name,
-    "project_slug": check_slug,
-    "description": check_line,
-    "backends": check_backends,
-    "celery_broker": one_of(*BROKERS),
-    "apscheduler_version": one_of(*APSCHEDULERS),
-    "python_version": one_of(*PYTHON_VERSIONS),
-}
-
-
-def refuse_bad(data: Mapping[str, object]) -> None:
-    """Copier answers a bad `--data` with a traceback; the prompts ask again, by the same checks."""
-    for question, check in CHECKS.items():
-        if question in data and (problem := check(data[question])):
-            raise UserMessageError(f"{question}: {problem}")
-
-
 class ServiceContext(ContextHook):
     """Adds to Copier's context what follows from the answers."""
 
     def hook(self, context: dict[str, Any]) -> None:
         """Runs at every rendered string, in every phase, with the answers known so far."""
-        refuse_bad(context["_copier_conf"].get("data") or {})
-        context.update(problem_with=CHECKS, python_string=python_string, toml_string=toml_string)
-        context["shell_quote"] = lambda path: shlex.quote(str(path))
-        context["default_slug"] = slug_of(str(context.get("project_name", "")))
         backends = context.get("backends")
-        if isinstance(backends, list):
-            chosen = tuple(name for name in NAMES if name in backends)
+        answer = backends if isinstance(backends, list) else []
+        if chosen := tuple(name for name in NAMES if name in answer):
             broker, version = context.get("celery_broker"), context.get("apscheduler_version")
             context.update(context_of(Selection(chosen, broker or "redis", version or "3")))

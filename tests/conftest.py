@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Generator, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from pytest_copie.plugin import Copie
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.renders import KEPT, RENDERS, ROOT, TESTED, Render, render
+from tests.renders import KEPT, RENDERS, ROOT, TESTED, Render, replace_with
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,20 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def project(request: pytest.FixtureRequest) -> Project:
+def project(request: pytest.FixtureRequest, copie_session: Copie) -> Project:
     what = RENDERS[request.param]
     folder = ROOT / ".renders" / "tests" / what.name
     (folder / "uv.lock").unlink(missing_ok=True)
-    render(what.answers, folder)
+    replace_with(rendered_by(copie_session, what.answers), folder)
     return Project(what, folder, read_files(folder))
+
+
+def rendered_by(copie: Copie, answers: Mapping[str, object]) -> Path:
+    """The folder of a service with these answers, and defaults for the rest."""
+    with redirect_stderr(StringIO()):  # a line for each file
+        result = copie.copy(dict(answers))
+    assert result.project_dir, result.exception
+    return result.project_dir
 
 
 def read_files(folder: Path) -> dict[str, str]:

@@ -80,6 +80,14 @@ def render(answers: dict[str, Any], folder: Path) -> None:
         )
 
 
+def replace_with(rendered: Path, folder: Path) -> None:
+    """Move what was rendered into the folder; an environment that is there already stays."""
+    _remove_previous(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in rendered.iterdir():
+        shutil.move(path, folder)
+
+
 def _remove_previous(folder: Path) -> None:
     """A file that the template no longer has must not stay."""
     for path in folder.glob("*"):

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
+from copier import Settings, run_copy, run_recopy
 from copier.errors import UserMessageError
+from pytest_copie.plugin import Copie
 
-from tests.conftest import read_files
-from tests.renders import render
+from tests.conftest import read_files, rendered_by
+from tests.renders import ROOT, render
 from tests.test_render import none, ruff
 
 UNUSUAL = {
@@ -55,9 +57,9 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("text", UNUSUAL.values(), ids=UNUSUAL)
-def test_rendered_right(tmp_path: Path, text: str) -> None:
-    folder = tmp_path / "service"
-    render({"project_name": text, "description": text, "backends": ["background"]}, folder)
+def test_rendered_right(copie: Copie, text: str) -> None:
+    answers = {"project_name": text, "description": text, "backends": ["background"]}
+    folder = rendered_by(copie, answers)
     files = read_files(folder)
     project = tomllib.loads(files["pyproject.toml"])["project"]
     assert project["description"] == text
@@ -77,16 +79,60 @@ def python_strings(files: dict[str, str]) -> set[object]:
 
 
 @pytest.mark.parametrize(("question", "answer", "message"), REFUSED.values(), ids=REFUSED)
-def test_refused(tmp_path: Path, question: str, answer: Any, message: str) -> None:
-    folder = tmp_path / "service"
-    with pytest.raises(UserMessageError) as refusal:
-        render({question: answer}, folder)
-    line = str(refusal.value)
+def test_refused(copie: Copie, question: str, answer: Any, message: str) -> None:
+    refusal = copie.copy({question: answer}).exception
+    assert isinstance(refusal, UserMessageError)
+    line = str(refusal)
     assert line.startswith(message)
     assert line.isprintable()
-    assert not folder.exists()
+    assert written_in(copie.test_dir) == []
+
+
+UNKNOWN = pytest.raises(UserMessageError, match=r"^backends: unknown: 'rq' \(there are background")
 
 
 def test_a_file_of_answers_is_checked_too(tmp_path: Path) -> None:
     with pytest.raises(UserMessageError, match="must be one of redis"):
         render({"celery_broker": None}, tmp_path / "service")
+    with UNKNOWN:
+        render({"backends": ["rq"]}, tmp_path / "service")
+    assert written_in(tmp_path) == []
+
+
+def test_a_default_of_the_users_settings_is_checked_too(tmp_path: Path) -> None:
+    with UNKNOWN:
+        copy_with(tmp_path, {"backends": ["rq"]})
+    assert written_in(tmp_path) == []
+
+
+def test_a_default_of_the_users_settings_counts_where_nothing_else_is_said(tmp_path: Path) -> None:
+    copy_with(tmp_path, {"backends": ["rq"], "project_name": "{{ 'X' * 3 }}"}, backends=["arq"])
+    stored = yaml.safe_load((tmp_path / ".copier-answers.yml").read_text("utf-8"))
+    assert (stored["backends"], stored["project_name"]) == (["arq"], "XXX")
+
+
+def test_what_a_project_has_stored_is_checked_too(copie: Copie) -> None:
+    """Copier itself would go on with the question's default, and delete what was chosen."""
+    folder = rendered_by(copie, {"backends": ["arq"]})
+    answers = folder / ".copier-answers.yml"
+    answers.write_text(answers.read_text("utf-8").replace("- arq", "- rq"), "utf-8")
+    with UNKNOWN:
+        run_recopy(folder, vcs_ref="HEAD", defaults=True, overwrite=True, quiet=True, unsafe=True)
+
+
+def copy_with(folder: Path, settings: dict[str, Any], **data: Any) -> None:
+    """Render as somebody who has these defaults in Copier's settings."""
+    run_copy(
+        str(ROOT),
+        folder,
+        data,
+        settings=Settings(defaults=settings),
+        vcs_ref="HEAD",
+        defaults=True,
+        quiet=True,
+        unsafe=True,
+    )
+
+
+def written_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

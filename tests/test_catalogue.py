@@ -7,6 +7,7 @@ import pytest
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from extensions.answers import Answers, python_string, slug_of, toml_string
 from extensions.context import (
     APSCHEDULERS,
     BACKENDS,
@@ -18,9 +19,6 @@ from extensions.context import (
     Selection,
     ServiceContext,
     context_of,
-    python_string,
-    slug_of,
-    toml_string,
 )
 from tests.renders import RENDERS, ROOT, TESTED, Render
 
@@ -177,8 +175,8 @@ def test_a_slug_is_derived(name: str, slug: str) -> None:
     assert rendered("{{ problem_with.project_slug(default_slug) }}", project_name=name) == ""
 
 
-@pytest.mark.parametrize("backends", [None, "[arq]"])
-def test_before_the_answer_nothing_is_known(backends: str | None) -> None:
+@pytest.mark.parametrize("backends", [None, "[arq]", []], ids=["unasked", "text", "none chosen"])
+def test_before_the_answer_nothing_is_known(backends: object) -> None:
     answers = {} if backends is None else {"backends": backends}
     assert rendered("{{ has_arq is defined }}", **answers) == "False"
 
@@ -191,6 +189,6 @@ def test_capabilities_are_known_after_the_answer() -> None:
 
 def rendered(template: str, **answers: Any) -> str:
     environment = Environment(
-        extensions=[ServiceContext], undefined=StrictUndefined, autoescape=False
+        extensions=[ServiceContext, Answers], undefined=StrictUndefined, autoescape=False
     )
     return environment.from_string(template).render(_copier_conf={"data": {}}, **answers)

@@ -1,0 +1,138 @@
+"""What may be answered, and how answers are written into files.
+
+Self-contained, as context.py is.
+"""
+
+import json
+import keyword
+import re
+import shlex
+import tomllib
+import unicodedata
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from copier.errors import UserMessageError
+from copier_template_extensions import ContextHook
+
+HERE: Final = Path(__file__).parent
+QUESTIONS: Final = yaml.safe_load((HERE.parent / "copier.yml").read_text("utf-8"))
+REQUIREMENTS: Final = tomllib.loads((HERE / "dependencies.toml").read_text("utf-8"))
+PACKAGES: Final = {
+    re.split("[^a-z0-9-]", requirement)[0]
+    for requirements in REQUIREMENTS.values()
+    for requirement in requirements
+}
+
+
+def toml_string(text: str) -> str:
+    """A TOML basic string, which JSON's is; YAML takes it, too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def python_string(text: str) -> str:
+    """A Python literal with the quotes that a formatter would choose."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
+    return f"{quote}{escaped}{quote}"
+
+
+def slug_of(name: str) -> str:
+    """The name in ASCII, as far as it goes."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub("[^a-z0-9]+", "-", ascii_name)[:50].strip("-")
+    if not slug:
+        return "my-service"
+    slug = slug if slug[0].isalpha() else f"app-{slug}"
+    return f"{slug}-service" if check_slug(slug) else slug
+
+
+def check_line(text: object) -> str:
+    """Joiners are part of emoji and of some scripts; other invisible characters only deceive."""
+    if not isinstance(text, str):
+        return "must be a text"
+    visible = all(c.isprintable() or c in "\u200c\u200d" for c in text)
+    return "" if visible else "must be one line of visible characters"
+
+
+def check_name(name: object) -> str:
+    if not str(name or "").strip():
+        return "must not be empty"
+    return "must have at most 60 characters" if len(str(name)) > 60 else check_line(name)
+
+
+def check_slug(slug: object) -> str:
+    if not (isinstance(slug, str) and re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", slug)):
+        return "must be lowercase letters, digits and single hyphens, and start with a letter"
+    if len(slug) > 63:
+        return "must have at most 63 characters"
+    taken = keyword.iskeyword(slug) or slug in PACKAGES
+    return f"must not be {slug!r}, which Python or a dependency is called" if taken else ""
+
+
+def choices_of(question: str) -> list[str]:
+    """The values that the question offers."""
+    choices = QUESTIONS[question]["choices"]
+    return list(choices.values() if isinstance(choices, dict) else choices)
+
+
+def check_backends(answer: object) -> str:
+    """On the command line it is still text here."""
+    with suppress(yaml.YAMLError):
+        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
+    if not isinstance(answer, list | tuple | set):
+        return "must be a list in brackets, for example '[arq, apscheduler]'"
+    names = choices_of("backends")
+    unknown = ", ".join(repr(name) for name in answer if name not in names)
+    problem = f"unknown: {unknown}" if unknown else "" if answer else "choose at least one"
+    return problem and f"{problem} (there are {', '.join(names)})"
+
+
+def one_of(question: str) -> Callable[[object], str]:
+    choices = choices_of(question)
+    return lambda answer: "" if str(answer) in choices else f"must be one of {', '.join(choices)}"
+
+
+CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
+    "project_name": check_name,
+    "project_slug": check_slug,
+    "description": check_line,
+    "backends": check_backends,
+    "celery_broker": one_of("celery_broker"),
+    "apscheduler_version": one_of("apscheduler_version"),
+    "python_version": one_of("python_version"),
+}
+
+
+def answered(context: Mapping[str, Any]) -> Mapping[str, object]:
+    """What was answered so far, by Copier's order: `--data`, the project, the user's settings.
+
+    What is typed at a prompt isn't among it until it has passed: there the validator speaks.
+    """
+    conf = context["_copier_conf"]
+    settings = conf.get("settings")
+    defaults = settings.defaults if settings else {}
+    literal = {name: answer for name, answer in defaults.items() if "{" not in str(answer)}
+    return ChainMap(conf.get("data") or {}, context.get("_copier_answers", {}), literal)
+
+
+def refuse_bad(answers: Mapping[str, object]) -> None:
+    """Copier ends with a traceback at a bad answer that it didn't ask for itself."""
+    for question, check in CHECKS.items():
+        if question in answers and (problem := check(answers[question])):
+            raise UserMessageError(f"{question}: {problem}")
+
+
+class Answers(ContextHook):
+    """Refuses bad answers in one line, and gives templates what writes the good ones."""
+
+    def hook(self, context: dict[str, Any]) -> None:
+        """Runs at every rendered string, in every phase, with the answers known so far."""
+        refuse_bad(answered(context))
+        context.update(problem_with=CHECKS, python_string=python_string, toml_string=toml_string)
+        context["shell_quote"] = lambda path: shlex.quote(str(path))
+        context["default_slug"] = slug_of(str(context.get("project_name", "")))
