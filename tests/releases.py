@@ -1,4 +1,4 @@
-"""Release 0.1.0 from this repository's history, and the working tree's, ready to run side by side.
+"""Release 0.1.0 from its archive, and the working tree's, ready to run side by side.
 
 Each has an environment of its own, with what its own `pyproject.toml` asks for.
 """
@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 from copier import run_copy
 
 from tests.renders import RENDERS, ROOT, uv_command, uv_environment
+from updates.history import repository
 
-RELEASED = "120d625f060e018f0c914ac21a8b1006260340fc"  # 0.1.0
+RELEASED = "v0.1.0"
 INSIDE = Path(__file__).parent / "inside"
 NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
 
@@ -62,24 +63,19 @@ class Release:
 
 
 def released(name: str) -> Path:
-    """Render release 0.1.0. Fails where the clone has no history."""
+    """Render release 0.1.0."""
     folder = ROOT / ".renders" / "released" / name
-    find = ["git", "-C", str(ROOT), "cat-file", "-e", f"{RELEASED}^{{commit}}"]
-    if subprocess.run(find, capture_output=True).returncode:
-        pytest.fail(
-            f"release 0.1.0, {RELEASED[:7]}, is not in this clone: git fetch --unshallow",
-            pytrace=False,
+    with TemporaryDirectory() as history:
+        run_copy(
+            str(repository(Path(history) / "template")),
+            folder,
+            data=RENDERS[name].answers,
+            vcs_ref=RELEASED,
+            defaults=True,
+            overwrite=True,
+            quiet=True,
+            unsafe=True,
         )
-    run_copy(
-        str(ROOT),
-        folder,
-        data=RENDERS[name].answers,
-        vcs_ref=RELEASED,
-        defaults=True,
-        overwrite=True,
-        quiet=True,
-        unsafe=True,
-    )
     return folder
 
 

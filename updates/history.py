@@ -1,0 +1,80 @@
+"""The releases, each a patch on the one before: no network, tags or whole clone is needed."""
+
+import lzma
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from packaging.version import Version
+
+ROOT: Final = Path(__file__).parents[1]
+ARCHIVES: Final = ROOT / "updates" / "releases"
+# What Copier reads of a release, and what runs in an update.
+PARTS: Final = ("CHANGELOG.md", "copier.yml", "extensions", "template", "updates/steps.py")
+# A commit is the same wherever it is made, and asks nothing of who makes it.
+IDENTITY: Final = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    **{f"GIT_{who}_NAME": "Template" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{who}_EMAIL": "template@example.com" for who in ("AUTHOR", "COMMITTER")},
+    **{f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")},
+}
+
+
+def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    """What git says there. Raises CalledProcessError."""
+    command = ["git", "-C", str(folder), "-c", "init.defaultBranch=main", *arguments]
+    environment = os.environ | IDENTITY
+    return subprocess.run(
+        command, check=True, env=environment, input=stdin, stdout=subprocess.PIPE
+    ).stdout
+
+
+def versions() -> list[str]:
+    """The releases that have an archive, oldest first."""
+    names = [path.name.removesuffix(".patch.xz") for path in ARCHIVES.glob("*.patch.xz")]
+    return sorted(names, key=Version)
+
+
+def repository(folder: Path) -> Path:
+    """Make a repository that has each release as a commit and a tag."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet")
+    for version in versions():
+        patch = lzma.decompress((ARCHIVES / f"{version}.patch.xz").read_bytes())
+        git(folder, "apply", "--index", "--whitespace=nowarn", "-", stdin=patch)
+        commit(folder, f"v{version}")
+    return folder
+
+
+def commit(folder: Path, tag: str) -> None:
+    """Commit what is staged, and tag it."""
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", tag)
+    git(folder, "tag", tag)
+
+
+def stage_working_tree(folder: Path) -> None:
+    """Put this repository's files, uncommitted ones included, in the place of what is there."""
+    git(folder, "rm", "-r", "--quiet", "--ignore-unmatch", ".")
+    listed = git(ROOT, "ls-files", "-z", "-co", "--exclude-standard", "--", *PARTS).decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    git(folder, "add", "--all", "--force")
+
+
+def archive(folder: Path) -> bytes:
+    """What is staged there, as a release's archive."""
+    patch = git(
+        folder,
+        "diff",
+        "--cached",
+        "--binary",
+        "--full-index",
+        "--find-renames",
+        "-l0",
+        "--no-color",
+    )
+    return lzma.compress(patch, preset=9 | lzma.PRESET_EXTREME)

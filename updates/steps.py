@@ -1,0 +1,1 @@
+"""What `copier update` runs in a service, before and after its own work."""
