@@ -67,7 +67,10 @@ def test_every_requirement_has_an_upper_bound() -> None:
 def test_the_template_checks_with_the_tools_that_it_renders() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     ours = project["dependency-groups"]["dev"]
-    rendered = [r for r in REQUIREMENTS["dev"] if r.startswith(("mypy", "pytest>", "ruff"))]
+    shared = ("mypy", "pytest>", "ruff", "zizmor")
+    rendered = [
+        requirement for requirement in REQUIREMENTS["dev"] if requirement.startswith(shared)
+    ]
     assert set(rendered) <= set(ours)
 
 

@@ -1,4 +1,4 @@
-"""What a rendered service is run with in production: compose file, image, workflow, hooks."""
+"""What a rendered service is run with in production: compose file, image, workflow."""
 
 import os
 import re
@@ -159,12 +159,6 @@ def test_the_image_and_the_workflow_are_linted(project: Project) -> None:
     assert problems_of_workflow(project.folder / ".github" / "workflows" / "ci.yml") == ""
     installs = "rabbitmq-server" in project.files[".github/workflows/ci.yml"]
     assert installs == project.render.selection.capabilities()["needs_rabbitmq"]
-
-
-def test_every_hook_is_a_command_of_the_project(project: Project) -> None:
-    (repository,) = yaml.safe_load(project.files[".pre-commit-config.yaml"])["repos"]
-    assert repository["repo"] == "local"
-    assert all(hook["entry"].startswith("uv ") for hook in repository["hooks"])
 
 
 @pytest.mark.slow

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.matrix import with_matrix
+from scripts.workflows import USES, pins_of, with_matrix, with_pins
 from tests.renders import RENDERS, ROOT
 from tests.test_delivery import EACH_BACKEND
 from tests.test_schedules import EACH_CLOCK
 from tests.test_strangers import ASKED
 
 FOLDER = ROOT / ".github" / "workflows"
-FILES = sorted(FOLDER.glob("*.yml"))
-RENDERED = ROOT / "template" / ".github" / "workflows" / "ci.yml.jinja"
-USES = re.compile(r"uses: (.+)")
+RENDERED = sorted((ROOT / "template" / ".github" / "workflows").glob("*.yml*"))
+PLAIN = [*FOLDER.glob("*.yml"), *(path for path in RENDERED if path.suffix == ".yml")]
+DEPENDABOT = Path(".github", "dependabot.yml")
 
 
 def parsed(name: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def parsed(name: str) -> dict[str, Any]:
 
 def test_the_matrix_is_the_catalogues() -> None:
     text = (FOLDER / "ci.yml").read_text("utf-8")
-    assert with_matrix(text) == text, "run: uv run python scripts/matrix.py"
+    assert with_matrix(text) == text, "run: uv run python -m scripts.workflows"
     rendered = parsed("ci.yml")["jobs"]["rendered"]
     assert rendered["strategy"]["matrix"] == {"name": list(RENDERS)}
 
@@ -66,13 +66,35 @@ def test_strangers_ask_all_night() -> None:
 
 
 def test_an_action_is_pinned_once_for_the_template_and_for_services() -> None:
-    ours, theirs = (set(USES.findall(p.read_text("utf-8"))) for p in (FOLDER / "ci.yml", RENDERED))
-    assert ours == theirs
-    for pin in ours:
+    pins = pins_of(FOLDER / "ci.yml")
+    for path in RENDERED:
+        text = path.read_text("utf-8")
+        assert with_pins(text, pins) == text, "run: uv run python -m scripts.workflows"
+        assert set(USES.findall(text)) <= set(pins.values())
+    for pin in pins.values():
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", pin)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_newer_pin_gets_into_services() -> None:
+    newer = {"actions/checkout": "actions/checkout@" + "a" * 40 + " # v8.0.0"}
+    for path in RENDERED:
+        text = with_pins(path.read_text("utf-8"), newer)
+        assert newer["actions/checkout"] in USES.findall(text)
+
+
+def test_services_are_kept_up_as_the_template_is() -> None:
+    ours, theirs = ((ROOT / at / DEPENDABOT).read_text("utf-8") for at in ("", "template"))
+    assert ours == theirs
+    assert said(["check-jsonschema", "--builtin-schema", "vendor.dependabot", DEPENDABOT]) == ""
+    assert said(["zizmor", *OFFLINE, DEPENDABOT]) == ""
+    updates = {update["package-ecosystem"]: update for update in yaml.safe_load(ours)["updates"]}
+    assert set(updates) == {"uv", "github-actions"}
+    for update in updates.values():
+        assert [group["patterns"] for group in update["groups"].values()] == [["*"]]
+        assert update["cooldown"]["default-days"] >= 7
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_it_is_valid_and_safe(path: Path) -> None:
     assert problems_of_workflow(path) == ""
 
