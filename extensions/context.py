@@ -95,16 +95,11 @@ class Selection:
         """Those whose lifespan the API's process enters."""
         return tuple(name for name, host in self.hosts().items() if host != "scheduler")
 
-    def routers(self) -> list[str]:
-        """The modules of the API."""
-        always = ["health", "jobs", "notifications", "orders", "schedules"]
-        native = {"arq": "arq_jobs", "celery": "workflows"}
-        return sorted(always + [module for name, module in native.items() if self.has(name)])
-
     def dependencies(self) -> list[str]:
-        """Requirements of the service itself."""
-        needed = {"always", *self.variants(), *(n for n, can in self.capabilities().items() if can)}
-        return sorted(r for key in needed for r in REQUIREMENTS.get(key, []))
+        """Requirements of the service itself: a user's own come after what every answer has."""
+        needed = {*self.variants(), *(n for n, can in self.capabilities().items() if can)}
+        chosen = sorted(r for key in needed for r in REQUIREMENTS.get(key, []))
+        return chosen + REQUIREMENTS["always"]
 
     def embedded_dependencies(self) -> list[str]:
         """Servers that come as wheels."""
@@ -140,7 +135,7 @@ class Selection:
 
 def context_of(selection: Selection) -> dict[str, Any]:
     """Everything that templates know of a selection."""
-    names = ("clock", "queues", "api_backends", "routers", "processes", "hosts", "secrets")
+    names = ("clock", "queues", "api_backends", "processes", "hosts", "secrets")
     more = ("dependencies", "embedded_dependencies")
     derived = {name: getattr(selection, name)() for name in names + more}
     return selection.capabilities() | derived | {"dev_dependencies": REQUIREMENTS["dev"]}

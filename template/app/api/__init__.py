@@ -1,0 +1,17 @@
+"""The routes, a module for each subject. A new module here with a `router` is found by itself."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+from fastapi import APIRouter
+
+
+def routers() -> Iterator[APIRouter]:
+    """The `router` of each module, in the order of their names."""
+    for module in pkgutil.iter_modules(__path__):
+        found = importlib.import_module(f"{__name__}.{module.name}")
+        if isinstance(router := getattr(found, "router", None), APIRouter):
+            yield router
