@@ -18,10 +18,24 @@ COPY = ["copy", "--defaults", "--vcs-ref", "HEAD"]
 
 
 def copier(*arguments: str, command: list[str] = COPIER) -> subprocess.CompletedProcess[str]:
-    environment = uv_environment() | {"PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
     return subprocess.run(
-        [*command, *arguments], env=environment, text=True, capture_output=True, timeout=120
+        [*command, *arguments], env=environment(), text=True, capture_output=True, timeout=120
     )
+
+
+def environment() -> dict[str, str]:
+    return uv_environment() | {"PYTHONWARNINGS": "ignore", "NO_COLOR": "1"}
+
+
+def test_the_readmes_command_makes_a_service(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (command,) = re.findall(r"^ *(uvx .+) \.\./my-service$", readme, re.MULTILINE)
+    typed = f'{command} {" ".join(COPY[1:])} "{tmp_path}/my service"'
+    done = subprocess.run(
+        ["sh", "-c", typed], cwd=ROOT, env=environment(), text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "my service" / "README.md").is_file()
 
 
 def test_the_next_two_commands_are_printed(tmp_path: Path) -> None:
