@@ -116,7 +116,9 @@ async def with_broker_by_proxy(
     netloc = url.netloc.replace(f":{url.port}", f":{proxy.port}")
     by_proxy = {variable: url._replace(netloc=netloc).geturl()}
     world = World(folder, backend, broker, **by_proxy)
-    await world.as_it_should_be()
-    yield world, proxy
-    await world.close()
-    proxy.close()
+    try:
+        await world.as_it_should_be()
+        yield world, proxy
+    finally:
+        await world.close()
+        proxy.close()
