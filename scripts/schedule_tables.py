@@ -20,16 +20,16 @@ PAGE = ROOT / "docs" / "schedules.md"
 BLOCK = re.compile(r"(<!-- made by scripts/schedule_tables.py: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 
-def load_schedules() -> ModuleType:
+def load_triggers() -> ModuleType:
     """The service's module, without its packages' own imports, which need a database's driver."""
     for name, folder in (("app", APP), ("app.jobs", APP / "jobs")):
         package = ModuleType(name)
         package.__path__ = [str(folder)]
         sys.modules[name] = package
-    return importlib.import_module("app.jobs.schedules")
+    return importlib.import_module("app.jobs.triggers")
 
 
-NAMES: dict[str, Any] = {"date": date, "datetime": datetime, "UTC": UTC} | vars(load_schedules())
+NAMES: dict[str, Any] = {"date": date, "datetime": datetime, "UTC": UTC} | vars(load_triggers())
 
 PLAIN = [
     ("Interval(minutes=20)", "2026-01-15 10:07"),

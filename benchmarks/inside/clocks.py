@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from statistics import median
 
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Interval, Schedule
+from app.jobs import Interval, Schedule
+from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.tasks.bench import noop
 from bench.processes import wait_for

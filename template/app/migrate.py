@@ -21,9 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
 from app.core import database
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Schedule, next_tick
-from app.jobs.table import MAX_COUNT, clock, schedules
+from app.jobs import Schedule
+from app.jobs.backends import MAX_COUNT, clock, definition_of, next_tick, schedules
 from app.tasks.schedules import SCHEDULES
 
 

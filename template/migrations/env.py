@@ -8,8 +8,8 @@ from alembic import context
 from sqlalchemy import create_engine
 
 from app.config import get_settings
-from app.core.database import sync_url
-from app.jobs.table import UtcDateTime, metadata
+from app.core.database import UtcDateTime, sync_url
+from app.jobs.backends import metadata
 from app.models import Base
 
 TARGETS = [Base.metadata, metadata]

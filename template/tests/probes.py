@@ -87,7 +87,7 @@ async def alone(seconds: float) -> None:
 @task(name="probes.relays")
 async def relays() -> bool:
     """Whether the process that runs it relays as well."""
-    return relay.current() is not None
+    return relay.current_relay() is not None
 
 
 @task(name="probes.not_json")

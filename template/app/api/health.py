@@ -15,8 +15,7 @@ from app.api.routing import Router
 from app.core.clock import database_clock
 from app.core.control import control
 from app.core.draining import is_draining
-from app.jobs import dispatcher, relay
-from app.jobs.table import clock, known_tasks
+from app.jobs.backends import clock, current_relay, is_clock, known_tasks, ping_clock
 from app.schemas.response import ApiResponse
 
 router = Router(prefix="/health", tags=["health"], limited=False)
@@ -38,11 +37,11 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
     `clock` says for ten minutes that the database's clock has jumped; that is no reason for a 503.
     """
-    running = relay.current()
+    running = current_relay()
     bells = running.bells if running else {}
     checks = {"database": _ping_database()} | {name: bell.ping() for name, bell in bells.items()}
-    if dispatcher.is_clock():
-        checks["schedules"] = dispatcher.ping()
+    if is_clock():
+        checks["schedules"] = ping_clock()
     states = await asyncio.gather(*map(_state, checks.values()))
     parts = dict(zip(checks, states, strict=True))
     parts["api"] = "stopping" if is_draining() else "ok"

@@ -12,8 +12,7 @@ from app.api.errors import answers
 from app.api.routing import PageLimit, Router
 from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
-from app.jobs.operations import JobNotFoundError, JobStateError
-from app.jobs.table import Status
+from app.jobs import JobNotFoundError, JobStateError, Status
 from app.schemas.jobs import CURSOR_PATTERN, JobOut, QueueOut, cursor_of, place_of
 from app.schemas.response import ApiResponse, Page
 

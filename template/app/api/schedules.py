@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from app.api.errors import answers
 from app.api.routing import PageLimit, Router
 from app.dependencies import OPERATORS, ScheduleServiceDep
-from app.jobs.schedules import ID_PATTERN
+from app.jobs.backends import ID_PATTERN
 from app.schemas.jobs import JobAccepted
 from app.schemas.response import ApiResponse, Page
 from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleOut

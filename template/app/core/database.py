@@ -14,9 +14,10 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -30,7 +31,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import get_settings
 from app.core import sqlite
 from app.core.outages import mark_errors_of
-from app.core.unreadable import tolerate
+from app.core.unreadable import Tolerant, tolerate
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
 # connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
@@ -48,6 +49,21 @@ SYNC_CONNECTIONS = 2
 
 class Base(DeclarativeBase):
     """The models' base; `app/models/` names them all."""
+
+
+class UtcDateTime(Tolerant[datetime]):
+    """An aware UTC datetime, also where the database (SQLite) keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def async_url(url: str) -> URL:

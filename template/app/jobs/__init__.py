@@ -1,7 +1,27 @@
-"""The engine room: jobs are rows, a queue only carries their ids. Start with `task` and `Jobs`."""
+"""The engine's front door: all that tasks, services and routes need. README.md says the rest."""
 
-from app.jobs.contract import NonRetryable, RetryLater, task
+from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
+from app.jobs.operations import JobNotFoundError, JobStateError
 from app.jobs.outcomes import current_job
+from app.jobs.schedules import Schedule
 from app.jobs.submit import Job, Jobs
+from app.jobs.table import Status
+from app.jobs.triggers import CalendarInterval, Cron, Date, Interval
 
-__all__ = ["Job", "Jobs", "NonRetryable", "RetryLater", "current_job", "task"]
+__all__ = [
+    "CalendarInterval",
+    "Cron",
+    "Date",
+    "Interval",
+    "Job",
+    "JobNotFoundError",
+    "JobStateError",
+    "Jobs",
+    "NonRetryable",
+    "RetryLater",
+    "Schedule",
+    "Status",
+    "UnknownTaskError",
+    "current_job",
+    "task",
+]

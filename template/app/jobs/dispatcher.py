@@ -17,16 +17,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.clock import Jump, database_clock
+from app.core.concurrency import to_the_end
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.heartbeat import heartbeat
 from app.core.outages import tell
 from app.jobs.contract import find_task, registry
-from app.jobs.definitions import Definition
-from app.jobs.relay import to_the_end
-from app.jobs.schedules import CatchUp, Trigger, load, next_tick
+from app.jobs.schedules import CatchUp, Definition
 from app.jobs.submit import Jobs
 from app.jobs.table import clock, jobs, schedules
+from app.jobs.triggers import Trigger, load, next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -228,7 +228,7 @@ def is_clock() -> bool:
     return _succeeded is not None
 
 
-async def ping() -> None:
+async def ping_clock() -> None:
     """Raise when this process' clock hasn't got through for a while."""
     if _succeeded is None or time.monotonic() - _succeeded > STALE:
         raise RuntimeError("the dispatcher of schedules is not woken, or fails")

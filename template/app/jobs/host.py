@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Row
 
 from app.config import get_settings
+from app.core.concurrency import in_background, to_the_end
 from app.core.control import Control, control
 from app.core.heartbeat import heartbeat
 from app.core.outages import tell
@@ -21,7 +22,6 @@ from app.jobs.contract import find_task, registry
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.outcomes import Claim, Outcomes
 from app.jobs.processes import Presence
-from app.jobs.relay import in_background, to_the_end
 from app.jobs.runner import attempt
 from app.jobs.table import Status
 from app.jobs.watch import watching

@@ -23,8 +23,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.database import IS_SQLITE
-from app.jobs.table import HEAD_START, UtcDateTime, clock, jobs
+from app.core.database import IS_SQLITE, UtcDateTime
+from app.jobs.table import HEAD_START, clock, jobs
 
 MANY = 5_000  # jobs in one statement
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Update,
+    delete,
     func,
     literal,
     select,
@@ -111,3 +112,9 @@ class Operations:
         )
         unfinished = jobs.c.status.in_([Status.PENDING, Status.DEAD])
         return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
+
+    async def prune(self, age: timedelta) -> int:
+        """Delete the jobs that succeeded or were cancelled this long ago; returns how many."""
+        ended = jobs.c.status.in_([Status.SUCCEEDED, Status.CANCELLED])
+        old = delete(jobs).where(ended, jobs.c.finished_at < clock(-age.total_seconds()))
+        return len((await self._session.execute(old.returning(jobs.c.id))).all())

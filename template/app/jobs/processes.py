@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.config import get_settings
+from app.core.concurrency import in_background
 from app.core.control import control
 from app.core.database import IS_SQLITE
 from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
 from app.jobs.contract import registry
-from app.jobs.relay import in_background
 from app.jobs.table import Status, clock, jobs, known_tasks, processes
 
 log = structlog.get_logger(__name__)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 import structlog
@@ -14,13 +14,12 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
+from app.core.concurrency import in_background
 
 if TYPE_CHECKING:
     from app.jobs.host import Host
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 _COMMITTING = "jobs to ring for after the commit"
 
@@ -135,7 +134,7 @@ class Relay:
 _current: Relay | None = None
 
 
-def current() -> Relay | None:
+def current_relay() -> Relay | None:
     """The relay of this process, where one runs."""
     return _current
 
@@ -150,7 +149,7 @@ def _ring_for_committed(session: Session) -> None:
     if session.in_nested_transaction():  # a released SAVEPOINT is not a commit
         return
     messages = session.info.pop(_COMMITTING, ())
-    if here := current():
+    if here := current_relay():
         here.ring(messages)
 
 
@@ -170,24 +169,3 @@ async def relaying(bells: Mapping[str, Bell]) -> AsyncIterator[Relay]:
             yield relay
     finally:
         _current = None
-
-
-@asynccontextmanager
-async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine that never returns beside the body, and end it with the body."""
-    task = asyncio.create_task(endless)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
-    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
-    task = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

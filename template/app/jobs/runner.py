@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
+from app.core.concurrency import in_thread
 from app.core.control import control
 from app.core.database import (
     IS_SQLITE,
@@ -29,7 +30,6 @@ from app.core.database import (
     sync_engine,
 )
 from app.core.outages import is_outage, tell
-from app.core.threads import in_thread
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
 from app.jobs.outcomes import (

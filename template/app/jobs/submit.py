@@ -159,5 +159,5 @@ def _is_due(delay: timedelta | None, at: datetime | None) -> bool:
 
 
 def _notes(queue: str, number: int) -> int:
-    here = relay.current()
+    here = relay.current_relay()
     return here.notes(queue, number) if here else 0

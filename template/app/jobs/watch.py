@@ -13,12 +13,12 @@ from sqlalchemy import Row, select
 
 from app.config import get_settings
 from app.core.clock import Jump, database_clock
+from app.core.concurrency import in_background, to_the_end
 from app.core.control import control
 from app.core.heartbeat import heartbeat
 from app.core.outages import tell
 from app.jobs import claims, processes
 from app.jobs.processes import Presence
-from app.jobs.relay import in_background, to_the_end
 from app.jobs.table import Status, clock
 
 log = structlog.get_logger(__name__)

@@ -6,8 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.database import Base
-from app.jobs.table import UtcDateTime
+from app.core.database import Base, UtcDateTime
 
 
 class UserSession(Base):

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.jobs.table import MAX_COUNT, Status
+from app.jobs import Status
+from app.jobs.backends import MAX_COUNT
 from app.schemas.shown import shown
 
 # For what a row of garbage has in their places; `problem` says so.

@@ -6,9 +6,18 @@ from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.jobs.contract import find_task, registry
-from app.jobs.definitions import Definition
-from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Overlap, dump, load, one_line
+from app.jobs.backends import (
+    ID_PATTERN,
+    MAX_GRACE,
+    CatchUp,
+    Definition,
+    Overlap,
+    dump,
+    find_task,
+    load,
+    one_line,
+    registry,
+)
 from app.schemas.shown import shown
 
 MAX_REVISION = 2**31 - 1  # of its column

@@ -12,11 +12,19 @@ from sqlalchemy import Row, String, case, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Job, Jobs
-from app.jobs.contract import Task, UnknownTaskError, find_task
-from app.jobs.definitions import Definition
-from app.jobs.schedules import check_grace, load, next_tick, one_line
-from app.jobs.table import MAX_COUNT, clock, schedules
+from app.jobs import Job, Jobs, UnknownTaskError
+from app.jobs.backends import (
+    MAX_COUNT,
+    Definition,
+    Task,
+    check_grace,
+    clock,
+    find_task,
+    load,
+    next_tick,
+    one_line,
+    schedules,
+)
 from app.schemas.schedules import ScheduleChange, ScheduleCreate
 
 

@@ -7,7 +7,7 @@ import pkgutil
 import sys
 
 from app.config import get_settings
-from app.jobs.contract import registry
+from app.jobs.backends import registry
 
 
 def load() -> None:

@@ -8,8 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.jobs import task
-from app.jobs.table import Status, clock, jobs
+from app.jobs import Jobs, task
 from app.models import Order, UserSession
 
 
@@ -31,6 +30,4 @@ def generate_daily_report(db: Session) -> dict[str, int]:
 @task(queue="maintenance", max_running=1)
 async def prune_finished_jobs(db: AsyncSession, days: int = 7) -> int:
     """Delete jobs that ended well or were cancelled so many days ago; dead ones are kept."""
-    ended = jobs.c.status.in_([Status.SUCCEEDED, Status.CANCELLED])
-    old = delete(jobs).where(ended, jobs.c.finished_at < clock(-86_400 * days))
-    return len((await db.execute(old.returning(jobs.c.id))).all())
+    return await Jobs(db).prune(timedelta(days=days))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from app.jobs.schedules import CalendarInterval, Cron, Interval, Schedule
+from app.jobs import CalendarInterval, Cron, Interval, Schedule
 from app.tasks.maintenance import (
     cleanup_expired_sessions,
     generate_daily_report,

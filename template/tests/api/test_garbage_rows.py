@@ -26,11 +26,11 @@ from app.api import jobs as jobs_api
 from app.api import schedules as schedules_api
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.definitions import definition_of
+from app.jobs import Interval, Schedule, Status
 from app.jobs.dispatcher import run_due
 from app.jobs.host import Host
-from app.jobs.schedules import Interval, Schedule
-from app.jobs.table import Status, clock, jobs, schedules
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
 from app.jobs.watch import _Watch
 from tests import probes
 from tests.jobs.rows import status_is, submit

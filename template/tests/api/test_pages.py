@@ -12,10 +12,9 @@ from sqlalchemy import Connection, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
-from app.jobs import Jobs
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Interval, Schedule
-from app.jobs.table import Status, clock, jobs, schedules
+from app.jobs import Interval, Jobs, Schedule, Status
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
 from app.services.schedules import ScheduleService
 from tests import probes

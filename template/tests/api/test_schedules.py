@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, create_engine, insert, select, update
 
 from app.core.database import sync_url
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Interval, Schedule
+from app.jobs import Interval, Schedule
+from app.jobs.schedules import definition_of
 from app.jobs.table import schedules
 from tests import probes
 from tests.api.schedule_calls import ECHO, HOURLY, call, create, get

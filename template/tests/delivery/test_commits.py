@@ -17,7 +17,6 @@ from tests.delivery.world import World
 SCRIPT = """
 import asyncio
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs
 from app.tasks.delivered_probes import work
 
 async def main():

@@ -16,8 +16,8 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.core.database import async_url
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Interval, Schedule
+from app.jobs import Interval, Schedule
+from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from devtools.commands import CLOCK
 from tests import probes

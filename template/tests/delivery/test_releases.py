@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Row, insert, select, update
 
-from app.jobs.table import Status, clock, jobs, known_tasks, processes
+from app.jobs import Status
+from app.jobs.table import clock, jobs, known_tasks, processes
 from tests.broker import Broker
 from tests.delivery import probes as delivered
 from tests.delivery.world import World

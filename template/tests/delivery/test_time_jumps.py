@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select
 
-from app.jobs.definitions import definition_of
-from app.jobs.schedules import Interval, Schedule
+from app.jobs import Interval, Schedule
+from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from devtools.commands import CLOCK
 from tests.broker import Broker

@@ -10,10 +10,10 @@ from sqlalchemy import Row, select, update
 
 from app.config import get_settings
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs
+from app.jobs import Jobs, Status
 from app.jobs.contract import Task
 from app.jobs.host import Host
-from app.jobs.table import Status, clock, jobs
+from app.jobs.table import clock, jobs
 from tests.service import eventually
 
 QUEUE = "default"

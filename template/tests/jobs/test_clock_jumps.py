@@ -13,11 +13,10 @@ from structlog.testing import capture_logs
 from app.config import get_settings
 from app.core.clock import TOLERANCE, DatabaseClock, database_clock
 from app.core.control import control
-from app.jobs import claims
-from app.jobs.definitions import definition_of
+from app.jobs import Date, Interval, Schedule, Status, claims
 from app.jobs.dispatcher import wake
-from app.jobs.schedules import Date, Interval, Schedule
-from app.jobs.table import HEAD_START, Status, clock, schedules
+from app.jobs.schedules import definition_of
+from app.jobs.table import HEAD_START, clock, schedules
 from app.jobs.watch import _Watch
 from tests import probes
 from tests.jobs.rows import database_now, row_of, statuses, submit

@@ -13,12 +13,13 @@ from sqlalchemy import Row, delete, event, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app.core.concurrency import in_background
 from app.core.database import jobs_engine, sync_engine
-from app.jobs.definitions import definition_of
+from app.jobs import Date, Interval, Schedule
 from app.jobs.dispatcher import BATCH, every_second, run_due
-from app.jobs.relay import in_background
-from app.jobs.schedules import Date, Interval, Schedule, Trigger, next_tick
+from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
+from app.jobs.triggers import Trigger, next_tick
 from tests import probes
 from tests.service import eventually
 

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.jobs import Date, Interval
 from app.jobs.dispatcher import BATCH, Due, due
-from app.jobs.schedules import CatchUp, Date, Interval, Trigger
+from app.jobs.schedules import CatchUp
+from app.jobs.triggers import Trigger
 
 SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)

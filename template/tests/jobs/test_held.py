@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from app.config import get_settings
+from app.jobs import Status
 from app.jobs.host import Host, hosting
-from app.jobs.table import Status, jobs
+from app.jobs.table import jobs
 from tests import probes
 from tests.jobs.rows import (
     BACKEND,

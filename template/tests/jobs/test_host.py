@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.config import get_settings
-from app.jobs import task
+from app.jobs import Status, task
 from app.jobs.contract import Task
 from app.jobs.host import Host, hosting
 from app.jobs.relay import InProcess
-from app.jobs.table import Status, clock
+from app.jobs.table import clock
 from tests import probes
 from tests.jobs.rows import (
     BACKEND,

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import get_settings
 from app.core.control import control
 from app.core.database import IS_SQLITE
-from app.jobs import Jobs, claims
+from app.jobs import Jobs, Status, claims
 from app.jobs.looks import EVER, Look, Lookout, Wanted, look
-from app.jobs.table import Status, clock, jobs
+from app.jobs.table import clock, jobs
 from tests import probes
 from tests.jobs.rows import row_of, statuses, submit
 from tests.jobs.statements import plans_of, statements

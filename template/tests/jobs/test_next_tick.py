@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from app.jobs.schedules import CalendarInterval, Cron, Date, Interval, Trigger, next_tick
+from app.jobs import CalendarInterval, Cron, Date, Interval
+from app.jobs.triggers import Trigger, next_tick
 
 SPECS = int(os.environ.get("SPECS", "150"))
 MINUTE = timedelta(minutes=1)

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from app.core.database import IS_SQLITE, AsyncSessionLocal
-from app.jobs import current_job, task
+from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
-from app.jobs.table import Status, clock
+from app.jobs.table import clock
 from tests.jobs.rows import BACKEND, change, database_now, idle, row_of, submit
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")

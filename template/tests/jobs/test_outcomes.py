@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from app.core.control import control
 from app.core.database import IS_SQLITE, async_engine
-from app.jobs import Jobs
+from app.jobs import Jobs, Status
 from app.jobs.outcomes import BATCH, Outcome, Outcomes, write_all
-from app.jobs.table import Status, clock, jobs
+from app.jobs.table import clock, jobs
 from tests import probes
 from tests.jobs.rows import change, database_now, row_of, status_is, submit
 from tests.jobs.statements import plans_of, statements

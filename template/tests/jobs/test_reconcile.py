@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Jobs
-from app.jobs.schedules import Cron, Interval, Schedule
+from app.jobs import Cron, Interval, Jobs, Schedule
 from app.jobs.table import clock, schedules
 from app.migrate import reconcile
 from app.schemas.schedules import ScheduleChange, ScheduleCreate

@@ -10,10 +10,10 @@ from sqlalchemy import Row, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
-from app.jobs import Jobs
+from app.jobs import Jobs, Status
 from app.jobs.host import Host
 from app.jobs.runner import MAX_REFUSED_DELAY
-from app.jobs.table import Status, clock, known_tasks
+from app.jobs.table import clock, known_tasks
 from tests import probes
 from tests.jobs.rows import (
     BACKEND,

@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.config import get_settings
-from app.jobs import Jobs
-from app.jobs.relay import Message, current, relaying
-from app.jobs.submit import Job
-from app.jobs.table import Status, jobs
+from app.jobs import Job, Jobs, Status
+from app.jobs.relay import Message, current_relay, relaying
+from app.jobs.table import jobs
 from tests import probes
 from tests.jobs.recorder import Recorder
 from tests.service import eventually
@@ -219,7 +218,7 @@ async def test_all_bells_can_be_rung_for_no_job_in_particular() -> None:
 
 
 async def test_it_is_the_processes_relay_until_it_ends() -> None:
-    assert current() is None
+    assert current_relay() is None
     async with relaying({}) as relay:
-        assert current() is relay
-    assert current() is None
+        assert current_relay() is relay
+    assert current_relay() is None

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.database import AsyncSessionLocal, SyncSessionLocal
-from app.jobs import current_job, task
+from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.outcomes import MAX_ERROR
 from app.jobs.runner import MAX_RESULT_BYTES
-from app.jobs.table import Status, jobs
+from app.jobs.table import jobs
 from app.models import Order
 from app.tasks.orders import process_order
 from tests import probes

@@ -9,9 +9,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs
-from app.jobs.operations import JobNotFoundError, JobStateError
-from app.jobs.table import HEAD_START, Status, clock, jobs
+from app.jobs import JobNotFoundError, Jobs, JobStateError, Status
+from app.jobs.table import HEAD_START, clock, jobs
 from tests import probes
 
 

@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Jobs, task
+from app.jobs import Job, Jobs, task
 from app.jobs.inserts import MANY
 from app.jobs.relay import Message, relaying
-from app.jobs.submit import Job
 from app.jobs.table import jobs
 from tests import probes
 from tests.jobs.recorder import Recorder

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.jobs.schedules import CalendarInterval, Cron, Date, Interval, Trigger, dump, load
+from app.jobs import CalendarInterval, Cron, Date, Interval
+from app.jobs.triggers import Trigger, dump, load
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.config import get_settings
+from app.core.concurrency import in_background
+from app.jobs import Status
 from app.jobs.contract import registry
 from app.jobs.processes import SILENT
-from app.jobs.relay import in_background
-from app.jobs.table import MAX_COUNT, Status, clock, known_tasks, processes
+from app.jobs.table import MAX_COUNT, clock, known_tasks, processes
 from app.jobs.watch import _Watch, watch
 from tests import probes
 from tests.jobs.rows import change, database_now, row_of, status_is, statuses, submit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.jobs.schedules import EPOCH
+from app.jobs.triggers import EPOCH
 from tests.api.schedule_calls import ECHO, create
 from tests.schedules.clocks import Clocks, Tick
 from tests.service import eventually

@@ -7,8 +7,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import SyncSessionLocal
-from app.jobs import Jobs
-from app.jobs.table import Status, clock, jobs
+from app.jobs import Jobs, Status
+from app.jobs.table import clock, jobs
 from app.models import Order, UserSession
 from app.tasks.maintenance import (
     cleanup_expired_sessions,

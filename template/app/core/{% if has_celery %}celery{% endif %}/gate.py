@@ -18,7 +18,7 @@ from celery.canvas import Signature as Canvas
 from kombu import Message
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from app.jobs.contract import registry
+from app.jobs.backends import registry
 
 log = structlog.get_logger(__name__)
 

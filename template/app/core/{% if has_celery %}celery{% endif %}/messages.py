@@ -26,11 +26,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.config import get_settings
 from app.core.celery import broker, rows
 from app.core.celery.rows import Room, State
+from app.core.concurrency import to_the_end
 from app.core.control import control
 from app.core.outages import tell
-from app.jobs.contract import registry
-from app.jobs.relay import Message, to_the_end
-from app.jobs.table import HEAD_START
+from app.jobs.backends import HEAD_START, Message, registry
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from kombu import Message
 from kombu.log import get_logger
 
 from app.core.celery.gate import RefusedError, admit, tell_dropped
-from app.core.threads import abandoned
+from app.core.concurrency import abandoned
 
 log = structlog.get_logger(__name__)
 logger = get_logger(__name__)  # of the kind that kombu writes to

@@ -28,11 +28,7 @@ from app.core.celery.messages import CeleryBell, broker_is_away, messages_are_la
 from app.core.control import LIMIT, control, control_now
 from app.core.database import IS_SQLITE, give_up
 from app.core.outages import is_outage, tell
-from app.jobs.contract import find_task, registry
-from app.jobs.host import Host
-from app.jobs.looks import Taken
-from app.jobs.outcomes import Claim
-from app.jobs.table import HEAD_START
+from app.jobs.backends import HEAD_START, Claim, Host, Taken, find_task, registry
 
 T = TypeVar("T")
 

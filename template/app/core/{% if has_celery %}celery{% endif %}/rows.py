@@ -20,9 +20,7 @@ from sqlalchemy import (
 )
 
 from app.core.database import IS_SQLITE
-from app.jobs.looks import COUNTED, LAZILY
-from app.jobs.relay import Message
-from app.jobs.table import HEAD_START, clock, jobs
+from app.jobs.backends import COUNTED, HEAD_START, LAZILY, Message, clock, jobs
 
 BATCH = 100  # rows at once; more would hold SQLite's lock for too long
 CONSIDERED = BATCH + 50  # others may be noting the first ones

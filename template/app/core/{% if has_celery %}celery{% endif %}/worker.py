@@ -32,12 +32,10 @@ from app.core import database
 from app.core.celery import broker, celery_app, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.pool import HAND_BACK, this_child
+from app.core.concurrency import in_background
 from app.core.heartbeat import heartbeat
 from app.core.logging import configure_logging
-from app.jobs.contract import Task, registry
-from app.jobs.processes import Presence
-from app.jobs.relay import in_background
-from app.jobs.watch import watching
+from app.jobs.backends import Presence, Task, registry, watching
 
 log = structlog.get_logger(__name__)
 

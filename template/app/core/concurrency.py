@@ -1,13 +1,14 @@
-"""Threads that a process doesn't wait for when it ends."""
+"""Threads and tasks that run beside others, and how they end."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from contextvars import copy_context
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import structlog
@@ -46,4 +47,25 @@ async def in_thread(call: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         _abandoned.add(thread)
         log.warning("a thread can't be stopped and runs on", threads=abandoned())
+        raise
+
+
+@asynccontextmanager
+async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine that never returns beside the body, and end it with the body."""
+    task = asyncio.create_task(endless)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
+    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
         raise
