@@ -2,10 +2,13 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.conftest import Project
 from tests.renders import ROOT, uv_command, uv_environment
 
 BLOCK = re.compile(r"```sh\n(.+?)```", re.DOTALL)
@@ -26,12 +29,44 @@ def test_a_command_works(command: str) -> None:
     """Of a test run it is enough that it finds its tests: all of them run anyway."""
     if command.startswith("uv run pytest"):
         command += " -n0 -q --collect-only"
-    typed = command.replace("uv", uv_command(), 1)
-    done = subprocess.run(
-        ["sh", "-c", typed], cwd=ROOT, env=uv_environment(), text=True, capture_output=True
-    )
+    run(command, ROOT, uv_environment())
+
+
+def run(command: str, folder: Path, environment: Mapping[str, str]) -> None:
+    typed = ["sh", "-c", command.replace("uv", uv_command(), 1)]
+    done = subprocess.run(typed, cwd=folder, env=environment, text=True, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_page_is_short() -> None:
     assert len(OURS.splitlines()) < 60
+
+
+def test_a_services_page_is_short_and_names_what_is_there(project: Project) -> None:
+    page = project.files["AGENTS.md"]
+    assert len(page.splitlines()) < 60
+    names = set(re.findall(r"`((?:app|migrations|tests)/[\w/.]*)`", page))
+    assert len(names) > 5
+    there = [*project.files, *(f"{path}/" for name in project.files for path in folders(name))]
+    assert [name for name in names if name not in there and f"{name}/" not in there] == []
+    tasks = tomllib.loads(project.files["pyproject.toml"])["tool"]["poe"]["tasks"]
+    for command in commands(page):
+        kind, name = command.removeprefix("uv run ").split()[:2]
+        assert name in {"poe": tasks, "pytest": project.files}[kind]
+
+
+def folders(name: str) -> list[str]:
+    return [path.as_posix() for path in PurePosixPath(name).parents]
+
+
+@pytest.mark.renders("arq-apscheduler")
+def test_a_services_commands_work(project: Project, tmp_path: Path) -> None:
+    """All but those which its suite and its lint run anyway, or which don't end."""
+    migrations = project.folder / "migrations" / "versions"
+    kept = set(migrations.glob("*.py"))
+    settings = uv_environment() | {"DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
+    for command in commands(project.files["AGENTS.md"]):
+        command = re.sub(r"poe (?=dev|lint|test)", "poe --dry-run ", command)
+        run(command.replace("pytest", "pytest --collect-only"), project.folder, settings)
+    (made,) = set(migrations.glob("*.py")) - kept
+    made.unlink()
