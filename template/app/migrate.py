@@ -8,22 +8,29 @@ Not each process does it: an old one that starts again meanwhile would bring its
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Row, delete, insert, select, update
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import NullPool, Row, create_engine, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
+from app.config import get_settings
 from app.core import database
+from app.core.logging import configure_logging
 from app.jobs import Schedule
 from app.jobs.backends import MAX_COUNT, clock, definition_of, next_tick, schedules
 from app.tasks.schedules import SCHEDULES
+
+log = structlog.get_logger(__name__)
 
 
 async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
@@ -66,10 +73,29 @@ async def declare_schedules() -> None:
     await database.dispose()
 
 
-def main() -> None:
+def upgrade() -> None:
+    """Run the migrations that this database lacks."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    before = revisions()
     command.upgrade(Config(Path(__file__).parents[1] / "alembic.ini"), "heads")
+    if before == (now := revisions()):
+        log.info("schema is up to date", revisions=now)
+    else:
+        log.info("schema migrated", before=before, now=now)
+
+
+def revisions() -> list[str]:
+    engine = create_engine(database.sync_url(get_settings().database_url), poolclass=NullPool)
+    with engine.connect() as connection:
+        return sorted(MigrationContext.configure(connection).get_current_heads())
+
+
+def main() -> None:
+    configure_logging()
     tasks.load()
+    upgrade()
     asyncio.run(declare_schedules())
+    log.info("schedules are as app/tasks/schedules.py declares them", declared=len(SCHEDULES))
 
 
 if __name__ == "__main__":

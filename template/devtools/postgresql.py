@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, from a wheel's binaries or the PATH, for the tests."""
+"""A PostgreSQL of one's own, from a wheel's binaries or the PATH."""
 
 from __future__ import annotations
 
@@ -13,35 +13,55 @@ from pathlib import Path
 
 import psycopg
 
-from devtools.processes import free_port, spawn, wait_until
+from devtools.processes import free_port, ready_server, spawn
 
 RELEASE = "pginstall18"
 FAST = ["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]
 
 
 def start(
-    folder: Path, env: Mapping[str, str] | None = None
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
+    keep: bool = False,
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Start an empty one on loopback; returns the process and its URL. SIGINT ends it at once.
+    """Start one on loopback; returns the process and its URL. SIGINT ends it at once.
 
-    Raises FileNotFoundError, saying what to do.
+    It is empty and fast, and its data goes with this process; with `keep` the data stays, and is
+    safe when the machine crashes. Raises FileNotFoundError, saying what to do.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    home, user = Path(tempfile.mkdtemp(prefix="postgresql-")), None
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    programs = find_programs()
+    home, programs, user = home_of(folder, keep), find_programs(), None
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         programs, user = copied(programs, home), "nobody"
         shutil.chown(home, user)
-    initdb = [str(programs / "initdb"), "-D", str(home / "data"), "-U", "postgres", "-A", "trust"]
-    subprocess.run([*initdb, "-E", "UTF8", "--no-sync"], user=user, check=True, capture_output=True)
-    port = free_port()
-    options = ["-p", str(port), "-h", "127.0.0.1", "-k", str(home), *FAST]
-    command = [str(programs / "postgres"), "-D", str(home / "data"), *options]
+    data, port = home / "data", port or free_port()
+    if not (data / "PG_VERSION").exists():
+        initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
+        make = [*initdb, "-E", "UTF8", "--no-sync"]
+        subprocess.run(make, user=user, check=True, capture_output=True)
+    options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", *([] if keep else FAST)]
+    command = [str(programs / "postgres"), "-D", str(data), *options]
     process = spawn(command, env=env, log=folder / "postgresql.log", user=user)
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    wait_until(lambda: answers(url), process, 20)
+    ready_server(process, lambda: answers(url), 20)
     return process, url
+
+
+def home_of(folder: Path, keep: bool) -> Path:
+    """Where the data is: root's is outside of root's folders, and `folder` remembers where."""
+    if keep and os.getuid() != 0:
+        return folder.resolve()
+    note = folder / "home"
+    if keep and note.exists() and Path(note.read_text()).is_dir():
+        return Path(note.read_text())
+    home = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    if keep:
+        note.write_text(str(home))
+    else:
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return home
 
 
 def find_programs() -> Path:
@@ -51,7 +71,7 @@ def find_programs() -> Path:
         return Path(package) / RELEASE / "bin"
     if on_path := shutil.which("initdb"):
         return Path(on_path).resolve().parent
-    raise FileNotFoundError("no PostgreSQL here: install one, or set TEST_DATABASE_URL")
+    raise FileNotFoundError("no PostgreSQL here: install one, or set DATABASE_URL")
 
 
 def copied(programs: Path, home: Path) -> Path:
@@ -61,8 +81,8 @@ def copied(programs: Path, home: Path) -> Path:
     if not libraries.exists():
         return programs
     copy = home / package.name
-    shutil.copytree(programs.parent, copy / RELEASE, symlinks=True)
-    shutil.copytree(libraries, home / libraries.name)
+    shutil.copytree(programs.parent, copy / RELEASE, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(libraries, home / libraries.name, dirs_exist_ok=True)
     return copy / RELEASE / "bin"
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+# The file descriptor of a claim: each child inherits it, so that it holds while one of them lives.
+_claims: list[int] = []
 
-def free_port() -> int:
+
+def free_port(wish: int = 0) -> int:
+    """The port that is wished for, where nobody has it; else any."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        try:
+            probe.bind(("127.0.0.1", wish))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
@@ -24,35 +33,88 @@ def spawn(
     *,
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
+    output: int | None = None,
+    stdin: int = subprocess.DEVNULL,
     cwd: Path | None = None,
     user: str | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that a Ctrl-C reaches only the launcher."""
-    with log.open("ab") if log else contextlib.nullcontext() as output:
+    """Start a process in a session of its own, so that a Ctrl-C reaches only the launcher.
+
+    What it writes goes to the file `log`, or to `output` (`subprocess.PIPE`, say).
+    """
+    with log.open("ab") if log else contextlib.nullcontext() as file:
+        target = file or output
         return subprocess.Popen(
             command,
             env={**os.environ, **(env or {})},
             cwd=cwd,
             user=user,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if output else None,
+            stdin=stdin,
+            stdout=target,
+            stderr=subprocess.STDOUT if target else None,
             start_new_session=True,
+            pass_fds=(*_claims, *pass_fds),
         )
 
 
-def stop(process: subprocess.Popen[bytes], grace: float = 30) -> int:
-    """SIGTERM to the process; after the grace, and to what it left behind, SIGKILL."""
+def stop(
+    process: subprocess.Popen[bytes], grace: float = 30, by: signal.Signals = signal.SIGTERM
+) -> int:
+    """Signal the process; after the grace, and to what it left behind, SIGKILL."""
     if process.poll() is None:
-        process.terminate()
+        process.send_signal(by)
     try:
         code = process.wait(grace)
     except subprocess.TimeoutExpired:
         process.kill()
         code = process.wait()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process.pid)
     return code
+
+
+def kill_group(leader: int) -> None:
+    """End what is left of the session that this process began."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says it of a zombie
+        os.killpg(leader, signal.SIGKILL)
+
+
+def claim(register: Path) -> None:
+    """Let nobody else start processes here, while this one or a child of it lives.
+
+    Raises SystemExit, which names them, when somebody has. The file registers what is started.
+    """
+    lock = os.open(register, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        living = registered(register)
+        named = ", ".join(f"{name} ({pid})" for name, pid in living.items())
+        end = " ".join(f"-{pid}" for pid in living.values())
+        sys.exit(f"an earlier start still runs: {named}\nTo end it: kill -9 -- {end}")
+    os.truncate(lock, 0)
+    _claims.append(lock)
+
+
+def enter(register: Path, name: str, pid: int) -> None:
+    with register.open("a") as file:
+        file.write(f"{pid} {name}\n")
+
+
+def registered(register: Path) -> dict[str, int]:
+    """The registered processes that live, or that something of theirs outlived."""
+    lines = [line.partition(" ") for line in register.read_text().splitlines()]
+    return {name: int(pid) for pid, _, name in lines if _has_group(int(pid))}
+
+
+def _has_group(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], limit: float) -> None:
@@ -64,6 +126,15 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], limi
         if time.monotonic() > deadline:
             raise TimeoutError(f"{process.args!r} is not ready after {limit:g} s")
         time.sleep(0.02)
+
+
+def ready_server(process: subprocess.Popen[bytes], ready: Callable[[], bool], limit: float) -> None:
+    """Like `wait_until`, but the process is stopped when it isn't ready."""
+    try:
+        wait_until(ready, process, limit)
+    except BaseException:
+        stop(process, grace=1)
+        raise
 
 
 def listens(port: int) -> bool:

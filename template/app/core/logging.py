@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import sys
 from typing import Any
 
@@ -61,7 +62,8 @@ def configure_logging() -> None:
     settings = get_settings()
     # Not the renderer's own tracebacks: they can show the values of variables.
     console = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=sys.stderr.isatty() or "FORCE_COLOR" in os.environ,
+        exception_formatter=structlog.dev.plain_traceback,
     )
     renderer: list[structlog.typing.Processor] = [_escape, console]
     if settings.log_json:

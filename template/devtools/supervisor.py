@@ -1,0 +1,238 @@
+"""What `poe dev` starts: it starts all the rest, again when `app/` changes, and stops it.
+
+The API and the workers stop first, the brokers last, or a worker would wait for its broker to
+come back. Each line of their output begins with the name of its process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dotenv import dotenv_values
+from watchfiles import PythonFilter, watch
+
+from app.config import ENV_FILE, Settings, get_settings, unknown_variables
+from devtools import servers
+from devtools.commands import COMMANDS, SECRETS
+from devtools.dev import REGISTER
+from devtools.processes import claim, enter, spawn, stop
+from devtools.servers import Child
+
+DATA = REGISTER.parent
+HOST = "127.0.0.1"
+COLOURS = (36, 33, 35, 32, 34, 31)
+WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
+IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+stopping = threading.Event()
+WATCHING: dict[str, Any] = {
+    "watch_filter": PythonFilter(),
+    "stop_event": stopping,
+    "rust_timeout": 200,  # milliseconds between looks at the processes
+    "yield_on_timeout": True,
+}
+
+writing = threading.Lock()
+
+
+def say(name: str, text: str) -> None:
+    """One line. A terminal that was closed doesn't hinder the end."""
+    begin = f"{name:{WIDTH}} |"
+    if IN_COLOUR and name in COMMANDS:
+        begin = f"\033[{COLOURS[[*COMMANDS].index(name) % len(COLOURS)]}m{begin}\033[0m"
+    with writing, suppress(OSError):
+        sys.stdout.buffer.write(f"{begin} {text}\n".encode(errors="replace"))
+        sys.stdout.buffer.flush()
+
+
+def is_set(variable: str) -> bool:
+    """In the environment or in `.env`."""
+    return variable.lower() in get_settings().model_fields_set
+
+
+def operator_key(folder: Path) -> str:
+    """Made at the first start, and readable for its owner only."""
+    path = folder / "operator-key"
+    with suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text()
+
+
+def environment_of(name: str) -> dict[str, str]:
+    """What is set, here or in `.env`, without the keys and addresses that only others use.
+
+    An empty one is unset; without ENV_FILE the process doesn't look into `.env` itself.
+    """
+    fields = {name.upper() for name in Settings.model_fields}
+    settings = {key: value for key, value in in_env_file().items() if key.upper() in fields}
+    here = {key: value for key, value in os.environ.items() if value}
+    others = {variable for used in SECRETS.values() for variable in used} - {*SECRETS[name]}
+    looks = {"PYTHONUNBUFFERED": "1", "ENV_FILE": ""} | ({"FORCE_COLOR": "1"} if IN_COLOUR else {})
+    return settings | here | dict.fromkeys(others, "") | looks
+
+
+def in_env_file() -> dict[str, str]:
+    found = dotenv_values(ENV_FILE) if ENV_FILE else {}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def listener() -> socket.socket:
+    """It stays while the API starts again, so that requests wait for the new one.
+
+    Raises SystemExit when somebody else has the port.
+    """
+    port = os.environ.get("PORT") or in_env_file().get("PORT") or "8000"
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((HOST, int(port)))
+    except ValueError:
+        sys.exit(f"PORT: must be a number, not {port!r}")
+    except (OSError, OverflowError) as error:
+        sys.exit(f"PORT: {port} can't be used ({error}); another one: PORT=8001 uv run poe dev")
+    opened.listen()
+    return opened
+
+
+class Supervisor:
+    """The processes that run, by name."""
+
+    def __init__(self, api: socket.socket) -> None:
+        self._api = api
+        self._servers: dict[str, Child] = {}
+        self._running: dict[str, Child] = {}
+        self._readers: dict[str, threading.Thread] = {}
+
+    def run(self, variables: Iterable[str]) -> None:
+        """Until the end is asked for, or a process ends by itself: the rest is of no use then."""
+        for variable in variables:
+            self._start_server(variable)
+        if stopping.is_set() or not self._migrate():
+            return
+        address = "http://{}:{}/docs".format(*self._api.getsockname())
+        say("dev", f"API: {address}   Ctrl-C ends everything")
+        self._start(COMMANDS)
+        if ended := self._watch_code():
+            say("dev", f"{ended}: stopping")
+
+    def stop(self) -> None:
+        """The brokers last, all else at once, for each may take its grace."""
+        self._stop(self._running)
+        for variable, server in self._servers.items():
+            servers.end(variable, server)
+
+    def _start_server(self, variable: str) -> None:
+        """Raises SystemExit when it isn't installed, or doesn't start."""
+        try:
+            server = servers.start_for_good(variable, DATA)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            sys.exit(f"{variable}: {error}")
+        self._servers[variable] = server
+        enter(REGISTER, variable.removesuffix("_URL").lower(), server.pid)
+        say("dev", f"{variable}={os.environ[variable]}")
+
+    def _migrate(self) -> bool:
+        """Whether the database is now as the code says; a task that can't be loaded is told of."""
+        done = self._spawn("migrate", [sys.executable, "-m", "app.migrate"]).wait() == 0
+        self._readers["migrate"].join(1)
+        return done
+
+    def _start(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._running[name] = self._spawn(name, shlex.split(COMMANDS[name]))
+
+    def _spawn(self, name: str, command: list[str]) -> Child:
+        fds = [self._api.fileno()] if name == "api" else []
+        command += [f"--fd={fd}" for fd in fds]
+        child = spawn(command, env=environment_of(name), output=subprocess.PIPE, pass_fds=fds)
+        enter(REGISTER, name, child.pid)
+        self._readers[name] = threading.Thread(target=pass_on, args=[name, child.stdout])
+        self._readers[name].daemon = True
+        self._readers[name].start()
+        return child
+
+    def _stop(self, children: dict[str, Child]) -> None:
+        with ThreadPoolExecutor(len(children) or 1) as pool:
+            list(pool.map(stop, children.values()))
+        for name in children:
+            self._readers[name].join(1)
+        children.clear()
+
+    def _watch_code(self) -> str | None:
+        """Start all again at each change. Gives the first end of a process that no change made."""
+        changed = False
+        for changes in watch("app", **WATCHING):
+            if changes:
+                changed = True
+                self._start_again({os.path.relpath(path) for _, path in changes})
+            for name, child in list(self._running.items()):
+                if child.poll() is not None:
+                    ended = f"{name} ended with {child.returncode}"
+                    if not changed:
+                        return ended
+                    say("dev", f"{ended}: it starts again at the next change")
+                    self._stop({name: self._running.pop(name)})
+        return None
+
+    def _start_again(self, files: set[str]) -> None:
+        say("dev", f"changed: {', '.join(sorted(files))}")
+        if self._migrate():
+            self._stop(self._running)
+            self._start(COMMANDS)
+        else:
+            say("dev", "what runs goes on with the code before, until the next change")
+
+
+def pass_on(name: str, output: BinaryIO) -> None:
+    for line in output:
+        say(name, line.decode(errors="replace").rstrip("\n"))
+
+
+def wait_for_the_end() -> None:
+    """Of `poe dev`, which holds the other end of this pipe."""
+    os.read(sys.stdin.fileno(), 1)
+    stopping.set()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("poe dev", description="Start everything; Ctrl-C ends it.")
+    parser.add_argument("--postgresql", action="store_true", help="a database in .dev, not SQLite")
+    wanted = [*servers.BROKERS]
+    if parser.parse_args().postgresql:
+        wanted.append("DATABASE_URL")
+        if is_set("DATABASE_URL"):
+            parser.error("--postgresql starts a database of its own, and DATABASE_URL names one")
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    DATA.mkdir(exist_ok=True)
+    claim(REGISTER)
+    supervisor = Supervisor(listener())
+    for unknown, nearest in unknown_variables():
+        say("dev", f"nothing reads {unknown} of .env" + f": is it {nearest}?" * bool(nearest))
+    if not is_set("API_KEY"):
+        os.environ["API_KEY"] = operator_key(DATA)
+        say("dev", f"operator key (X-API-Key): {os.environ['API_KEY']}")
+    try:
+        supervisor.run(variable for variable in wanted if not is_set(variable))
+    finally:
+        supervisor.stop()
+    return 0 if stopping.is_set() else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""A `poe dev` that runs, in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from devtools import servers
+from devtools.processes import free_port, stop, wait_until
+
+POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
+SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
+# Makes its standard input the terminal that closes on it, then becomes the command.
+ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def unset() -> dict[str, str]:
+    """The environment without what the run of the tests has set."""
+    return {name: value for name, value in os.environ.items() if name not in SET_BY_THE_RUN}
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """What has ended may wait for its new parent, the system's first process, to notice."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Dev:
+    """Ended with its block, if it hasn't ended by then."""
+
+    def __init__(self, project: Path, *arguments: str, terminal: int | None = None) -> None:
+        self._log, port = project / "dev.log", str(free_port())
+        command = [*POE, "dev", *arguments]
+        if terminal:
+            command = [sys.executable, "-c", ON_A_TERMINAL, *command]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**unset(), "PORT": port},
+                cwd=project,
+                stdin=terminal or subprocess.DEVNULL,
+                stdout=log if terminal is None else terminal,
+                stderr=log if terminal is None else terminal,
+            )
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.api.close()
+        stop(self.process)
+
+    @property
+    def lines(self) -> list[str]:
+        return self._log.read_text().splitlines()
+
+    def names(self) -> set[str]:
+        """Of the processes that wrote a line; the first of all is poe's."""
+        return {line.partition("|")[0].strip() for line in self.lines[1:]}
+
+    def value_of(self, what: str) -> str:
+        """What the launcher's line about it says."""
+        said = [line.partition("| ")[2] for line in self.lines if line.startswith("dev ")]
+        return next(text.removeprefix(what) for text in said if text.startswith(what))
+
+    def until(self, ready: Callable[[], bool]) -> None:
+        wait_until(ready, self.process, 60)
+
+    def answers(self) -> bool:
+        try:
+            return self.api.get("/health/ready").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def order(self) -> dict[str, Any]:
+        """Place one; returns its job once that has succeeded."""
+        answer = self.api.post("/orders", json={"item": "book", "quantity": 1})
+        answer.raise_for_status()
+        return self.succeeded(answer.json()["data"]["job_id"])
+
+    def succeeded(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = {}
+
+        def has() -> bool:
+            job.update(self.api.get(f"/jobs/{job_id}").json()["data"])
+            return bool(job["status"] == "succeeded")
+
+        self.until(has)
+        return job
+
+    def ends_by(self, end: Callable[[], object]) -> int:
+        """Returns its exit code; nothing that it started is left."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(family) > len(servers.BROKERS)
+        end()
+        code = self.process.wait(60)
+        _, left = psutil.wait_procs(family, 60)
+        assert [child for child in left if is_alive(child)] == []
+        return code
+
+    def signalled(self, number: signal.Signals) -> Callable[[], None]:
+        return lambda: self.process.send_signal(number)
