@@ -24,7 +24,8 @@ QUESTIONS: Final = yaml.safe_load((HERE.parent / "copier.yml").read_text("utf-8"
 REQUIREMENTS: Final = tomllib.loads((HERE / "dependencies.toml").read_text("utf-8"))
 PACKAGES: Final = {
     re.split("[^a-z0-9-]", requirement)[0]
-    for requirements in REQUIREMENTS.values()
+    for group in REQUIREMENTS.values()
+    for requirements in group.values()
     for requirement in requirements
 }
 
@@ -97,6 +98,11 @@ def one_of(question: str) -> Callable[[object], str]:
     return lambda answer: "" if str(answer) in choices else f"must be one of {', '.join(choices)}"
 
 
+def check_flag(answer: object) -> str:
+    """Copier takes any text for yes."""
+    return "" if str(answer).lower() in ("true", "false") else "must be true or false"
+
+
 CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
     "project_name": check_name,
     "project_slug": check_slug,
@@ -105,6 +111,7 @@ CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
     "celery_broker": one_of("celery_broker"),
     "apscheduler_version": one_of("apscheduler_version"),
     "python_version": one_of("python_version"),
+    "engine_tests": check_flag,
 }
 
 

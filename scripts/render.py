@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -16,10 +17,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=RENDERS, metavar="NAME", help=", ".join(RENDERS))
     parser.add_argument("folder", nargs="?", type=Path, help="by default .renders/NAME")
+    parser.add_argument("--plain", action="store_true", help="without the tests of the engine")
     parser.add_argument("--test", action="store_true", help="run its own suite")
     options = parser.parse_args()
     folder = (options.folder or ROOT / ".renders" / options.name).resolve()
-    render(RENDERS[options.name].answers, folder)
+    what = replace(RENDERS[options.name], engine_tests=not options.plain)
+    render(what.answers, folder)
     print(folder)
     if not options.test:
         return 0

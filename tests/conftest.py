@@ -3,7 +3,7 @@
 import re
 from collections.abc import Generator, Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
@@ -34,12 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "project" in metafunc.fixturenames:
+    if fixtures := [name for name in ("project", "plain") if name in metafunc.fixturenames]:
         asked = str(metafunc.config.option.keyword).strip("[]")
         usual = metafunc.definition.get_closest_marker("renders")
         names = [asked] if asked in RENDERS else usual.args if usual else TESTED
-        marked = [pytest.param(name, marks=pytest.mark.rendered, id=name) for name in names]
-        metafunc.parametrize("project", marked, indirect=True, scope="session")
+        marked = [
+            pytest.param(*[name] * len(fixtures), marks=pytest.mark.rendered, id=name)
+            for name in names
+        ]
+        metafunc.parametrize(fixtures, marked, indirect=True, scope="session")
 
 
 class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
@@ -60,8 +63,9 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.failed and isinstance(item, pytest.Function) and "project" in item.fixturenames:
-        name = item.callspec.params["project"]
+    rendered = item.get_closest_marker("rendered")
+    if report.failed and isinstance(item, pytest.Function) and rendered:
+        name = item.callspec.id
         marks = (mark for mark in ("delivery", "slow") if item.get_closest_marker(mark))
         chosen = f"-m {mark} " if (mark := next(marks, "")) else ""
         report.sections.append((f"{name} alone", f"uv run pytest {chosen}-k {name}"))
@@ -70,10 +74,21 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def project(request: pytest.FixtureRequest, copie_session: Copie) -> Project:
-    what = RENDERS[request.param]
-    folder = ROOT / ".renders" / "tests" / what.name
+    """With the tests of the engine."""
+    return rendered(RENDERS[request.param], "tests", copie_session)
+
+
+@pytest.fixture(scope="session")
+def plain(request: pytest.FixtureRequest, copie_session: Copie) -> Project:
+    """As it is rendered by default."""
+    what = replace(RENDERS[request.param], engine_tests=False)
+    return rendered(what, "plain", copie_session)
+
+
+def rendered(what: Render, place: str, copie: Copie) -> Project:
+    folder = ROOT / ".renders" / place / what.name
     (folder / "uv.lock").unlink(missing_ok=True)
-    replace_with(rendered_by(copie_session, what.answers), folder)
+    replace_with(rendered_by(copie, what.answers), folder)
     return Project(what, folder, read_files(folder))
 
 

@@ -25,6 +25,7 @@ class Render:
     backends: tuple[str, ...]
     broker: str = "redis"
     apscheduler: str = "3"
+    engine_tests: bool = True
 
     @property
     def name(self) -> str:
@@ -39,12 +40,13 @@ class Render:
             "backends": list(self.backends),
             "celery_broker": self.broker,
             "apscheduler_version": self.apscheduler,
+            "engine_tests": self.engine_tests,
         }
 
     @property
     def selection(self) -> Selection:
         """What the catalogue knows of it."""
-        return Selection(self.backends, self.broker, self.apscheduler)
+        return Selection(self.backends, self.broker, self.apscheduler, self.engine_tests)
 
 
 def _renders() -> Iterator[Render]:

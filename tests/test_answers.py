@@ -38,6 +38,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "broker": ("celery_broker", "kafka", "celery_broker: must be one of redis, rabbitmq"),
     "version": ("apscheduler_version", 5, "apscheduler_version: must be one of 3, 4"),
     "python": ("python_version", "3.10", "python_version: must be one of 3.11"),
+    "flag": ("engine_tests", "perhaps", "engine_tests: must be true or false"),
     "no-name": ("project_name", " ", "project_name: must not be empty"),
     "long-name": ("project_name", "x" * 61, "project_name: must have at most 60"),
     "lines": ("project_name", "two\nlines", "project_name: must be one line"),

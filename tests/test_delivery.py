@@ -16,9 +16,9 @@ LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
 
 
 def conformance(project: Project, suite: str, database: str, marks: str) -> None:
-    """Run `tests/delivery` or `tests/schedules` of a render."""
+    """Run `tests/engine/delivery` or `tests/engine/schedules` of a render."""
     what = f"{suite}-{marks}-{database}".replace(" ", "-")
-    command = (uv_command(), "run", "pytest", f"tests/{suite}", "--database", database)
+    command = (uv_command(), "run", "pytest", f"tests/engine/{suite}", "--database", database)
     run(project, what, *command, "-m", marks)
 
 

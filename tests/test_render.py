@@ -10,7 +10,10 @@ import pytest
 
 from tests.conftest import Project
 
-FILES = tomllib.loads((Path(__file__).parent / "files.toml").read_text("utf-8"))
+OWNERS = tomllib.loads((Path(__file__).parent / "files.toml").read_text("utf-8"))
+ENGINES = OWNERS.pop("engine_tests")
+ENGINES_OWN = re.compile(r"engine|delivery|poe schedules|cronsim|psutil|schemathesis|\nmarkers")
+PLAIN = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
 JINJA = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{|\.jinja\b")
 
 # Each is found where its capability is chosen, and nowhere else.
@@ -27,11 +30,26 @@ TRACES = {
 
 
 def test_it_has_exactly_its_files(project: Project) -> None:
-    can = {"always": True} | project.render.selection.capabilities()
-    expected = {name for condition, names in FILES.items() if can[condition] for name in names}
+    expected = expected_of(project, OWNERS) | expected_of(project, ENGINES)
     missing, unexpected = expected - set(project.files), set(project.files) - expected
     none([f"missing: {name}" for name in sorted(missing)])
     none([f"unexpected: {name}" for name in sorted(unexpected)])
+
+
+def expected_of(project: Project, files: dict[str, list[str]]) -> set[str]:
+    can = {"always": True} | project.render.selection.capabilities()
+    return {name for condition, names in files.items() if can[condition] for name in names}
+
+
+@PLAIN
+def test_without_the_tests_of_the_engine_it_is_the_same(project: Project, plain: Project) -> None:
+    """But for those tests, for what they need, and for what is said about them."""
+    assert set(plain.files) == expected_of(plain, OWNERS)
+    changed = {name for name, text in plain.files.items() if text != project.files[name]}
+    assert changed == {".copier-answers.yml", "pyproject.toml"}
+    assert not ENGINES_OWN.search(plain.files["pyproject.toml"])
+    none(ruff(plain.folder, "check", "--quiet", "--output-format=concise"))
+    none(ruff(plain.folder, "format", "--quiet", "--diff"))
 
 
 def test_no_template_language_is_left(project: Project) -> None:

@@ -16,6 +16,7 @@ EACH_CLOCK = pytest.mark.renders(
 )
 # Which clock it is makes no difference to the database: one in the API, and one apart from it.
 ON_ONE_MACHINE = pytest.mark.renders("background", "arq-apscheduler")
+NEXT_TICK = "tests/engine/jobs/test_next_tick.py"
 
 
 @pytest.mark.delivery
@@ -40,7 +41,7 @@ def test_schedules_after_long_outages(project: Project) -> None:
 def test_next_tick_on_ten_thousand_triggers(tmp_path: Path) -> None:
     any_render = RENDERS["background"]
     render(any_render.answers, tmp_path)
-    command = ("env", "SPECS=10000", uv_command(), "run", "pytest", "tests/jobs/test_next_tick.py")
+    command = ("env", "SPECS=10000", uv_command(), "run", "pytest", NEXT_TICK)
     run(Project(any_render, tmp_path, {}), "next-tick", *command)
 
 

@@ -32,4 +32,4 @@ def test_no_answer_is_a_surprise_on_postgresql(project: Project) -> None:
 
 def ask(project: Project, database: str) -> None:
     longer = ("env", f"EXAMPLES={EXAMPLES}", uv_command(), "run", "pytest", "--database", database)
-    run(project, f"strangers-{database}", *longer, "tests/api/test_strangers.py")
+    run(project, f"strangers-{database}", *longer, "tests/engine/api/test_strangers.py")

@@ -16,6 +16,7 @@ from benchmarks.rendered import add_bench
 from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
 from tests.conftest import Project
 from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
+from tests.test_render import PLAIN
 
 LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
@@ -24,14 +25,14 @@ MINUTES = 60
 # Tests of the engine, of the ground and of each service's routes: no answer changes them, and each
 # single back end runs them.
 THE_SAME = (
-    "tests/jobs",
-    *(f"tests/core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
-    *(f"tests/api/test_{name}.py" for name in ("garbage_rows", "pages", "production", "rates")),
-    *(f"tests/api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
-    "tests/api/test_unusable_database.py",
-    "tests/test_migrations.py",
+    "jobs",
+    *(f"core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
+    *(f"api/test_{name}.py" for name in ("garbage_rows", "pages", "production", "rates")),
+    *(f"api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
+    "api/test_unusable_database.py",
+    "test_migrations.py",
 )
-WHERE_REDIS_IS = ("tests/api/test_shared_rates.py",)
+WHERE_REDIS_IS = ("api/test_shared_rates.py",)
 WHAT_THEY_TEST = (
     "app/jobs",
     "app/migrate.py",
@@ -54,7 +55,9 @@ def test_types(project: Project) -> None:
 
 def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
     """Neither its files nor their names have a condition."""
-    for place in map((ROOT / "template").joinpath, [*THE_SAME, *WHAT_THEY_TEST]):
+    template = ROOT / "template"
+    tests = template / "tests" / "{% if engine_tests %}engine{% endif %}"
+    for place in [*map(tests.joinpath, THE_SAME), *map(template.joinpath, WHAT_THEY_TEST)]:
         files = [place] if place.is_file() else [*place.rglob("*.*")]
         assert files
         assert [path.name for path in files if path.suffix == ".jinja" or "{%" in path.name] == []
@@ -81,19 +84,24 @@ def test_suite(project: Project) -> None:
     can = project.render.selection.capabilities()
     database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
     several = len(project.render.backends) > 1
-    left_out = [f"--ignore={name}" for name in (*THE_SAME, *WHERE_REDIS_IS) if several]
+    left_out = [f"--ignore=tests/engine/{name}" for name in (*THE_SAME, *WHERE_REDIS_IS) if several]
     log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
 
+@PLAIN
+def test_the_owners_suite(plain: Project) -> None:
+    """Without the tests of the engine."""
+    run(plain, "plain-types", type_checker(plain.render.apscheduler), "-m", "mypy")
+    run(plain, "plain-suite", uv_command(), "run", "pytest")
+
+
 @cache
 def type_checker(apscheduler: str) -> Path:
     """One environment that has all the dependencies: a rendered suite runs in its own."""
-    selection = Selection(NAMES, apscheduler=apscheduler)
-    requirements = (
-        selection.dependencies() + selection.embedded_dependencies() + REQUIREMENTS["dev"]
-    )
+    selection = Selection(NAMES, apscheduler=apscheduler, engine_tests=True)
+    requirements = [r for group in REQUIREMENTS for r in selection.dependencies(group)]
     uv, environment = uv_command(), uv_environment()
     folder = TYPES / f"apscheduler-{apscheduler}"
     python = folder / "bin" / "python"

@@ -26,15 +26,12 @@ from tests.service import API_ENDED, ROOT, Service, copy_database
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from app.jobs.host import Host
-
 FOLDER = pytest.StashKey[Path]()
 STARTED = pytest.StashKey[dict[str, servers.Child]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite")
-    parser.addoption("--backend", help="that the tests of delivery run on")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -65,14 +62,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     import_module("app.core.logging").configure_logging()  # not before its settings are there
     subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about the other database."""
-    other = {"sqlite", "postgresql"} - {config.getoption("--database")}
-    left_out = [item for item in items if any(item.get_closest_marker(name) for name in other)]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -109,25 +98,3 @@ async def session() -> AsyncIterator[AsyncSession]:
 
     async with AsyncSessionLocal() as opened:
         yield opened
-
-
-@pytest.fixture
-async def host() -> AsyncIterator[Host]:
-    """Runs jobs of this process' own database; nobody rings for them but a test."""
-    from app.config import get_settings
-    from app.jobs.host import hosting
-
-    async with hosting(get_settings().queues["default"], slots=4) as started:
-        yield started
-
-
-@pytest.fixture
-async def no_other_jobs(session: AsyncSession) -> None:
-    """A host takes whatever is due: what other tests left would be in the way."""
-    from sqlalchemy import delete
-
-    from app.jobs.table import jobs, known_tasks, processes
-
-    for table in (jobs, known_tasks, processes):
-        await session.execute(delete(table))
-    await session.commit()

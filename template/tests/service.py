@@ -1,4 +1,4 @@
-"""The service under test: a copy of the app with the probes in it, in real processes."""
+"""The service under test: a copy of the app, in real processes."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Service:
     """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
 
     spawned: ClassVar[list[subprocess.Popen[bytes]]] = []  # by any service of this run
+    probes: ClassVar[list[Path]] = []  # modules of tasks that only tests have, for `app/tasks`
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
@@ -70,7 +71,8 @@ class Service:
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
         shutil.copytree(ROOT / "app", folder / "app", dirs_exist_ok=True)
-        shutil.copy(ROOT / "tests" / "probes.py", folder / "app" / "tasks" / "probes.py")
+        for module in self.probes:
+            shutil.copy(module, folder / "app" / "tasks")
 
     @classmethod
     def alone(cls, folder: Path, **env: str) -> Self:

@@ -1,0 +1,232 @@
+"""Rows with garbage in any column, by SQL: each is shown, can be ended, and harms no other.
+
+A sample of all cases, by a seed; with EXAMPLES=9999 it tries each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import delete, insert, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.api import errors
+from app.api import jobs as jobs_api
+from app.api import schedules as schedules_api
+from app.config import get_settings
+from app.core.database import IS_SQLITE
+from app.jobs import Interval, Schedule, Status
+from app.jobs.dispatcher import run_due
+from app.jobs.host import Host
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
+from app.jobs.watch import _Watch
+from tests.engine import probes
+from tests.engine.jobs.rows import status_is, submit
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
+KEY = get_settings().api_key
+OPERATOR = {"X-API-Key": KEY.get_secret_value() if KEY else ""}
+DEEP = ["[" * depth + "]" * depth for depth in (200, 260, 3000)]
+JSONS = ["[]", "null", '"x"', '"\\ud800"', "1e999", "9" * 5000, *DEEP]
+DATES = ["infinity", "-infinity", "0044-03-15 BC", "9999-12-31 23:59:59.999999", "0001-01-01"]
+QUOTED = [f"'{each}'" for each in ["", "x", "paused", "\x01", *DATES, *JSONS]]
+LITERALS = ["NULL", "-1", "0", "2147483647", *QUOTED]
+if IS_SQLITE:  # it keeps anything in any column
+    LITERALS += ["1e999", "-1e999", "9223372036854775807", "x'ff00'", "CAST(x'61ff' AS TEXT)"]
+    LITERALS += ["'{'", "'NaN'", "char(0)"]
+BROKEN: list[Any] = [None, [], {}, "x", "first3", "cancel", -1, 1e308, True, {"kind": "lunar"}]
+
+
+@pytest.fixture(scope="module")
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    api = FastAPI()
+    errors.install(api)
+    api.include_router(jobs_api.router)
+    api.include_router(schedules_api.router)
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://test", headers=OPERATOR
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
+    yield
+    await session.execute(delete(schedules))
+    await session.commit()
+
+
+async def put(session: AsyncSession, table: Any, row_id: Any, column: str, literal: str) -> bool:
+    """Whether the database takes it."""
+    changed = text(f"UPDATE {table.name} SET {column} = {literal} WHERE id = :id")
+    key = row_id.hex if IS_SQLITE and isinstance(row_id, UUID) else row_id
+    try:
+        async with session.begin_nested():
+            await session.execute(changed, {"id": key})
+    except DBAPIError:
+        return False
+    return True
+
+
+def cases(table: Any, *fixed: str, more: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Columns, without those that are fixed, and literals."""
+    names = [column.name for column in table.columns if column.name not in fixed]
+    found = [(name, each) for name in names for each in LITERALS]
+    found += [("definition", each) for each in more]
+    return random.Random(1).sample(found, min(EXAMPLES, len(found)))
+
+
+async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host) -> None:
+    """Each has one wrong value; its status is a random one, by a seed."""
+    choose, bad = random.Random(1), dict[UUID, str]()
+    for column, literal in cases(jobs, "id", "task"):
+        values = {"status": choose.choice(list(Status)), "wake_at": clock(9), "run_at": clock(0)}
+        job_id = await submit(probes.echo, "bad", queue="default", **values)
+        if await put(session, jobs, job_id, column, literal):
+            bad[job_id] = f"{column} = {literal[:40]}"
+        await session.commit()
+    good = [await submit(probes.echo, "good"), await submit(probes.alone, 0)]
+    with capture_logs() as logs:
+        host.ring()
+        for job_id in good:
+            await status_is(job_id, Status.SUCCEEDED)
+        await _Watch().step()
+        host.ring()
+    failed = [line for line in logs if line["event"].endswith("trying again")]
+    assert failed == []
+    for status in Status:
+        answer = await client.get("/jobs", params={"status": status, "limit": 1000})
+        assert answer.status_code == 200, (status, answer.text)
+    assert (await client.get("/queues")).status_code == 200
+    for job_id, what in bad.items():
+        shown = await client.get(f"/jobs/{job_id}")
+        assert shown.status_code == 200, (what, shown.text)
+        ended = shown.json()["data"]["status"] in ("succeeded", "dead", "cancelled")
+        answer = await client.post(f"/jobs/{job_id}/cancel")
+        assert answer.status_code == (409 if ended else 200), (what, answer.text)
+        if shown.json()["data"]["status"] == "dead":
+            again = await client.post(f"/jobs/{job_id}/replay")
+            assert again.status_code in (200, 409), (what, again.text)
+
+
+async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> None:
+    hourly = Interval(hours=1)
+    whole = definition_of(Schedule("good", hourly, probes.echo, ("tick",)))
+    due = {"definition": whole, "task": probes.echo.name, "next_tick": clock(-1)}
+    await session.execute(insert(schedules).values(id="good", **due))
+    bad = dict[str, str]()
+    for column, literal in cases(schedules, "id", more=broken(whole)):
+        name = f"bad {len(bad)}"
+        await session.execute(insert(schedules).values(id=name, **due))
+        if await put(session, schedules, name, column, literal):
+            bad[name] = f"{column} = {literal[:99]}"
+        else:
+            await session.execute(delete(schedules).where(schedules.c.id == name))
+    await session.commit()
+    await run_due()
+    last = select(schedules.c.last_job_id).where(schedules.c.id == "good")
+    assert await session.scalar(last)
+    await session.rollback()
+    answer = await client.get("/schedules")
+    assert answer.status_code == 200, answer.text
+    assert {each["id"] for each in answer.json()["data"]} == {"good", *bad}
+    for name, what in bad.items():
+        await check_schedule(client, name, what)
+
+
+def broken(whole: dict[str, Any]) -> Iterator[str]:
+    """Definitions, as literals, of which one part is missing or wrong."""
+    for name in whole:
+        yield f"'{json.dumps({each: whole[each] for each in whole if each != name})}'"
+        yield from (f"'{json.dumps({**whole, name: each})}'" for each in BROKEN)
+
+
+async def check_schedule(client: httpx.AsyncClient, name: str, what: str) -> None:
+    """It is shown, can be paused, and goes, unless the code seems to declare it."""
+    path = f"/schedules/{name}"
+    shown = await client.get(path)
+    assert shown.status_code == 200, (what, shown.text)
+    data = shown.json()["data"]
+    for change in ({"paused": False}, {"overlap": "queue"}, {"paused": True}):
+        revision = data["revision"]
+        answer = await client.patch(path, json={"revision": revision, **change})
+        allowed = {200} if change.get("paused") else {200, 409, 422}
+        allowed |= {409, 422} if what.startswith("revision") else set()
+        assert answer.status_code in allowed, (what, change, answer.text)
+        data = answer.json()["data"] if answer.status_code == 200 else data
+    run = await client.post(f"{path}/run")
+    assert run.status_code in (202, 409), (what, run.text)
+    gone = await client.delete(path)
+    assert gone.status_code == (409 if data["declared"] else 204), (what, gone.text)
+
+
+@pytest.mark.parametrize(
+    ("column", "literal", "problem"),
+    [
+        ("status", "'paused'", "status: "),
+        ("attempts", "2147483647", "attempts: at the limit"),
+        ("result", """'"\\ud800"'""", "result: JSON can't say it"),
+        pytest.param("run_at", "'infinity'", "run_at: ", marks=pytest.mark.postgresql),
+        pytest.param("created_at", "'0044-03-15 BC'", "created_at: ", marks=pytest.mark.postgresql),
+        pytest.param("started_at", "'yesterday'", "started_at: ", marks=pytest.mark.sqlite),
+    ],
+)
+async def test_a_job_says_what_is_wrong_with_its_row_and_does_not_run(
+    session: AsyncSession,
+    client: httpx.AsyncClient,
+    host: Host,
+    column: str,
+    literal: str,
+    problem: str,
+) -> None:
+    later: dict[str, Any] = {
+        "run_at": clock(0 if column in ("status", "attempts") else 9),
+        "wake_at": clock(-9),
+    }
+    job_id = await submit(probes.echo, "bad", **later)
+    assert await put(session, jobs, job_id, column, literal)
+    await session.commit()
+    good = await submit(probes.echo, "good")
+    host.ring()
+    await status_is(good, Status.SUCCEEDED)
+    await _Watch().step()
+    data = (await client.get(f"/jobs/{job_id}")).json()["data"]
+    assert data["problem"].startswith(problem)
+    assert (await client.post(f"/jobs/{job_id}/cancel")).status_code == 200
+    assert (await client.get(f"/jobs/{good}")).json()["data"]["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("catch_up", "first3"), ("overlap", "cancel"), ("misfire_grace", "300"), ("trigger", None)],
+)
+async def test_a_schedule_of_a_newer_release_waits_for_it(
+    session: AsyncSession, client: httpx.AsyncClient, part: str, value: Any
+) -> None:
+    whole = definition_of(Schedule("s", Interval(hours=1), probes.echo, ("tick",)))
+    row = {"definition": {**whole, part: value}, "task": probes.echo.name, "next_tick": clock(-1)}
+    await session.execute(insert(schedules).values(id="newer", **row))
+    await session.commit()
+    await run_due()
+    data = (await client.get("/schedules")).json()["data"][0]
+    assert data["problem"].startswith(part)
+    assert (data["last_job_id"], data["next_tick"] is None) == (None, False)
+    paused = await client.patch("/schedules/newer", json={"revision": 1, "paused": True})
+    assert (paused.status_code, paused.json()["data"]["paused"]) == (200, True)
+    mended = {"revision": 2, part: whole[part]}
+    answer = await client.patch("/schedules/newer", json=mended)
+    assert (answer.status_code, answer.json()["data"]["problem"]) == (200, None)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.jobs.contract import Task
+from tests.engine import probes
+from tests.service import Service, eventually
+
+
+@pytest.mark.parametrize("task", [probes.echo, probes.echo_sync])
+async def test_a_new_file_in_tasks_is_found_by_every_process(
+    service: Service, task: Task[..., Any, Any]
+) -> None:
+    """The probes are one file more in the service's `app/tasks/`, submitted as a script would."""
+    job = await service.job_is(await service.submit(task, "hello"), "succeeded")
+    assert (job["task"], job["result"]) == (task.name, "hello")
+
+
+async def test_the_job_is_in_every_line_that_it_logs(service: Service) -> None:
+    job_id = await service.submit(probes.echo, "hello")
+    await service.job_is(job_id, "succeeded")
+
+    async def logged() -> list[str]:
+        lines = "".join(service.log(name) for name in service.processes).splitlines()
+        return [line for line in lines if "echoing" in line and str(job_id) in line]
+
+    await eventually(logged)
+
+
+async def test_a_failure_shows_its_class_to_everybody_and_its_text_to_operators(
+    service: Service,
+) -> None:
+    job_id = await service.submit(probes.hopeless)
+    job = await service.job_is(job_id, "dead")
+    assert (job["error"], job["attempts"]) == ("NonRetryable: secret reason", 1)
+    seen = await service.client.get(f"/jobs/{job_id}")
+    assert seen.json()["data"]["error"] == "NonRetryable"
+
+
+async def test_a_failure_is_tried_again_after_its_backoff(service: Service) -> None:
+    job = await service.job_is(await service.submit(probes.flaky, 2), "succeeded")
+    assert (job["attempts"], job["result"]) == (3, 3)
+
+
+async def test_a_dead_job_can_be_found_and_replayed(service: Service) -> None:
+    job_id = str(await service.submit(probes.flaky, 3))
+    await service.job_is(job_id, "dead")
+    found = await service.client.get("/jobs", params={"status": "dead"}, headers=service.operator)
+    assert job_id in {job["job_id"] for job in found.json()["data"]}
+    replay = f"/jobs/{job_id}/replay"
+    assert (await service.client.post(replay, headers=service.operator)).status_code == 200
+    assert (await service.job_is(job_id, "succeeded"))["attempts"] == 4
+    assert (await service.client.post(replay, headers=service.operator)).status_code == 409
+
+
+async def test_a_running_job_is_cancelled(service: Service) -> None:
+    job_id = await service.submit(probes.work, 60)
+    await service.job_is(job_id, "running")
+    cancel = f"/jobs/{job_id}/cancel"
+    answer = await service.client.post(cancel, headers=service.operator)
+    assert answer.json()["data"]["status"] == "cancelled"
+    assert (await service.client.post(cancel, headers=service.operator)).status_code == 409
+
+
+async def test_an_unknown_job_is_404_and_a_malformed_id_422(service: Service) -> None:
+    assert (await service.client.get(f"/jobs/{uuid4()}")).status_code == 404
+    assert (await service.client.get("/jobs/1")).status_code == 422
+    for action in ("replay", "cancel"):
+        answer = await service.client.post(f"/jobs/{uuid4()}/{action}", headers=service.operator)
+        assert answer.status_code == 404
+
+
+async def test_queues_show_what_carries_them_and_what_is_dead(service: Service) -> None:
+    await service.job_is(await service.submit(probes.hopeless), "dead")
+    answer = await service.client.get("/queues", headers=service.operator)
+    queues = {queue["queue"]: queue for queue in answer.json()["data"]}
+    assert set(queues) >= {"default", "orders", "notifications", "maintenance", "workflows"}
+    assert queues["default"]["dead"] >= 1
+    assert all(queue["backend"] for queue in queues.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs"),
+        ("POST", f"/jobs/{UUID(int=0)}/replay"),
+        ("POST", f"/jobs/{UUID(int=0)}/cancel"),
+        ("GET", "/queues"),
+        ("GET", "/schedules"),
+        ("POST", "/schedules"),
+    ],
+)
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": ""}])
+async def test_operator_routes_need_the_key(
+    service: Service, method: str, path: str, headers: dict[str, str]
+) -> None:
+    answer = await service.client.request(method, path, headers=headers)
+    assert answer.status_code == 401

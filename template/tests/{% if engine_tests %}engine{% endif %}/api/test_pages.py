@@ -1,0 +1,149 @@
+"""Lists come in pages: nothing is missed or told twice, however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, event, insert, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import IS_SQLITE, async_engine
+from app.jobs import Interval, Jobs, Schedule, Status
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
+from app.schemas.jobs import cursor_of, place_of
+from app.services.schedules import ScheduleService
+from tests.engine import probes
+from tests.engine.api.schedule_calls import create
+from tests.service import Service
+
+MANY = 3000
+HOURLY = Interval(hours=1)
+LATER = timedelta(hours=1)
+
+
+async def pages(service: Service, path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Each page, as a client gets it that follows `next`."""
+    after: dict[str, str] = {}
+    while True:
+        answer = await service.client.get(path, params=query | after, headers=service.operator)
+        assert answer.status_code == 200, answer.text
+        yield answer.json()["data"]
+        if answer.json()["next"] is None:
+            return
+        after = {"after": answer.json()["next"]}
+
+
+async def test_schedules_come_in_pages(service: Service) -> None:
+    """Also those whose ids an address must escape."""
+    made = [await create(service, id=f"page é:{n} {uuid4()}", paused=True) for n in range(5)]
+    whole = [page async for page in pages(service, "/schedules")]
+    short = [page async for page in pages(service, "/schedules", limit=2)]
+    assert len(whole) == 1
+    assert [len(page) for page in short[:-1]] == [2] * (len(short) - 1)
+    assert [row for page in short for row in page] == whole[0]
+    assert [row for row in whole[0] if row in made] == made
+
+
+async def test_jobs_come_in_pages_while_others_are_made(service: Service) -> None:
+    made = {str(await service.submit(probes.echo, "x", delay=LATER)) for _ in range(5)}
+    seen: list[str] = []
+    async for page in pages(service, "/jobs", status="pending", limit=2):
+        assert len(page) <= 2
+        seen += [job["job_id"] for job in page]
+        await service.submit(probes.echo, "x", delay=LATER)
+    assert len(seen) == len(set(seen))
+    assert made <= set(seen)
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_jobs_of_one_moment_come_in_pages(session: AsyncSession) -> None:
+    made = await Jobs(session).submit_many(probes.echo, [("x",)] * 7, delay=LATER)
+    seen = [*await Jobs(session).find(Status.PENDING, 1)]
+    while cursor := cursor_of(seen):
+        found = await Jobs(session).find(Status.PENDING, 2, after=place_of(cursor))
+        if not found:
+            break
+        seen += found
+    assert len({row.created_at for row in seen}) == 1
+    assert sorted(row.id for row in seen) == sorted(job.id for job in made)
+    await session.rollback()
+
+
+async def test_the_newest_job_comes_first(service: Service) -> None:
+    made = [str(await service.submit(probes.echo, "x", delay=LATER)) for _ in range(3)]
+    listed = [job async for page in pages(service, "/jobs", status="pending") for job in page]
+    assert [job["job_id"] for job in listed[:3]] == made[::-1]
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/schedules"])
+async def test_a_page_has_a_limit(service: Service, path: str) -> None:
+    wrong: list[dict[str, Any]] = [{"limit": 0}, {"limit": 1001}]
+    wrong += [{"after": text} for text in ("x\0", "1-2")] if path == "/jobs" else []
+    for query in wrong:
+        answer = await service.client.get(path, params=query, headers=service.operator)
+        [error] = answer.json()["detail"]
+        assert (answer.status_code, error["loc"]) == (422, ["query", *query])
+
+
+@pytest.fixture
+async def plans(session: AsyncSession) -> AsyncIterator[list[str]]:
+    """How the database finds what a session reads, statement by statement."""
+    found: list[str] = []
+    explain = "EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN "
+
+    def note(connection: Connection, _: object, statement: str, values: Any, *__: object) -> None:
+        if statement.startswith("SELECT"):
+            plan = connection.exec_driver_sql(explain + statement, values).all()
+            found.append("\n".join(str(line) for line in plan))
+
+    event.listen(async_engine.sync_engine, "before_cursor_execute", note)
+    yield found
+    event.remove(async_engine.sync_engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.SUCCEEDED, Status.DEAD])
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_no_page_of_jobs_looks_at_the_others(
+    session: AsyncSession, plans: list[str], status: Status
+) -> None:
+    """Neither at all of them nor with a sort: a page is as quick among a million."""
+    await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
+    ended = {"status": status, "finished_at": clock(0)} if status != Status.PENDING else {}
+    await session.execute(update(jobs).values({"args": None} | ended))
+    await analyze(session)
+    last = (await Jobs(session).find(status, 10))[-1]
+    await Jobs(session).find(status, 10, after=(last.created_at, last.id))
+    await session.rollback()
+    assert_walks(plans, "jobs_waiting" if status == Status.PENDING else "jobs_ended")
+
+
+async def test_no_page_of_schedules_looks_at_the_others(
+    session: AsyncSession, plans: list[str]
+) -> None:
+    definition = definition_of(Schedule("x", HOURLY, probes.echo, args=("x",)))
+    row = {"definition": definition, "task": "probes.echo", "paused": True}
+    await session.execute(insert(schedules), [row | {"id": f"many {n}"} for n in range(MANY)])
+    await analyze(session)
+    service = ScheduleService(session, Jobs(session))
+    await service.find(10)
+    await service.find(10, after="many 5")
+    await session.rollback()
+    assert_walks(plans, "sqlite_autoindex_schedules_1" if IS_SQLITE else "schedules_pkey")
+
+
+async def analyze(session: AsyncSession) -> None:
+    """As PostgreSQL does by itself in time."""
+    if not IS_SQLITE:
+        await session.execute(text("ANALYZE jobs, schedules"))
+
+
+def assert_walks(plans: list[str], index: str) -> None:
+    assert len(plans) == 2
+    for plan in plans:
+        assert index in plan
+        assert not any(word in plan for word in ("Sort", "TEMP B-TREE", "Seq Scan")), plan

@@ -1,0 +1,47 @@
+"""What the API shows and whom it answers in production."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.test_config import STRONG, URLS
+from tests.service import Service
+
+SETTINGS = {name: value for name, value in STRONG.items() if name not in URLS}
+SETTINGS["TRUSTED_URLS"] = json.dumps([*URLS])
+OURS = {"Host": "api.example.com"}
+
+
+@pytest.fixture
+async def production(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Service]:
+    more: dict[str, str] = getattr(request, "param", {})
+    service = Service.alone(tmp_path, ENVIRONMENT="production", **SETTINGS | more)
+    async with service.start("api"):
+        yield service
+
+
+async def test_only_its_own_hosts_are_answered(production: Service) -> None:
+    client = production.client
+    for host, status in [("api.example.com", 200), ("evil.example", 400), ("localhost:8000", 200)]:
+        answer = await client.get("/health/live", headers={"Host": host})
+        assert answer.status_code == status, host
+        assert (answer.json() == {"detail": "Host is none of ALLOWED_HOSTS"}) == (status == 400)
+
+
+async def test_the_host_gets_into_no_redirect(production: Service) -> None:
+    answer = await production.client.post("/orders/", headers=OURS)
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"})
+
+
+@pytest.mark.parametrize(
+    ("production", "status"), [({}, 404), ({"API_DOCS": "true"}, 200)], indirect=["production"]
+)
+async def test_the_docs_are_off_unless_a_setting_turns_them_on(
+    production: Service, status: int
+) -> None:
+    for path in ("/docs", "/redoc", "/openapi.json"):
+        assert (await production.client.get(path, headers=OURS)).status_code == status

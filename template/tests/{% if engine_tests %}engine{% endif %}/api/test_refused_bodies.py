@@ -1,0 +1,188 @@
+"""What can't be stored, or couldn't be shown again, is refused alike whatever the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.api import errors
+from app.api.errors import MAX_ERRORS
+from app.api.routing import Router
+from app.config import get_settings
+from app.core.bodies import MAX_DEPTH, MAX_VALUES
+from tests.engine.api.schedule_calls import ECHO, create, get
+from tests.service import Service
+
+JSON = {"Content-Type": "application/json"}
+UNKEPT = [r'"a\ud800b"', r'"a\u0000b"', "NaN", "-Infinity", "1e999", str(10**30), "9" * 5000]
+LIMIT = get_settings().max_body_bytes
+
+
+async def post(service: Service, path: str, body: str | bytes) -> httpx.Response:
+    return await service.client.post(path, content=body, headers=JSON)
+
+
+@pytest.mark.parametrize("value", UNKEPT[:-1])
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"item": VALUE, "quantity": 1}', ["item"]),
+        ('{"item": "a", "quantity": VALUE}', ["quantity"]),
+        ('{"item": "a", "quantity": 1, "more": [0, {"deep": VALUE}]}', ["more", 1, "deep"]),
+    ],
+)
+async def test_what_cannot_be_kept_names_its_field(
+    service: Service, value: str, body: str, field: list[str]
+) -> None:
+    answer = await post(service, "/orders", body.replace("VALUE", value))
+    [error] = answer.json()["detail"]
+    assert (answer.status_code, error["loc"]) == (422, ["body", *field])
+    assert set(error) == {"loc", "msg", "type"}
+
+
+@pytest.mark.parametrize("value", UNKEPT)
+async def test_a_schedule_keeps_none_of_it(service: Service, value: str) -> None:
+    """Also in arguments, whose types are the task's own affair."""
+    made = await create(service)
+    wrong = json.dumps(ECHO).replace('"tick"', value)
+    change = json.dumps({"revision": 1, "args": {"text": "tick"}}).replace('"tick"', value)
+    for method, path, body in [("POST", "", wrong), ("PATCH", f"/{made['id']}", change)]:
+        url, headers = f"/schedules{path}", JSON | service.operator
+        answer = await service.client.request(method, url, content=body, headers=headers)
+        assert answer.status_code == 422, answer.text
+    assert await get(service, made["id"]) == made
+
+
+@pytest.mark.parametrize("revision", ["0", "2147483648", "99999999999999999999", "NaN", "1.0"])
+async def test_a_revision_fits_its_column(service: Service, revision: str) -> None:
+    headers = JSON | service.operator
+    body = '{"revision": NUMBER, "paused": true}'.replace("NUMBER", revision)
+    answer = await service.client.patch("/schedules/daily_report", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "revision"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        b"\xff\xfe\xff",
+        "[" * 100_000,
+        '{"item": ' + "[" * 200 + "]" * 200 + ', "quantity": 1}',
+        "null",
+        "[1, 2]",
+        r'{"\ud800": 1}',
+        r'{"item": "a", "quantity": 1, "\u0000": {}}',
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+async def test_what_is_no_order_at_all(service: Service, body: str | bytes) -> None:
+    answer = await post(service, "/orders", body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"][0] == "body"
+
+
+async def test_arguments_nest_as_deep_as_they_can_be_shown(service: Service) -> None:
+    deepest = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    for value, loc in [(deepest, 2), (f"[{deepest}]", MAX_DEPTH + 1)]:
+        body = '{"item": VALUE, "quantity": 1}'.replace("VALUE", value)
+        answer = await post(service, "/orders", body)
+        assert len(answer.json()["detail"][0]["loc"]) == loc
+
+
+@pytest.mark.parametrize("quantity", ["true", '"7"', "1.0", "null", "[]"])
+async def test_types_are_strict(service: Service, quantity: str) -> None:
+    body = '{"item": "a", "quantity": NUMBER}'.replace("NUMBER", quantity)
+    answer = await post(service, "/orders", body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == ["body", "quantity"]
+
+
+async def test_a_refusal_is_short_and_echoes_nothing(service: Service) -> None:
+    many = {f"field {number}": "secret" for number in range(MAX_VALUES)}
+    few = dict(list(many.items())[:1000])
+    for body in (many, few, {"x" * 100_000: "secret"}, ["secret"] * MAX_VALUES):
+        answer = await post(service, "/orders", json.dumps(body))
+        assert answer.status_code == 422
+        assert len(answer.json()["detail"]) <= MAX_ERRORS
+        assert len(answer.content) < 10_000
+        assert "secret" not in answer.text
+
+
+async def test_live_answers_while_long_bodies_come_in(service: Service) -> None:
+    ones = ("[" + "1," * (LIMIT // 2 - 2) + "1]").encode()
+    async with asyncio.TaskGroup() as group:
+        refused = [group.create_task(post(service, "/orders", ones)) for _ in range(20)]
+        while not all(each.done() for each in refused):
+            async with asyncio.timeout(3):
+                assert (await service.client.get("/health/live")).status_code == 200
+    assert {each.result().status_code for each in refused} == {422}
+
+
+async def test_a_body_has_so_many_values(service: Service) -> None:
+    for count, loc in [(MAX_VALUES - 5, ["body", "item"]), (MAX_VALUES, ["body"])]:
+        answer = await post(service, "/orders", json.dumps({"item": [1] * count, "quantity": 1}))
+        assert answer.json()["detail"][0]["loc"] == loc
+
+
+@pytest.mark.parametrize("url", ["/a%00b", "/a?more=%00"])
+async def test_a_path_and_a_query_have_no_nul_either(url: str) -> None:
+    """Whatever the route says of its parameters."""
+    router, api = Router(), FastAPI()
+
+    @router.get("/{name}")
+    async def show(name: str, more: str = "") -> str:
+        return name + more
+
+    api.include_router(router)
+    errors.install(api)
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get("/a", params={"more": "b"})).json() == "ab"
+        answer = await client.get(url)
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "text")
+
+
+async def test_a_body_has_a_limit(service: Service) -> None:
+    fits = json.dumps({"item": "a", "quantity": 1}).ljust(LIMIT)
+    assert (await post(service, "/orders", fits)).status_code == 201
+    answer = await post(service, "/orders", f"{fits} ")
+    assert (answer.status_code, answer.json()) == (
+        413,
+        {"detail": f"the body is over {LIMIT} bytes"},
+    )
+
+
+async def test_a_body_that_says_it_is_long_is_not_waited_for(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    length = f"Content-Length: {LIMIT + 1}\r\n\r\n".encode()
+    writer.write(b"POST /orders HTTP/1.1\r\nHost: localhost\r\n" + length)
+    async with asyncio.timeout(20):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+async def test_a_chunked_body_is_refused_while_it_is_read(service: Service) -> None:
+    """Nothing announces its length, and it has no end yet."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    writer.write(b"POST /orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(chunk * (LIMIT // 0x10000 + 1))
+    async with asyncio.timeout(20):
+        assert b" 413 " in await reader.readline()
+    writer.close()
+
+
+@pytest.mark.parametrize("body", ["{", "[1]", "x" * (LIMIT + 1)], ids=["broken", "list", "long"])
+async def test_the_key_is_checked_before_the_body_is_read(service: Service, body: str) -> None:
+    for method, path in [("POST", "/schedules"), ("PATCH", "/schedules/daily_report")]:
+        answer = await service.client.request(method, path, content=body, headers=JSON)
+        assert (answer.status_code, answer.json()) == (
+            401,
+            {"detail": "X-API-Key is missing or wrong"},
+        )

@@ -1,0 +1,51 @@
+"""What the tests of the engine share.
+
+Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.service import Service
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from app.jobs.host import Host
+
+Service.probes.append(Path(__file__).with_name("probes.py"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other database."""
+    other = {"sqlite", "postgresql"} - {config.getoption("--database")}
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in other)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    """Runs jobs of this process' own database; nobody rings for them but a test."""
+    from app.config import get_settings
+    from app.jobs.host import hosting
+
+    async with hosting(get_settings().queues["default"], slots=4) as started:
+        yield started
+
+
+@pytest.fixture
+async def no_other_jobs(session: AsyncSession) -> None:
+    """A host takes whatever is due: what other tests left would be in the way."""
+    from sqlalchemy import delete
+
+    from app.jobs.table import jobs, known_tasks, processes
+
+    for table in (jobs, known_tasks, processes):
+        await session.execute(delete(table))
+    await session.commit()

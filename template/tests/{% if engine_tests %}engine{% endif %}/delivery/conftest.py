@@ -1,0 +1,115 @@
+"""What every test here gets: a world on the back end that `--backend` names.
+
+Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from devtools.servers import BROKER_OF
+
+if TYPE_CHECKING:
+    from tests.engine.broker import Broker
+    from tests.engine.delivery.world import World
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", help="that the tests of delivery run on")
+
+
+def chosen(config: pytest.Config) -> str:
+    """By default the back end that carries orders."""
+    from app.config import get_settings
+
+    return str(config.getoption("--backend", None) or get_settings().queues["orders"])
+
+
+def is_about_another(item: pytest.Item, backend: str) -> bool:
+    only = item.get_closest_marker("backend")
+    if only and backend not in only.args:
+        return True
+    needs_broker = isinstance(item, pytest.Function) and "with_broker" in item.fixturenames
+    return needs_broker and backend not in BROKER_OF
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about other back ends."""
+    here = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in here:
+        item.add_marker("delivery")
+    left_out = [item for item in here if is_about_another(item, chosen(config))]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def backend(pytestconfig: pytest.Config) -> str:
+    return chosen(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
+    """One for all worlds; a new one knows none of the jobs that an old one left there."""
+    from tests.engine.broker import Broker
+
+    variable = BROKER_OF.get(backend)
+    broker = Broker(variable, tmp_path_factory.mktemp("broker")) if variable else None
+    yield broker
+    if broker:
+        broker.kill()
+
+
+@pytest.fixture(scope="module")
+async def shared(
+    backend: str, own_broker: Broker | None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[World]:
+    from tests.engine.delivery.world import World
+
+    made = World(tmp_path_factory.mktemp("world"), backend, own_broker, STOP_GRACE="1")
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def world(shared: World) -> World:
+    """The module's, with its broker, its API and one host running."""
+    await shared.as_it_should_be()
+    return shared
+
+
+@pytest.fixture(scope="session")
+async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """Two hosts on the run's own broker, which nobody harms."""
+    from tests.engine.delivery.world import World
+
+    made = World(tmp_path_factory.mktemp("healthy"), backend, None)
+    made.start("api").start_hosts(2)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(scope="session")
+async def long(healthy: World) -> UUID:
+    """A job that runs for ten leases, while the other tests run."""
+    from tests.engine.delivery.probes import work
+
+    return await healthy.submit(work, "long", 10 * float(healthy.env["LEASE"]))
+
+
+@pytest.fixture(autouse=True)
+def begin_the_long_job(request: pytest.FixtureRequest) -> None:
+    """Not beside what is slow, which needs the machine for itself."""
+    if not request.node.get_closest_marker("slow"):
+        request.getfixturevalue("long")
+
+
+@pytest.fixture
+def with_broker(world: World, own_broker: Broker) -> Broker:
+    """The world's. Tests that ask for it are left out for a back end that has none."""
+    return own_broker

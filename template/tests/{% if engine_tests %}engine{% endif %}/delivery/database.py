@@ -1,0 +1,73 @@
+"""A database server that a test may take away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from devtools import postgresql
+from devtools.processes import spawn, stop, wait_until
+from devtools.servers import Child
+from tests.engine.broker import Broker
+from tests.engine.delivery.world import World
+from tests.service import ROOT
+
+
+class Database:
+    """A PostgreSQL that can be restarted."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+        self._process, self.url = postgresql.start(folder, env)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+
+    def start(self) -> None:
+        user = "nobody" if os.getuid() == 0 else None
+        self._process = spawn(self._arguments(self._process), user=user)
+        wait_until(lambda: postgresql.answers(self.url), self._process, 20)
+
+    @staticmethod
+    def _arguments(process: Child) -> list[str]:
+        assert isinstance(process.args, list)
+        return process.args
+
+    def end(self) -> None:
+        self.stop()
+        stop(self._process)
+
+
+@asynccontextmanager
+async def world_on(
+    database: Database, backend: str, broker: Broker | None, folder: Path
+) -> AsyncIterator[World]:
+    """A service of its own on this database; both end with the body."""
+    env = {**os.environ, "DATABASE_URL": database.url}
+    command = [sys.executable, "-m", "app.migrate"]
+    await asyncio.to_thread(subprocess.run, command, check=True, cwd=ROOT, env=env)
+    world = World(folder / "world", backend, broker, DATABASE_URL=database.url)
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+    database.end()
+
+
+async def taken_from_a_frozen_host(world: World, job_id: UUID, within: float) -> Row[Any]:
+    """Others lock what it wrote within so many seconds, and one of them runs its job."""
+    with world.frozen(world.host()):
+        world.start_hosts(2)
+        lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(within), world.engine.begin() as connection:
+            await connection.execute(lock)
+        return await world.row_is(job_id, "succeeded")

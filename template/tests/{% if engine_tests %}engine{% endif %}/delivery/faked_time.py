@@ -1,0 +1,47 @@
+"""libfaketime, which shifts the wall clock of a process and leaves its monotonic one alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.engine.delivery.tools import missing
+
+FOLDERS = ("/usr/lib", "/usr/local/lib", "/opt/homebrew/lib")
+
+
+class FakedTime:
+    """The wall clock of the processes that have `env`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "time"
+        self.env = {
+            "LD_PRELOAD": library(),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self.shift(0)
+
+    def shift(self, seconds: int) -> None:
+        """From now on it is so far ahead of the real one."""
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+d}\n")
+        new.rename(self._file)
+
+
+@contextmanager
+def faked_time() -> Iterator[FakedTime]:
+    """Skips the test where there is no libfaketime; in CI it fails."""
+    with tempfile.TemporaryDirectory(prefix="faked-time-") as folder:
+        Path(folder).chmod(0o755)  # a server that isn't root's reads it, too
+        yield FakedTime(Path(folder))
+
+
+def library() -> str:
+    for folder in FOLDERS:
+        for found in Path(folder).glob("**/faketime/libfaketimeMT.so.1"):
+            return str(found)
+    missing("no libfaketime here: install it (Debian's package is called faketime)")

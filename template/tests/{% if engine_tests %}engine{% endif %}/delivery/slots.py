@@ -1,0 +1,21 @@
+"""While all slots of a host are busy, what is submitted waits, and so do the messages about it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.engine.delivery.probes import wait_sync
+from tests.engine.delivery.world import World
+
+
+@asynccontextmanager
+async def all_slots_busy(world: World, name: str) -> AsyncIterator[list[str]]:
+    """Until the body ends; gives what the jobs' effects are called."""
+    items = [f"{name} busy {number}" for number in range(world.slots)]
+    ids = await world.submit_many(wait_sync, [[item] for item in items])
+    await world.all_are("running", ids)
+    yield items
+    for item in items:
+        (world.folder / f"{item} may end").touch()
+    await world.all_are("succeeded", ids, limit=120)

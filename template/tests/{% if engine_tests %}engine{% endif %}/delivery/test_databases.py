@@ -1,0 +1,105 @@
+"""PostgreSQL restarts, and hosts that are frozen while they hold its locks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.core.database import jobs_engine
+from app.jobs.contract import registry
+from app.jobs.host import Host
+from tests.engine import probes
+from tests.engine.broker import Broker
+from tests.engine.delivery import probes as delivered
+from tests.engine.delivery.database import Database, taken_from_a_frozen_host, world_on
+from tests.engine.delivery.world import World
+
+AWAY = 6  # seconds
+LONGEST = 6  # seconds, of the tasks of `hasty`
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+async def restarted(
+    backend: str, own_broker: Broker | None, tmp_path: Path
+) -> AsyncIterator[tuple[World, Database]]:
+    database = await asyncio.to_thread(Database, tmp_path)
+    async with world_on(database, backend, own_broker, tmp_path) as world:
+        yield world, database
+
+
+@pytest.fixture
+async def hasty(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
+    """Its tasks have little time."""
+    world = World(tmp_path, backend, own_broker)
+    world.shorten_timeouts(LONGEST)
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+
+
+async def test_a_restart_of_the_database_loses_no_job(
+    restarted: tuple[World, Database],
+) -> None:
+    world, database = restarted
+    lease = float(world.env["LEASE"])
+    long = await world.submit(delivered.work, "over it", 2 * lease)
+    short = await world.submit(delivered.work, "into it", 1)
+    for item in ("over it", "into it"):
+        await world.marked(f"{item} runs")
+    database.stop()
+    assert (await world.client.get("/health/live")).status_code == 200
+    assert (await world.client.get("/health/ready")).json()["data"]["database"] == "down"
+    await asyncio.sleep(lease)
+    await asyncio.to_thread(database.start)
+    await world.engine.dispose()
+    row = await world.row_is(long, "succeeded")
+    assert (row.attempts, await world.effects("over it")) == (1, 1)
+    row = await world.row_is(short, "succeeded")
+    assert (row.attempts, await world.effects("into it")) == (2, 1)
+    await world.row_is(await world.place_order(), "succeeded")
+    assert (await world.client.get("/health/ready")).status_code == 200
+
+
+async def test_a_host_writes_a_line_a_second_at_most_while_the_database_is_away(
+    restarted: tuple[World, Database],
+) -> None:
+    """However many jobs and messages it has then."""
+    world, database = restarted
+    ids = await world.submit_many(delivered.work, [[f"waits {number}", 1] for number in range(100)])
+    await world.marked("waits 0 runs")
+    logged, begun = len(world.log(world.host())), time.monotonic()
+    database.stop()
+    await asyncio.sleep(AWAY)
+    lines = world.log(world.host())[logged:].splitlines()
+    told = [line for line in lines if "[warning" in line or "[error" in line]
+    assert 0 < len(told) <= time.monotonic() - begun + 1
+    assert [line for line in lines if "Traceback" in line] == []
+    await asyncio.to_thread(database.start)
+    await world.engine.dispose()
+    await world.all_are("succeeded", ids, limit=90)
+
+
+async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than_a_timeout(
+    hasty: World,
+) -> None:
+    job_id = await hasty.submit(delivered.write_first, "held", 1)
+    await hasty.marked("held has written")
+    row = await taken_from_a_frozen_host(hasty, job_id, 3 * LONGEST)
+    await hasty.row_is(await hasty.submit(probes.work, 1.0), "succeeded")
+    assert await hasty.row(job_id) == row
+    assert (row.attempts, await hasty.effects("held")) == (2, 1)
+
+
+async def test_the_bound_is_the_longest_timeout_of_a_task(host: Host) -> None:
+    longest = max(task.timeout for task in registry().values()).total_seconds()
+    async with jobs_engine.connect() as connection:
+        shown = text("SELECT setting::int FROM pg_settings WHERE name = :name")
+        name = {"name": "idle_in_transaction_session_timeout"}
+        assert (await connection.execute(shown, name)).scalar_one() == longest * 1000

@@ -1,0 +1,97 @@
+"""Everything at once: many submitters, three hosts, and one of them killed again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import Connection, create_engine, func, select
+
+from app.core.database import IS_SQLITE, sync_url
+from app.jobs.table import jobs
+from app.models import Order
+from tests.engine.delivery.world import World
+from tests.service import eventually
+
+SUBMITTERS = 8
+JOBS = 2_000 if IS_SQLITE else 10_000
+KILL_EVERY = 5  # seconds, about
+LIMIT = 240
+
+SUBMIT = """
+import asyncio, sys
+from app.core.database import AsyncSessionLocal
+from app.tasks.delivered_probes import work
+
+async def main(first, last):
+    for number in range(first, last):
+        async with AsyncSessionLocal() as session:
+            await Jobs(session).submit(work, f"storm {number}", 0)
+            await session.commit()
+
+asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+def states(connection: Connection) -> dict[str, int]:
+    """Without the jobs of schedules: a storm may be over a full hour."""
+    storms = select(jobs.c.status, func.count()).where(jobs.c.key.is_(None))
+    counted = storms.group_by(jobs.c.status)
+    return {row.status: row[1] for row in connection.execute(counted)}
+
+
+def submitters(world: World) -> list[subprocess.Popen[bytes]]:
+    bounds = [JOBS * number // SUBMITTERS for number in range(SUBMITTERS + 1)]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", SUBMIT, str(first), str(last)],
+            cwd=world.folder,
+            env=world.whole_env,
+        )
+        for first, last in pairwise(bounds)
+    ]
+
+
+async def kill_again_and_again(world: World) -> None:
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 1.5) * KILL_EVERY)
+        world.kill(world.host(random.randint(1, 3)))
+        await asyncio.to_thread(world.start_hosts, 3)
+
+
+@pytest.mark.slow
+async def test_a_storm_loses_nothing_and_does_nothing_twice(world: World) -> None:
+    world.kill_all()
+    world.env["MAX_CRASHES"] = "1000"  # no job is to blame for a host that is killed here
+    world.start("api").start_hosts(3)
+    processes = submitters(world)
+    killing = asyncio.create_task(kill_again_and_again(world))
+    engine = create_engine(sync_url(world.env["DATABASE_URL"]))
+    begun = time.monotonic()
+
+    async def all_succeeded() -> bool:
+        await asyncio.sleep(0.5)
+        with engine.connect() as connection:
+            found = states(connection)
+        print(f"after {time.monotonic() - begun:.0f} s: {found}")  # shown where this fails
+        assert "dead" not in found
+        assert not killing.done()
+        assert not any(process.poll() for process in processes)
+        return found == {"succeeded": JOBS}
+
+    try:
+        await eventually(all_succeeded, LIMIT)
+    finally:
+        killing.cancel()
+        codes = [process.wait() for process in processes]
+    assert codes == [0] * SUBMITTERS
+    with engine.connect() as connection:
+        distinct = func.count(Order.item.distinct())
+        effects = connection.execute(select(func.count(), distinct).select_from(Order)).one()
+    engine.dispose()
+    assert tuple(effects) == (JOBS, JOBS)

@@ -1,0 +1,137 @@
+"""The clock of PostgreSQL's machine is set an hour forward, or back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from app.jobs import Interval, Schedule
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
+from devtools.commands import CLOCK
+from tests.engine.broker import Broker
+from tests.engine.delivery.database import Database, world_on
+from tests.engine.delivery.faked_time import FakedTime, faked_time
+from tests.engine.delivery.probes import work
+from tests.engine.delivery.world import World
+from tests.service import eventually
+
+HOUR = 3600
+TICKS = func.count().filter(jobs.c.key.startswith("schedule:"))
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+async def timed(
+    backend: str, own_broker: Broker | None, tmp_path: Path
+) -> AsyncIterator[tuple[World, FakedTime]]:
+    """Two hosts, and a database whose time can be changed."""
+    with faked_time() as time:
+        database = await asyncio.to_thread(Database, tmp_path, time.env)
+        async with world_on(database, backend, own_broker, tmp_path) as world:
+            world.start_hosts(2)
+            await asyncio.gather(*(knows_the_time(world, world.host(n)) for n in (1, 2)))
+            assert await clock_of(world) == "ok"
+            yield world, time
+
+
+async def knows_the_time(world: World, host: str) -> None:
+    """What it has never asked can't jump."""
+
+    async def watches() -> bool:
+        return (world.heartbeats(host) / "relay").exists()
+
+    await eventually(watches)
+
+
+async def clock_of(world: World) -> str:
+    """What ready says of it, which is no reason not to be ready."""
+    ready = await world.client.get("/health/ready")
+    assert ready.status_code == 200
+    return str(ready.json()["data"]["clock"])
+
+
+async def begin(world: World, items: list[str], seconds: float) -> None:
+    await world.submit_many(work, [[item, seconds] for item in items])
+    await world.marked(f"{items[0]} runs")
+
+
+async def all_ran(world: World, items: list[str], limit: float = 60) -> None:
+    """Once each, as far as effects go."""
+    ours = jobs.c.task == work.name, jobs.c.key.is_(None)  # ticks have a key
+    done = select(func.count()).where(*ours, jobs.c.status == "succeeded")
+
+    async def reached() -> bool:
+        async with world.engine.connect() as connection:
+            return (await connection.execute(done)).scalar_one() >= len(items)
+
+    await eventually(reached, limit)
+    assert [await world.effects(item) for item in items] == [1] * len(items)
+
+
+async def ticks(world: World) -> int:
+    async with world.engine.connect() as connection:
+        return (await connection.execute(select(TICKS))).scalar_one()
+
+
+async def ticks_go_on(world: World) -> None:
+    before = await ticks(world)
+
+    async def more() -> bool:
+        return await ticks(world) >= before + 3
+
+    await eventually(more)
+
+
+def logged(world: World) -> list[str]:
+    """The processes that logged that the clock has jumped."""
+    return [name for name in world.processes if "clock has jumped" in world.log(name)]
+
+
+async def test_a_jump_forward_takes_no_job_from_a_host_that_lives(
+    timed: tuple[World, FakedTime],
+) -> None:
+    world, time = timed
+    items, lease = ["forward 1", "forward 2"], float(world.env["LEASE"])
+    await begin(world, items, 3 * lease)
+    await world.marked("forward 2 runs")
+    time.shift(HOUR)
+    await all_ran(world, items)
+    tried = select(func.max(jobs.c.attempts), func.max(jobs.c.crashes))
+    async with world.engine.connect() as connection:
+        assert tuple((await connection.execute(tried)).one()) == (1, 0)
+    assert await clock_of(world) == "jumped forward 3600 s"
+    assert {"api", world.host(), world.host(2)} == set(logged(world))
+    await begin(world, ["killed"], 1)
+    world.kill(world.host(), world.host(2))
+    world.start_hosts()
+    await all_ran(world, [*items, "killed"])
+
+
+async def test_after_a_jump_back_jobs_and_schedules_go_on(timed: tuple[World, FakedTime]) -> None:
+    world, time = timed
+    each = Schedule("each second", Interval(seconds=1), work, ("tick", 0))
+    values = {"definition": definition_of(each), "task": each.task.name}
+    async with world.engine.begin() as connection:
+        await connection.execute(insert(schedules).values(id=each.id, next_tick=clock(0), **values))
+    if CLOCK not in world.processes:
+        world.start(CLOCK)
+    await ticks_go_on(world)
+    items = [f"back {number}" for number in range(24)]  # more than there are slots for
+    await begin(world, items, 1)
+    world.kill(world.host(2))  # with what it ran
+    time.shift(-HOUR)
+    await ticks_go_on(world)
+    await all_ran(world, items)
+    assert await clock_of(world) == "jumped back 3600 s"
+    assert world.host() in logged(world)
+
+    async def each_tick_ran_once() -> bool:
+        return await world.effects("tick") == await ticks(world)
+
+    await eventually(each_tick_ran_once)

@@ -1,0 +1,214 @@
+"""A service of its own, on one back end, whose processes and servers a test may kill or freeze."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID
+
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from app.core.database import async_url
+from app.jobs import Jobs
+from app.jobs.table import jobs
+from app.models import Order
+from devtools import servers
+from devtools.commands import HOSTS
+from tests.engine.broker import Broker
+from tests.service import ROOT, Service, all_on, copy_database, eventually
+
+SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
+
+
+def parts_of(backend: str) -> Any:
+    """The module with what a world must know of this back end, where it has a broker."""
+    if backend in servers.BROKER_OF:
+        return importlib.import_module(f"tests.engine.delivery.{backend}_parts")
+    return None
+
+
+class World(Service):
+    """Hosts, the processes that run jobs, are named by number: `worker`, `worker-2`."""
+
+    def __init__(self, folder: Path, backend: str, broker: Broker | None, **env: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if "DATABASE_URL" not in env:
+            env["DATABASE_URL"] = copy_database(os.environ["EMPTY_DATABASE"], folder)
+        self.backend = backend
+        carried = broker.env if broker else {}
+        self._parts = parts_of(backend)
+        own = self._parts.SETTINGS if self._parts else {}
+        super().__init__(folder, **{"QUEUES": all_on(backend), **SETTINGS, **own, **carried, **env})
+        self._broker = broker
+        self.in_api = HOSTS[backend] == "api"
+        self.engine: AsyncEngine = create_async_engine(async_url(self.env["DATABASE_URL"]))
+        for probes in (ROOT / "tests" / "engine" / "delivery").glob("*probes.py"):
+            (folder / "app" / "tasks" / f"delivered_{probes.name}").write_text(probes.read_text())
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Make it another release, or another service, before a process starts."""
+        path = self.folder / "app" / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def shorten_timeouts(self, seconds: int) -> None:
+        """No task has more time than that; before a process starts."""
+        shorter = f"timedelta(seconds={seconds})"
+        self.edit("jobs/contract.py", "timedelta(minutes=5)", shorter)
+        self.edit("tasks/orders.py", "timedelta(minutes=1)", shorter)
+        self.edit("tasks/delivered_probes.py", "timedelta(seconds=60)", shorter)
+
+    @property
+    def whole_env(self) -> dict[str, str]:
+        return {**os.environ, **self.env}
+
+    async def depth(self) -> int:
+        """How many messages wait in the broker."""
+        assert self._parts
+        url = self.broker.env[self.broker.variable]
+        return int(await asyncio.to_thread(self._parts.depth, url))
+
+    @property
+    def slots(self) -> int:
+        """Of a host that has a broker."""
+        assert self._parts
+        return int(self._parts.SLOTS)
+
+    @property
+    def room(self) -> int:
+        """Bytes of the broker's memory; a message for each of thousands of jobs needs more."""
+        assert self._parts
+        return int(self._parts.ROOM)
+
+    def messages_of(self, jobs: int) -> int:
+        """How many messages the broker holds while so many jobs wait."""
+        assert self._parts
+        return int(self._parts.messages_of(jobs))
+
+    async def push_of_old(self, task: str, job_id: UUID) -> None:
+        """Send a message as an earlier release may have made it."""
+        assert self._parts
+        url = self.broker.env[self.broker.variable]
+        await asyncio.to_thread(self._parts.push_of_old, url, task, str(job_id))
+
+    @property
+    def broker(self) -> Broker:
+        assert self._broker
+        return self._broker
+
+    def host(self, number: int = 1) -> str:
+        return HOSTS[self.backend] + (f"-{number}" if number > 1 else "")
+
+    def start_hosts(self, count: int = 1) -> Self:
+        """Those that don't run yet."""
+        names = [self.host(number) for number in range(1, count + 1)]
+        return self.start(*(name for name in names if name not in self.processes))
+
+    async def as_it_should_be(self) -> None:
+        """The broker, the API and the first host run, and no other."""
+        if self._broker:
+            await self._broker.start()
+        for name in set(self.processes) - {"api", self.host()}:
+            self.kill(name)
+        self.start(*({"api", self.host()} - set(self.processes)))
+
+    def kill(self, *names: str) -> None:
+        """SIGKILL to a process and to all that it started."""
+        for name in names:
+            process = self.processes.pop(name)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def kill_all(self) -> None:
+        self.kill(*self.processes)
+
+    @contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        group = self.processes[name].pid
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
+    @asynccontextmanager
+    async def supervised(self) -> AsyncIterator[None]:
+        """Start the host again whenever it has ended, as systemd or compose does."""
+        done = asyncio.Event()
+
+        async def supervise() -> None:
+            while not done.is_set():
+                if self.processes[self.host()].poll() is not None:
+                    self.kill(self.host())
+                    await asyncio.to_thread(self.start_hosts)
+                await asyncio.sleep(0.1)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(supervise())
+            yield
+            done.set()
+
+    async def close(self) -> None:
+        self.kill_all()
+        await self.client.aclose()
+        await self.engine.dispose()
+
+    async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
+        """As a script would: whoever relays pushes it."""
+        return (await self.submit_many(task, [args], **options))[0]
+
+    async def submit_many(self, task: Any, calls: Sequence[Any], **options: Any) -> list[UUID]:
+        async with AsyncSession(self.engine) as session:
+            submitted = [await Jobs(session).submit(task, *args, **options) for args in calls]
+            await session.commit()
+        return [job.id for job in submitted]
+
+    async def place_order(self) -> UUID:
+        """By the API; returns the job's id."""
+        answer = await self.client.post("/orders", json={"item": "tea", "quantity": 1})
+        assert answer.status_code == 201
+        return UUID(answer.json()["data"]["job_id"])
+
+    async def row(self, job_id: UUID) -> Row[Any]:
+        """From the table: the API may be down."""
+        async with AsyncSession(self.engine) as session:
+            return await Jobs(session).get(job_id)
+
+    async def row_is(self, job_id: UUID, *statuses: str, limit: float = 30) -> Row[Any]:
+        async def reached() -> Row[Any] | None:
+            row = await self.row(job_id)
+            return row if row.status in statuses else None
+
+        return await eventually(reached, limit)
+
+    async def all_are(self, status: str, ids: Sequence[UUID], limit: float = 30) -> None:
+        count = select(func.count()).where(jobs.c.status == status, jobs.c.id.in_(ids))
+
+        async def reached() -> bool:
+            async with self.engine.connect() as connection:
+                return (await connection.execute(count)).scalar_one() == len(ids)
+
+        await eventually(reached, limit)
+
+    async def effects(self, item: str) -> int:
+        """How many orders of this item there are: each try that succeeded has made one."""
+        count = select(func.count()).select_from(Order).where(Order.item == item)
+        async with self.engine.connect() as connection:
+            return (await connection.execute(count)).scalar_one()
+
+    async def marked(self, name: str) -> None:
+        """Wait until a task has said that it got that far."""
+
+        async def there() -> bool:
+            return (self.folder / name).exists()
+
+        await eventually(there)

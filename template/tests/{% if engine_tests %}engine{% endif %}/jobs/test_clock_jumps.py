@@ -1,0 +1,121 @@
+"""The database's clock jumps: leases, due jobs and ticks were made by another one."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.config import get_settings
+from app.core.clock import TOLERANCE, DatabaseClock, database_clock
+from app.core.control import control
+from app.jobs import Date, Interval, Schedule, Status, claims
+from app.jobs.dispatcher import wake
+from app.jobs.schedules import definition_of
+from app.jobs.table import HEAD_START, clock, schedules
+from app.jobs.watch import _Watch
+from tests.engine import probes
+from tests.engine.jobs.rows import database_now, row_of, statuses, submit
+
+HOUR = 3600
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+async def note_another_time(by: float) -> None:
+    """This process has seen the database's clock so far ahead of what it is."""
+    database_clock.note(await database_now() + seconds(by), time.monotonic())
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR, 2 * TOLERANCE, -2 * TOLERANCE])
+def test_a_jump_is_logged_and_told_of(by: float) -> None:
+    known, asked = DatabaseClock(), time.monotonic()
+    known.note(NOW, asked)
+    with capture_logs() as logs:
+        known.note(NOW + seconds(by), time.monotonic())
+        known.note(NOW + seconds(by), time.monotonic())
+    jump = known.recent_jump()
+    assert jump
+    assert jump.seconds == pytest.approx(by, abs=TOLERANCE / 2)
+    assert [line["event"] for line in logs] == ["the database's clock has jumped"]
+    word = "forward" if by > 0 else "back"
+    assert str(jump) == f"jumped {word} {abs(jump.seconds):.0f} s"
+
+
+def test_a_late_answer_and_a_slow_drift_are_no_jump() -> None:
+    known, asked = DatabaseClock(), time.monotonic()
+    known.note(NOW, asked)
+    known.note(NOW - seconds(50), asked - 60)  # asked a minute before its answer was read
+    for step in range(1, 10):
+        known.note(NOW + seconds(step * TOLERANCE / 2), time.monotonic())
+    assert known.recent_jump() is None
+
+
+async def test_after_a_jump_forward_leases_can_be_extended_first() -> None:
+    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    await note_another_time(-HOUR)
+    watch = _Watch()
+    await watch.step()
+    await watch.step()
+    assert await statuses(job_id) == [Status.RUNNING]
+    watch.wait(0)
+    await watch.step()
+    assert await statuses(job_id) == [Status.PENDING]
+
+
+async def test_a_lease_that_only_a_jump_has_ended_is_left_alone() -> None:
+    """Whoever takes it back may not have noticed the jump yet."""
+    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    latest = await database_now() - seconds(HOUR)
+    assert await control(lambda connection: claims.take_back(connection, latest)) == []
+    assert await statuses(job_id) == [Status.RUNNING]
+
+
+async def test_after_a_jump_back_nothing_waits_for_the_old_time() -> None:
+    ahead, in_backoff = clock(HOUR), clock(HOUR + 600)
+    waits = await submit(probes.echo, "a", created_at=ahead, run_at=ahead, wake_at=ahead)
+    tried = await submit(probes.echo, "a", started_at=ahead, run_at=in_backoff)
+    delayed = await submit(probes.echo, "a", created_at=ahead, run_at=in_backoff)
+    later = await submit(probes.echo, "a", run_at=clock(600))
+    held = await submit(probes.echo, "a", status=Status.RUNNING, run_at=ahead, wake_at=ahead)
+    late = await submit(probes.echo, "a", pushes=1, wake_at=ahead)
+    left_alone = [await row_of(each) for each in (delayed, later)]
+    await note_another_time(HOUR)
+    await _Watch().step()
+    now = await database_now()
+    row = await row_of(waits)
+    assert row.run_at <= now
+    assert row.wake_at <= now + seconds(HEAD_START)
+    assert now + seconds(590) < (await row_of(tried)).run_at <= now + seconds(600)
+    assert [await row_of(each) for each in (delayed, later)] == left_alone
+    row = await row_of(held)
+    assert row.run_at <= now
+    assert row.wake_at <= now + seconds(get_settings().lease)
+    assert (await row_of(late)).wake_at <= now + seconds(HEAD_START)
+
+
+async def test_after_a_jump_back_schedules_go_on(session: AsyncSession) -> None:
+    now = await database_now()
+    ahead = now + seconds(2 * HOUR)
+    for each in (Interval(seconds=1), Date(ahead)):
+        schedule = Schedule(type(each).__name__, each, probes.echo, ("tick",))
+        stored = {"definition": definition_of(schedule), "task": schedule.task.name}
+        await session.execute(insert(schedules).values(id=schedule.id, next_tick=ahead, **stored))
+    await session.commit()
+    await note_another_time(2 * HOUR)
+    await wake()
+    next_ticks = select(schedules.c.id, schedules.c.next_tick)
+    found = {row.id: row.next_tick for row in await session.execute(next_ticks)}
+    await session.execute(delete(schedules))
+    await session.commit()
+    assert found["Interval"] <= await database_now() + seconds(1)
+    assert found["Date"] == ahead

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app import tasks
+from app.jobs import Jobs, task
+from app.jobs.contract import find_task, registry
+from app.tasks.notifications import send_email
+from app.tasks.orders import process_order
+from tests.engine import probes
+
+
+def test_a_task_stays_a_plain_function() -> None:
+    assert send_email("a@example.com", "hello") == {"sent_to": "a@example.com"}
+
+
+def test_tasks_are_found_and_named_after_their_module() -> None:
+    tasks.load()
+    assert find_task("orders.process_order") is process_order
+    assert find_task("notifications.send_email") is send_email
+
+
+def test_arguments_travel_as_json_and_arrive_typed() -> None:
+    order_id = uuid4()
+    dumped = process_order.dump(order_id)
+    assert dumped == {"order_id": str(order_id)}
+    assert process_order.load(dumped) == {"order_id": order_id}
+    assert isinstance(process_order.load(dumped)["order_id"], UUID)
+
+
+def test_what_is_wrong_with_arguments_shows_none_of_them() -> None:
+    """It is in the log, and in `jobs.error`."""
+    with pytest.raises(ValidationError, match="times") as refused:
+        probes.echo_sync.load({"text": "a", "times": "SECRET", "more": "SECRET"})
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_default_may_be_left_out() -> None:
+    assert probes.echo_sync.dump("a") == {"text": "a"}
+    assert probes.echo_sync.dump("a", 2) == {"text": "a", "times": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (("a", "b", "c"), TypeError, "takes 2 arguments"),
+        ((), ValidationError, "text"),
+        (("a", "not a number"), ValidationError, "times"),
+        (("x" * 65_536,), ValueError, "64 KiB"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    arguments: tuple[Any, ...], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        probes.echo_sync.dump(*arguments)
+
+
+def test_what_cannot_be_passed_by_position_is_refused() -> None:
+    def keyword_only(*, text: str) -> None: ...
+    def many(*texts: str) -> None: ...
+
+    for fn in (keyword_only, many):
+        with pytest.raises(TypeError, match="passable by position"):
+            task()(fn)
+
+
+def test_the_session_must_fit_the_function() -> None:
+    async def asynchronous(db: Session) -> None: ...
+    def synchronous(db: AsyncSession) -> None: ...
+
+    for fn in (asynchronous, synchronous):
+        with pytest.raises(TypeError, match="async takes AsyncSession, sync takes Session"):
+            task()(fn)
+
+
+def test_two_tasks_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two tasks are named probes\.echo"):
+        task(name="probes.echo")(lambda: None)
+    assert registry()["probes.echo"] is probes.echo
+
+
+async def test_options_are_checked_when_submitted(session: AsyncSession) -> None:
+    jobs = Jobs(session)
+    with pytest.raises(TypeError, match="is not a task"):
+        await jobs.submit(print, "a")
+    with pytest.raises(ValueError, match="no back end carries the queue 'nowhere'"):
+        await jobs.submit(probes.echo, "a", queue="nowhere")
+    with pytest.raises(ValueError, match="delay or at"):
+        await jobs.submit(probes.echo, "a", delay=timedelta(1), at=datetime.now(UTC))
+    naive = datetime.now(UTC).replace(tzinfo=None)
+    with pytest.raises(ValueError, match="aware"):
+        await jobs.submit(probes.echo, "a", at=naive)

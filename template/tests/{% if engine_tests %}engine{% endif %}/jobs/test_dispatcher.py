@@ -1,0 +1,218 @@
+"""What is due becomes jobs, once. Time is moved in the rows: a next tick that has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Row, delete, event, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.core.concurrency import in_background
+from app.core.database import jobs_engine, sync_engine
+from app.jobs import Date, Interval, Schedule
+from app.jobs.dispatcher import BATCH, every_second, run_due
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
+from app.jobs.triggers import Trigger, next_tick
+from tests.engine import probes
+from tests.service import eventually
+
+SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
+
+
+@pytest.fixture(autouse=True)
+async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
+    await session.execute(delete(schedules))
+    await session.commit()
+    yield
+
+
+async def database_now(session: AsyncSession) -> datetime:
+    return (await session.execute(select(clock(0)))).scalar_one()
+
+
+async def add(
+    session: AsyncSession, trigger: Trigger, since: timedelta, **values: Any
+) -> tuple[str, datetime]:
+    """A schedule whose ticks have been due since then; returns its id and the first of them."""
+    schedule = Schedule(f"s-{uuid4()}", trigger, probes.echo, ("tick",))
+    first = next_tick(trigger, await database_now(session) - since)
+    assert first
+    stored = {"definition": definition_of(schedule), "task": schedule.task.name, **values}
+    await session.execute(insert(schedules).values(id=schedule.id, next_tick=first, **stored))
+    await session.commit()
+    return schedule.id, first
+
+
+async def add_late(session: AsyncSession, **values: Any) -> tuple[str, datetime]:
+    """One with a single tick, a minute ago."""
+    return await add(session, Date(await database_now(session) - MINUTE), HOUR, **values)
+
+
+async def row_of(session: AsyncSession, schedule_id: str) -> Row[Any]:
+    row = (await session.execute(select(schedules).where(schedules.c.id == schedule_id))).one()
+    await session.commit()
+    return row
+
+
+async def jobs_of(session: AsyncSession, schedule_id: str) -> list[Row[Any]]:
+    ours = jobs.c.key.startswith(f"schedule:{schedule_id}:")
+    rows = (await session.execute(select(jobs).where(ours).order_by(jobs.c.key))).all()
+    await session.commit()
+    return list(rows)
+
+
+async def change_definition(session: AsyncSession, **fields: Any) -> None:
+    [definition] = await session.scalars(select(schedules.c.definition))
+    await session.execute(update(schedules).values(definition={**definition, **fields}))
+    await session.commit()
+
+
+async def test_a_due_tick_becomes_one_job(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(hours=1), HOUR)
+    await change_definition(session, misfire_grace=7200)
+    await run_due()
+    await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    assert (job.task, job.args, job.status) == ("probes.echo", {"text": "tick"}, "pending")
+    assert job.key == f"schedule:{schedule_id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
+    row = await row_of(session, schedule_id)
+    assert (row.last_tick, row.last_job_id) == (tick, job.id)
+    assert (row.next_tick, row.missed_since) == (tick + HOUR, None)
+
+
+async def test_many_clocks_make_one_job_a_tick(session: AsyncSession) -> None:
+    ids = [(await add_late(session))[0] for _ in range(20)]
+    await asyncio.gather(*(run_due() for _ in range(5)))
+    assert [len(await jobs_of(session, schedule_id)) for schedule_id in ids] == [1] * 20
+
+
+async def test_a_tick_is_never_submitted_again(session: AsyncSession) -> None:
+    """As where two read the same row, which SQLite allows; its job may have ended meanwhile."""
+    schedule_id, tick = await add_late(session)
+    await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    ended = update(jobs).where(jobs.c.id == job.id).values(status="succeeded", wake_at=None)
+    await session.execute(ended)
+    await session.execute(update(schedules).values(next_tick=tick))
+    await session.commit()
+    await run_due()
+    assert [each.id for each in await jobs_of(session, schedule_id)] == [job.id]
+    row = await row_of(session, schedule_id)
+    assert (row.last_job_id, row.next_tick) == (job.id, None)
+
+
+@pytest.mark.sqlite  # PostgreSQL locks the rows that it claims
+async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSession) -> None:
+    schedule_id, _ = await add_late(session)
+    changed = datetime(2999, 1, 1, tzinfo=UTC)
+
+    def change(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT INTO jobs"):
+            with sync_engine.begin() as other:
+                other.execute(update(schedules).values(next_tick=changed))
+
+    event.listen(jobs_engine.sync_engine, "before_cursor_execute", change)
+    try:
+        await run_due()
+    finally:
+        event.remove(jobs_engine.sync_engine, "before_cursor_execute", change)
+    assert (await row_of(session, schedule_id)).next_tick == changed
+
+
+async def test_a_paused_schedule_is_left_alone(session: AsyncSession) -> None:
+    schedule_id, tick = await add_late(session, paused=True)
+    await run_due()
+    assert await jobs_of(session, schedule_id) == []
+    assert (await row_of(session, schedule_id)).next_tick == tick
+
+
+async def test_a_task_that_is_not_known_here_is_left_to_others(session: AsyncSession) -> None:
+    schedule_id, tick = await add_late(session, task="newer.task")
+    with capture_logs() as logs:
+        await run_due()
+    assert (await row_of(session, schedule_id)).next_tick == tick
+    assert logs == []
+
+
+async def test_missed_ticks_are_recorded_as_a_span(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(seconds=1), timedelta(days=7))
+    with capture_logs() as logs:
+        await run_due()
+    row = await row_of(session, schedule_id)
+    assert row.missed_since == tick
+    assert timedelta(days=7, minutes=-5) - (row.missed_until - tick) < 2 * SECOND
+    assert [line["event"] for line in logs] == ["ticks missed"]
+    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the latest, and those on time
+
+
+async def test_each_late_tick_gets_its_job(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(seconds=1), (2 * BATCH + 50) * SECOND)
+    await change_definition(session, catch_up="each")
+    await run_due()
+    row = await row_of(session, schedule_id)
+    seconds = range(int((row.next_tick - tick).total_seconds()))
+    keys = [job.key.partition(f"{schedule_id}:")[2] for job in await jobs_of(session, schedule_id)]
+    assert keys == [f"{tick + n * SECOND:%Y-%m-%dT%H:%M:%SZ}" for n in seconds]
+    assert len(keys) >= 2 * BATCH + 50
+
+
+@pytest.mark.parametrize("status", ["pending", "running", "succeeded", "dead", "cancelled"])
+async def test_a_tick_is_skipped_while_the_last_job_is_unfinished(
+    session: AsyncSession, status: str
+) -> None:
+    schedule_id, tick = await add(session, Interval(minutes=1), 3 * MINUTE)
+    await change_definition(session, catch_up="each", overlap="skip")
+    await run_due()
+    [first] = await jobs_of(session, schedule_id)
+    found = update(jobs).where(jobs.c.id == first.id).values(status=status, wake_at=None)
+    await session.execute(found)
+    await session.execute(update(schedules).values(next_tick=tick + MINUTE))
+    await session.commit()
+    await run_due()
+    ran = [tick] if status in ("pending", "running") else [tick, tick + MINUTE]
+    keys = [job.key for job in await jobs_of(session, schedule_id)]
+    assert keys == [f"schedule:{schedule_id}:{each:%Y-%m-%dT%H:%M:%SZ}" for each in ran]
+    assert (await row_of(session, schedule_id)).next_tick > tick + 2 * MINUTE
+
+
+async def test_broken_schedules_stop_no_other(session: AsyncSession) -> None:
+    """Older than the good one, and more than one batch."""
+    broken = dict([await add(session, Interval(seconds=1), 9 * SECOND) for _ in range(BATCH + 1)])
+    one = next(iter(broken))
+    await session.execute(update(schedules).values(definition={"trigger": {"kind": "lunar"}}))
+    await session.execute(update(schedules).where(schedules.c.id == one).values(definition={}))
+    await session.commit()
+    good, _ = await add(session, Interval(seconds=1), 2 * SECOND)
+    with capture_logs() as logs:
+        async with asyncio.timeout(20):
+            await run_due()
+            await run_due()
+    assert await jobs_of(session, good)
+    assert sorted(line["schedule"] for line in logs) == sorted(broken)
+    assert (await row_of(session, one)).next_tick == broken[one]
+
+
+async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
+    schedule_id, _ = await add(session, Interval(seconds=1), SECOND)
+    with capture_logs() as logs:
+
+        async def failed() -> bool:
+            return any(line["event"].startswith("dispatcher failed") for line in logs)
+
+        async def ticked() -> bool:
+            return len(await jobs_of(session, schedule_id)) > 0
+
+        await session.execute(text("ALTER TABLE schedules RENAME TO away"))
+        await session.commit()
+        async with in_background(every_second()):
+            await eventually(failed)
+            await session.execute(text("ALTER TABLE away RENAME TO schedules"))
+            await session.commit()
+            await eventually(ticked)

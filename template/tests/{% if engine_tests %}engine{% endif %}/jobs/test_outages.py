@@ -1,0 +1,112 @@
+"""A database that can't be reached is no failure of the job: real errors, of either database."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from app.core.database import IS_SQLITE, AsyncSessionLocal
+from app.jobs import Status, current_job, task
+from app.jobs.contract import Task
+from app.jobs.host import Host
+from app.jobs.table import clock
+from tests.engine.jobs.rows import BACKEND, change, database_now, idle, row_of, submit
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+# The connection ends, or the file is full.
+FAIL = (
+    ["PRAGMA max_page_count = 1", "CREATE TABLE big AS SELECT zeroblob(100000000) AS much"]
+    if IS_SQLITE
+    else ["SELECT pg_terminate_backend(pg_backend_pid())"]
+)
+NO_LIMIT = "PRAGMA max_page_count = 4294967294" if IS_SQLITE else "SELECT 1"
+
+
+@task(name="outages.own_session", tries=1)
+async def own_session(db: AsyncSession) -> None:
+    if current_job().attempt == 1:
+        connection = await db.connection()
+        try:
+            for statement in FAIL:
+                await connection.execute(text(statement))
+        finally:
+            if IS_SQLITE:
+                await connection.execute(text(NO_LIMIT))
+
+
+@task(name="outages.own_sync_session", tries=1)
+def own_sync_session(db: Session) -> None:
+    if current_job().attempt == 1:
+        connection = db.connection()
+        try:
+            for statement in FAIL:
+                connection.execute(text(statement))
+        finally:
+            if IS_SQLITE:
+                connection.execute(text(NO_LIMIT))
+
+
+@task(name="outages.opened_session", tries=1)
+async def opened_session() -> None:
+    async with AsyncSessionLocal() as db:
+        await own_session(db)
+
+
+@task(name="outages.another_database", tries=1)
+async def another_database() -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:////nowhere/{uuid4()}.db")
+    async with engine.connect():
+        raise AssertionError("no such folder")
+
+
+@task(name="outages.wrong_statement", tries=1)
+async def wrong_statement(db: AsyncSession) -> None:
+    await db.execute(text("SELECT * FROM nowhere"))
+
+
+@task(name="outages.broken_rule", tries=1)
+async def broken_rule(db: AsyncSession) -> None:
+    await db.execute(text("INSERT INTO schedules (id) VALUES (NULL)"))
+
+
+async def run(what: Task[..., Any, Any]) -> Row[Any]:
+    """One try."""
+    job_id = await submit(what)
+    await try_once()
+    return await row_of(job_id)
+
+
+async def try_once() -> None:
+    host = Host(BACKEND, 1)
+    await host._look()
+    await idle(host)
+
+
+@pytest.mark.parametrize("probe", [own_session, own_sync_session, opened_session])
+async def test_an_outage_of_the_services_own_database_is_not_counted(
+    probe: Task[..., Any, Any],
+) -> None:
+    row = await run(probe)
+    assert (row.status, row.error, row.finished_at) == (Status.PENDING, None, None)
+    assert (row.attempts, row.max_attempts) == (1, 2)
+    assert row.run_at > await database_now()
+    assert (await tried_again(row.id)).status == Status.SUCCEEDED
+
+
+async def tried_again(job_id: UUID) -> Row[Any]:
+    await change(job_id, run_at=clock(0))
+    await try_once()
+    return await row_of(job_id)
+
+
+@pytest.mark.parametrize("probe", [another_database, wrong_statement, broken_rule])
+async def test_any_other_error_of_a_database_is_the_tasks_own(probe: Task[..., Any, Any]) -> None:
+    row = await run(probe)
+    assert (row.status, row.attempts, row.max_attempts) == (Status.DEAD, 1, 1)
+    assert "Error" in row.error

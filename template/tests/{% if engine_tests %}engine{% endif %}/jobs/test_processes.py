@@ -1,0 +1,79 @@
+"""Which processes live: each host keeps a row young, and who hosts nothing does so, too."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import get_settings
+from app.core.database import AsyncSessionLocal
+from app.jobs.contract import registry
+from app.jobs.host import Host, hosting
+from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, present
+from app.jobs.table import clock, processes
+from app.jobs.watch import _Watch
+from tests.engine.jobs.rows import BACKEND, database_now
+from tests.engine.jobs.statements import statements
+from tests.service import eventually
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+async def rows() -> Sequence[Row[Any]]:
+    async with AsyncSessionLocal() as session:
+        return (await session.execute(select(processes))).all()
+
+
+async def test_a_host_says_where_it_is_and_what_it_knows(host: Host) -> None:
+    (row,) = await eventually(rows)
+    assert (row.host, row.pid, row.backend) == (socket.gethostname(), os.getpid(), BACKEND)
+    carried = get_settings().queues.items()
+    assert row.queues == sorted(queue for queue, name in carried if name == BACKEND)
+    assert row.tasks == {task.name: task.signature for task in registry().values()}
+    assert (row.slots, row.busy) == (4, 0)
+    assert row.started_at <= row.seen_at <= await database_now()
+
+
+async def test_it_says_so_again_with_one_statement_each_few_seconds() -> None:
+    presence = Presence(BACKEND, slots=2, busy=lambda: 1)
+    await presence.say()
+    (first,) = await rows()
+    with statements() as made:
+        await presence.say()
+        presence._said -= SAID_EVERY
+        await presence.say()
+    assert len(made) == 1, made
+    (again,) = await rows()
+    assert again.seen_at > first.seen_at
+    assert (again.id, again.started_at, again.busy) == (first.id, first.started_at, 1)
+
+
+async def test_its_row_goes_with_it() -> None:
+    async with hosting(BACKEND):
+        await eventually(rows)
+    assert await rows() == []
+
+
+async def test_who_hosts_nothing_says_so_unless_a_host_of_its_process_does() -> None:
+    async with present():
+        (row,) = await eventually(rows)
+        assert (row.backend, row.queues, row.slots) == (None, [], 0)
+    async with hosting(BACKEND), present():
+        assert [row.backend for row in await eventually(rows)] == [BACKEND]
+
+
+async def test_rows_of_the_dead_go(session: AsyncSession) -> None:
+    await Presence().say()
+    dead = Presence("killed")
+    await dead.say()
+    aged = update(processes).where(processes.c.backend == "killed")
+    await session.execute(aged.values(seen_at=clock(-FORGOTTEN - 1)))
+    await session.commit()
+    await _Watch().step()
+    assert {row.backend for row in await rows()} == {None}

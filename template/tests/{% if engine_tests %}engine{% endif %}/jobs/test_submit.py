@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import AsyncSessionLocal
+from app.jobs import JobNotFoundError, Jobs, JobStateError, Status
+from app.jobs.table import HEAD_START, clock, jobs
+from tests.engine import probes
+
+
+async def exists(job_id: UUID) -> bool:
+    async with AsyncSessionLocal() as other:
+        found = await other.execute(select(jobs.c.id).where(jobs.c.id == job_id))
+        return found.first() is not None
+
+
+async def test_a_job_commits_with_the_caller(session: AsyncSession) -> None:
+    job = await Jobs(session).submit(probes.echo, "a")
+    await session.commit()
+    assert await exists(job.id)
+
+
+async def test_a_job_rolls_back_with_the_caller(session: AsyncSession) -> None:
+    job = await Jobs(session).submit(probes.echo, "a")
+    await session.rollback()
+    assert not await exists(job.id)
+
+
+async def test_a_job_rolls_back_with_its_savepoint(session: AsyncSession) -> None:
+    kept = await Jobs(session).submit(probes.echo, "kept")
+    savepoint = await session.begin_nested()
+    dropped = await Jobs(session).submit(probes.echo, "dropped")
+    await savepoint.rollback()
+    await session.commit()
+    assert await exists(kept.id)
+    assert not await exists(dropped.id)
+
+
+async def test_a_released_savepoint_still_rolls_back_with_the_caller(session: AsyncSession) -> None:
+    async with session.begin_nested():
+        job = await Jobs(session).submit(probes.echo, "a")
+    await session.rollback()
+    assert not await exists(job.id)
+
+
+async def test_a_delayed_job_waits_in_the_table(session: AsyncSession) -> None:
+    hour = timedelta(hours=1)
+    job = await Jobs(session).submit(probes.echo, "a", delay=hour)
+    row = await Jobs(session).get(job.id)
+    assert row.run_at == row.created_at + hour
+    assert row.wake_at == row.run_at + timedelta(seconds=HEAD_START)
+    at = (row.created_at + hour).astimezone(timezone(-hour))
+    job = await Jobs(session).submit(probes.echo, "a", at=at)
+    row = await Jobs(session).get(job.id)
+    assert row.run_at == at
+    assert row.wake_at == row.run_at + timedelta(seconds=HEAD_START)
+
+
+async def test_what_it_cannot_run_is_refused(session: AsyncSession) -> None:
+    hour = timedelta(hours=1)
+    with pytest.raises(ValueError, match="QUEUES"):
+        await Jobs(session).submit(probes.echo, "a", queue="nobodys")
+    with pytest.raises(ValueError, match="aware"):
+        await Jobs(session).submit(probes.echo, "a", at=datetime(2030, 1, 1))  # noqa: DTZ001
+    with pytest.raises(ValueError, match="not both"):
+        await Jobs(session).submit(probes.echo, "a", delay=hour, at=datetime.now(UTC))
+
+
+async def test_a_key_gives_the_job_that_is_there_until_it_has_finished(
+    session: AsyncSession,
+) -> None:
+    key = f"key {uuid4()}"
+    first = await Jobs(session).submit(probes.echo, "a", key=key)
+    second = await Jobs(session).submit(probes.echo, "b", key=key)
+    assert (second.id, second.created) == (first.id, False)
+    await finish(session, first.id)
+    third = await Jobs(session).submit(probes.echo, "c", key=key)
+    assert third.created
+    await session.commit()
+
+
+async def test_a_kept_key_is_kept_for_good(session: AsyncSession) -> None:
+    key = f"key {uuid4()}"
+    first = await Jobs(session).submit(probes.echo, "a", key=key, keep_key=True)
+    await finish(session, first.id)
+    second = await Jobs(session).submit(probes.echo, "b", key=key, keep_key=True)
+    assert second.id == first.id
+    await session.commit()
+
+
+async def test_one_key_at_once_is_one_job() -> None:
+    key = f"key {uuid4()}"
+
+    async def submit() -> UUID:
+        async with AsyncSessionLocal() as own:
+            job = await Jobs(own).submit(probes.echo, "a", key=key)
+            await own.commit()
+            return job.id
+
+    assert len(set(await asyncio.gather(*(submit() for _ in range(5))))) == 1
+
+
+async def test_only_a_dead_job_is_replayed(session: AsyncSession) -> None:
+    job = await Jobs(session).submit(probes.echo, "a")
+    with pytest.raises(JobStateError, match="not dead"):
+        await Jobs(session).replay(job.id)
+    dead = {"status": Status.DEAD, "attempts": 4, "finished_at": clock(0), "wake_at": None}
+    await session.execute(update(jobs).where(jobs.c.id == job.id).values(dead))
+    await Jobs(session).replay(job.id)
+    row = await Jobs(session).get(job.id)
+    assert (row.status, row.attempts, row.max_attempts) == (Status.PENDING, 4, 9)
+    assert row.finished_at is None
+    await session.rollback()
+
+
+async def test_unknown_jobs_are_named_so(session: AsyncSession) -> None:
+    for step in (Jobs(session).get, Jobs(session).replay, Jobs(session).cancel):
+        with pytest.raises(JobNotFoundError):
+            await step(uuid4())
+
+
+async def test_the_backlog_counts_what_waits_and_what_is_dead(session: AsyncSession) -> None:
+    before = {row.queue: (row.waiting, row.dead) for row in await Jobs(session).backlog()}
+    await Jobs(session).submit(probes.echo, "now", queue="workflows")
+    await Jobs(session).submit(probes.echo, "later", queue="workflows", delay=timedelta(hours=1))
+    after = {row.queue: (row.waiting, row.dead) for row in await Jobs(session).backlog()}
+    waiting, dead = before.get("workflows", (0, 0))
+    assert after["workflows"] == (waiting + 1, dead)
+    await session.rollback()
+
+
+async def finish(session: AsyncSession, job_id: UUID) -> None:
+    ended = {"status": Status.SUCCEEDED, "wake_at": None}
+    await session.execute(update(jobs).where(jobs.c.id == job_id).values(ended))

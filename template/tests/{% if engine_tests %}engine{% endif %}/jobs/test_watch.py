@@ -1,0 +1,235 @@
+"""What a dead host held is taken back, and what no host knows ends; each step is done by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.config import get_settings
+from app.core.concurrency import in_background
+from app.jobs import Status
+from app.jobs.contract import registry
+from app.jobs.processes import SILENT
+from app.jobs.table import MAX_COUNT, clock, known_tasks, processes
+from app.jobs.watch import _Watch, watch
+from tests.engine import probes
+from tests.engine.jobs.rows import change, database_now, row_of, status_is, statuses, submit
+from tests.service import eventually
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+GRACE = get_settings().unknown_task_grace
+DEAD, PENDING, RUNNING = Status.DEAD, Status.PENDING, Status.RUNNING
+
+
+async def lost(**values: Any) -> UUID:
+    """A job whose worker said nothing for longer than its lease."""
+    held: dict[str, Any] = {"status": RUNNING, "attempts": 1, "wake_at": clock(-1)}
+    return await submit(probes.echo, "a", **(held | values))
+
+
+async def know(session: AsyncSession, task: str, age: float) -> None:
+    """As another host says; this process has no such task."""
+    assert task not in registry()
+    await session.execute(insert(known_tasks).values(name=task, seen_at=clock(-age)))
+    await session.commit()
+
+
+async def pass_by(session: AsyncSession, *tasks: str, seconds: float = GRACE + 1) -> None:
+    """So much later, for what is noted of these tasks; others were there all the while."""
+    await _Watch().step()
+    aged = update(known_tasks).where(known_tasks.c.name.in_(tasks))
+    await session.execute(aged.values(seen_at=clock(-seconds)))
+    await session.commit()
+
+
+async def test_a_lost_job_is_taken_back_uncounted() -> None:
+    job_id = await lost(error="RuntimeError: of the try before")
+    await _Watch().step()
+    row = await row_of(job_id)
+    assert (row.status, row.attempts, row.max_attempts) == (PENDING, 1, 6)
+    assert (row.crashes, row.finished_at) == (1, None)
+    assert row.error == "RuntimeError: of the try before"
+    assert row.run_at <= await database_now()
+
+
+async def test_a_job_that_keeps_killing_its_workers_is_dead() -> None:
+    job_id = await lost(attempts=3, crashes=get_settings().max_crashes - 1)
+    with capture_logs() as logs:
+        await _Watch().step()
+    row = await row_of(job_id)
+    assert (row.status, row.attempts, row.wake_at) == (DEAD, 3, None)
+    assert row.error.startswith("WorkerLost")
+    assert row.started_at is None or row.started_at <= row.finished_at
+    assert [(line["event"], line["job_id"]) for line in logs] == [("job dead", str(job_id))]
+
+
+async def test_a_count_at_its_limit_stops_nobody() -> None:
+    full = await lost(attempts=MAX_COUNT, max_attempts=MAX_COUNT, crashes=0)
+    crashed, other = await lost(crashes=MAX_COUNT, pushes=MAX_COUNT), await lost()
+    await _Watch().step()
+    assert await statuses(full, crashed, other) == [PENDING, DEAD, PENDING]
+    assert (await row_of(full)).max_attempts == MAX_COUNT
+
+
+async def test_a_running_job_in_its_lease_is_left_alone() -> None:
+    job_id = await lost(wake_at=clock(60))
+    before = await row_of(job_id)
+    await _Watch().step()
+    assert await row_of(job_id) == before
+
+
+@pytest.mark.parametrize("status", [each for each in Status if each is not RUNNING])
+async def test_only_what_runs_is_taken_back(status: Status) -> None:
+    job_id = await lost(status=status)
+    before = await row_of(job_id)
+    await _Watch().step()
+    assert await row_of(job_id) == before
+
+
+async def test_several_at_once_take_a_job_back_once() -> None:
+    ids = [await lost() for _ in range(30)]
+    watches = [_Watch() for _ in range(5)]
+    await asyncio.gather(*(each.step() for each in watches))
+    await _Watch().step()  # nothing is left to the next: no one had to wait for another's lock
+    assert [(await row_of(job_id)).crashes for job_id in ids] == [1] * 30
+
+
+async def test_one_that_was_blocked_lets_leases_be_extended_first() -> None:
+    """Nobody in its process could: those who hold the jobs will now."""
+    job_id, blocked = await lost(), _Watch()
+    blocked._looked -= 60
+    await blocked.step()
+    await blocked.step()
+    assert await statuses(job_id) == [RUNNING]
+    await change(job_id, wake_at=clock(60))
+    other = await lost()
+
+    async def taken_back() -> bool:
+        await blocked.step()
+        return await statuses(other) == [PENDING]
+
+    await eventually(taken_back)
+    assert await statuses(job_id) == [RUNNING]
+
+
+async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSession) -> None:
+    old = await submit(probes.echo, "a", task="gone.task", run_at=clock(-GRACE - 1))
+    new = await submit(probes.echo, "a", task="gone.task", run_at=clock(-GRACE + 60))
+    await pass_by(session, "gone.task", seconds=GRACE - 60)
+    await _Watch().step()
+    assert await statuses(old) == [PENDING], (
+        "the grace begins when it is missed, not when it is due"
+    )
+    await pass_by(session, "gone.task")
+    with capture_logs() as logs:
+        await _Watch().step()
+    row = await row_of(old)
+    assert (row.status, row.attempts, row.wake_at) == (DEAD, 0, None)
+    assert row.error.startswith("UnknownTask")
+    assert row.run_at <= row.finished_at <= await database_now()
+    assert await statuses(new) == [PENDING]
+    assert [(line["event"], line["job_id"]) for line in logs] == [("job dead", str(old))]
+
+
+async def test_a_task_that_another_host_knows_is_left_to_it(session: AsyncSession) -> None:
+    """A rolling update, or a queue that is full: it waits, however long."""
+    await know(session, "of.another_release", GRACE - 60)
+    waits = await submit(probes.echo, "a", task="of.another_release", run_at=clock(-GRACE - 1))
+    await _Watch().step()
+    assert await statuses(waits) == [PENDING]
+
+
+async def test_a_task_that_no_host_has_known_for_a_grace_is_dead(session: AsyncSession) -> None:
+    await know(session, "of.a_release_before", 0)
+    await pass_by(session, "of.a_release_before")
+    gone = await submit(probes.echo, "a", task="of.a_release_before", run_at=clock(-GRACE - 1))
+    await _Watch().step()
+    assert await statuses(gone) == [DEAD]
+
+
+async def test_each_kind_that_waits_is_looked_at(session: AsyncSession) -> None:
+    """In every queue, however many of other kinds there are, and of what this process knows."""
+    await know(session, "of.another_release", 0)
+    old = clock(-GRACE - 1)
+    names = ["a.gone", "of.another_release", "probes.echo", "z.gone"]
+    kinds = [(queue, name) for queue in ("default", "orders", "workflows") for name in names]
+    ids = {
+        (queue, name, n): await submit(probes.echo, "a", queue=queue, task=name, run_at=old)
+        for queue, name in kinds
+        for n in range(3)
+    }
+    await pass_by(session, "a.gone", "z.gone")
+    await _Watch().step()
+    found = {kind: (await statuses(job_id))[0] for kind, job_id in ids.items()}
+    assert found == {kind: DEAD if "gone" in kind[1] else PENDING for kind in ids}
+
+
+async def test_a_job_that_is_due_later_outlives_its_task() -> None:
+    """Its task may be there again by then: the grace begins when it is due."""
+    later = await submit(probes.echo, "a", task="gone.task", run_at=clock(60))
+    await _Watch().step()
+    assert await statuses(later) == [PENDING]
+
+
+async def test_a_backlog_of_before_an_outage_waits_for_its_release(session: AsyncSession) -> None:
+    """Nobody was there to know its task; who does may start a moment later."""
+    await know(session, "of.another_release", 2 * GRACE)
+    waits = await submit(probes.echo, "a", task="of.another_release", run_at=clock(-2 * GRACE))
+    await _Watch().step()
+    await _Watch().step()
+    assert await statuses(waits) == [PENDING]
+
+
+async def test_a_running_job_says_that_its_task_is_known(session: AsyncSession) -> None:
+    """Processes of 0.1.0 don't say so themselves."""
+    await submit(probes.echo, "a", task="of.0_1_0", status=RUNNING, wake_at=clock(60))
+    waits = await submit(probes.echo, "a", task="of.0_1_0", run_at=clock(-GRACE - 1))
+    await pass_by(session, "of.0_1_0")
+    await _Watch().step()
+    assert await statuses(waits) == [PENDING]
+
+
+@pytest.mark.parametrize(("silent", "status"), [(SILENT - 20, PENDING), (SILENT + 1, DEAD)])
+async def test_a_live_process_keeps_what_it_knows(
+    session: AsyncSession, silent: float, status: Status
+) -> None:
+    waits = await submit(probes.echo, "a", task="of.another", run_at=clock(-GRACE - 1))
+    await pass_by(session, "of.another")
+    other = {"id": uuid4(), "host": "another", "pid": 1, "queues": [], "slots": 0, "busy": 0}
+    seen = {"tasks": {"of.another": "0"}, "started_at": clock(-9), "seen_at": clock(-silent)}
+    await session.execute(insert(processes).values(other | seen))
+    await session.commit()
+    await _Watch().step()
+    assert await statuses(waits) == [status]
+
+
+async def test_a_host_vouches_for_its_tasks(session: AsyncSession) -> None:
+    await session.execute(insert(known_tasks).values(name="probes.echo", seen_at=clock(-9999)))
+    await session.commit()
+    await _Watch().step()
+    seen = select(known_tasks.c.name).where(known_tasks.c.seen_at > clock(-60))
+    assert set(await session.scalars(seen)) == set(registry())
+
+
+async def test_it_outlives_its_tables(session: AsyncSession) -> None:
+    """As before the first migration, or while the database is away."""
+    job_id = await lost()
+    with capture_logs() as logs:
+
+        async def failed() -> bool:
+            return any(line["event"].startswith("watch failed") for line in logs)
+
+        await session.execute(text("ALTER TABLE jobs RENAME TO away"))
+        await session.commit()
+        async with in_background(watch()):
+            await eventually(failed)
+            await session.execute(text("ALTER TABLE away RENAME TO jobs"))
+            await session.commit()
+            await status_is(job_id, PENDING)

@@ -1,0 +1,176 @@
+"""A world in which several clocks, processes that wake the dispatcher, tick at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+from uuid import uuid4
+
+import psycopg
+from sqlalchemy import make_url, select, update
+
+from app.config import get_settings
+from app.core.database import IS_SQLITE
+from app.jobs.table import jobs, schedules
+from devtools.commands import CLOCK, HOSTS
+from tests.engine.api import schedule_calls
+from tests.engine.delivery.world import World
+from tests.service import ROOT, eventually
+
+EVERY_SECOND = 'Schedule("every_second", Interval(seconds=1), work, ("tick", 0))'
+IMPORTS = """
+from app.tasks.delivered_probes import work
+from app.tasks.probes import echo, later
+"""
+
+
+class Tick(NamedTuple):
+    """A tick that has become a job."""
+
+    at: datetime
+    submitted: datetime
+
+    @property
+    def late(self) -> float:
+        return (self.submitted - self.at).total_seconds()
+
+
+def empty_database(folder: Path) -> str:
+    """One without tables; returns its address."""
+    name = f"empty_{uuid4().hex}"
+    if IS_SQLITE:
+        return f"sqlite:///{folder}/{name}.db"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    url = make_url(os.environ["DATABASE_URL"]).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def is_stopped(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def backend() -> str:
+    """Jobs run in the clock's own process, where any can, or else where orders do."""
+    beside = (name for name, host in HOSTS.items() if host == CLOCK)
+    return next(beside, get_settings().queues["orders"])
+
+
+class Clocks(World):
+    """Clocks are named by number, as hosts are: `scheduler`, `scheduler-2`."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        super().__init__(folder, backend(), None, **{"MAX_JOBS": "3", **env})
+        for name in ("spy", "probes"):
+            copy = {"spy": "spy", "probes": "scheduled_probes"}[name]
+            source = ROOT / "tests" / "engine" / "schedules" / f"{name}.py"
+            shutil.copy(source, folder / "app" / "tasks" / f"{copy}.py")
+        shutil.copytree(ROOT / "migrations", folder / "migrations", dirs_exist_ok=True)
+        shutil.copy(ROOT / "alembic.ini", folder)
+
+    def declare(self, *declared: str) -> Self:
+        """Add to the schedules in the code of this release."""
+        with (self.folder / "app" / "tasks" / "schedules.py").open("a") as file:
+            file.write(f"{IMPORTS}\nSCHEDULES += [{', '.join(declared)}]\n")
+        return self
+
+    async def migrate(self) -> None:
+        """As a release does, once."""
+        command = [sys.executable, "-m", "app.migrate"]
+        await asyncio.to_thread(
+            subprocess.run, command, check=True, cwd=self.folder, env=self.whole_env
+        )
+
+    def clocks(self, count: int) -> list[str]:
+        return [CLOCK + (f"-{number}" if number > 1 else "") for number in range(1, count + 1)]
+
+    def start_clocks(self, count: int) -> Self:
+        """With the API and a host; those that don't run yet, all at once."""
+        names = dict.fromkeys(["api", self.host(), *self.clocks(count)])
+        return self.start(*(name for name in names if name not in self.processes))
+
+    def kill_clocks(self) -> None:
+        self.kill(*(name for name in self.clocks(3) if name in self.processes))
+
+    @property
+    def ended(self) -> list[str]:
+        """The processes that nobody has ended."""
+        return [name for name, process in self.processes.items() if process.poll() is not None]
+
+    async def fired_last(self) -> str:
+        """Wait for a tick; returns the clock that submitted it."""
+        fired = self.folder / "fired"
+        fired.unlink(missing_ok=True)
+        names = {str(process.pid): name for name, process in self.processes.items()}
+
+        async def named() -> str | None:
+            return names.get(fired.read_text()) if fired.exists() else None
+
+        return await eventually(named)
+
+    async def froze(self) -> str:
+        """Have a clock freeze in the middle of the next tick; returns which one did."""
+        (self.folder / "freeze").touch()
+
+        async def one_has() -> str | None:
+            names = (n for n in self.clocks(3) if is_stopped(self.processes[n].pid))
+            return next(names, None)
+
+        return await eventually(one_has)
+
+    async def ticks(self, schedule_id: str) -> list[Tick]:
+        """Those that have become jobs, in the order of time."""
+        prefix = f"schedule:{schedule_id}:"
+        found = select(jobs.c.key, jobs.c.created_at).where(jobs.c.key.startswith(prefix))
+        async with self.engine.connect() as connection:
+            rows = (await connection.execute(found.order_by(jobs.c.key))).all()
+        return [Tick(datetime.fromisoformat(key.removeprefix(prefix)), at) for key, at in rows]
+
+    async def every_tick(self, seconds: int) -> list[Tick]:
+        """The next so many ticks of `every_second`.
+
+        Raises AssertionError where one has no job, or more than one.
+        """
+        first = datetime.fromtimestamp(math.ceil(datetime.now(UTC).timestamp()), UTC)
+        return await self.ticks_between(first, first + timedelta(seconds=seconds - 1))
+
+    async def ticks_between(self, first: datetime, last: datetime) -> list[Tick]:
+        async def passed() -> list[Tick]:
+            ticks = await self.ticks("every_second")
+            return ticks if ticks and ticks[-1].at > last else []
+
+        wait = (last - datetime.now(UTC)).total_seconds()
+        ticks = await eventually(passed, max(0, wait) + 20)
+        found = [tick for tick in ticks if first <= tick.at <= last]
+        seconds = range(int((last - first).total_seconds()) + 1)
+        assert [tick.at for tick in found] == [first + timedelta(seconds=n) for n in seconds]
+        return found
+
+    async def each_has_run_once(self) -> None:
+        """Each job of `every_second` writes an order."""
+
+        async def counted() -> bool:
+            return await self.effects("tick") == len(await self.ticks("every_second"))
+
+        await eventually(counted)
+
+    async def schedule(self, schedule_id: str) -> dict[str, Any]:
+        return await schedule_calls.get(self, schedule_id)
+
+    async def set_row(self, schedule_id: str, **values: Any) -> None:
+        """Move time, say."""
+        mine = schedules.c.id == schedule_id
+        async with self.engine.begin() as connection:
+            await connection.execute(update(schedules).where(mine).values(values))
+
+
+def latest(ticks: Sequence[Tick]) -> float:
+    return max(tick.late for tick in ticks)

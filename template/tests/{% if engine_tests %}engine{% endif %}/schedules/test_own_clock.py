@@ -1,0 +1,28 @@
+"""The clock of a machine that isn't the database's is set back an hour, or forward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.delivery.faked_time import faked_time
+from tests.engine.schedules.clocks import EVERY_SECOND, Clocks, empty_database
+
+
+@pytest.mark.postgresql  # SQLite's clock is the machine's
+async def test_a_machine_whose_own_clock_jumps_goes_on(tmp_path: Path) -> None:
+    with faked_time() as time:
+        url = empty_database(tmp_path)
+        clocks = Clocks(tmp_path / "clocks", DATABASE_URL=url, **time.env).declare(EVERY_SECOND)
+        await clocks.migrate()
+        clocks.start_clocks(1)
+        try:
+            first = (await clocks.every_tick(2))[0].at
+            for ahead in (-3600, 0):
+                time.shift(ahead)
+                last = (await clocks.every_tick(3))[-1].at
+            await clocks.ticks_between(first, last)
+            await clocks.each_has_run_once()
+        finally:
+            await clocks.close()
