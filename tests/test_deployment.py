@@ -119,7 +119,7 @@ def test_each_service_is_checked(project: Project) -> None:
             assert not any(set(" '\"$") & set(item) for item in check["test"])
         assert ("find" in check["test"]) == (name in APP - {"api", "flower"})
         if "find" in check["test"]:
-            assert f"`{' '.join(check['test'][1:])}`" in project.files["app/core/heartbeat.py"]
+            assert f"`{' '.join(check['test'][1:])}`" in project.files["app/core/concurrency.py"]
 
 
 def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:

@@ -1,4 +1,10 @@
-"""Threads and tasks that run beside others, and how they end."""
+"""What runs beside the rest of a process: coroutines, threads, and how loops say that they turn.
+
+Each loop that must turn keeps a file of its own young, in the folder HEARTBEATS, for the health
+check of a process that serves no port. The check starts no interpreter:
+`find /tmp/heartbeats -type f -mmin +0.5 -exec false {} +` fails when one is older than half a
+minute, and when there is none.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +12,48 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import structlog
 
+from app.config import get_settings
+
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine that never returns beside the body, and end it with the body."""
+    task = asyncio.create_task(endless)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
+    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
+    task = asyncio.ensure_future(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def heartbeat(loop: str) -> None:
+    """Say that this loop turns; never raises, for what can't be said fails the check."""
+    if folder := get_settings().heartbeats:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / loop).touch()
+
 
 _abandoned: WeakSet[threading.Thread] = WeakSet()
 
@@ -47,25 +85,4 @@ async def in_thread(call: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         _abandoned.add(thread)
         log.warning("a thread can't be stopped and runs on", threads=abandoned())
-        raise
-
-
-@asynccontextmanager
-async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine that never returns beside the body, and end it with the body."""
-    task = asyncio.create_task(endless)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
-    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
-    task = asyncio.ensure_future(step)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
         raise

@@ -23,11 +23,11 @@ from app.core.database import (
     CONTROL_CONNECTIONS,
     IS_SQLITE,
     JobSession,
-    give_up,
     owned,
     pool,
     sync_url,
 )
+from app.core.drivers import give_up
 
 T = TypeVar("T")
 

@@ -7,18 +7,10 @@ statements (`control.py`), two the sessions of sync tasks, and the rest async se
 from __future__ import annotations
 
 import asyncio
-import os
-import select
-import socket
-import sqlite3
-import threading
-import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -26,23 +18,12 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
-from app.core import sqlite
+from app.core import drivers
+from app.core.drivers import REQUEST_LIMIT, Tolerant, give_up
 from app.core.outages import mark_errors_of
-from app.core.unreadable import Tolerant, tolerate
 
-# A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
-# connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
-NETWORK_LIMITS = {
-    "connect_timeout": 5,
-    "keepalives_idle": 8,
-    "keepalives_interval": 4,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-REQUEST_LIMIT = 15  # seconds for a statement of a request's, then its connection is given up
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
 
@@ -82,7 +63,7 @@ def sync_url(url: str) -> URL:
 settings = get_settings()
 ASYNC_URL = async_url(settings.database_url)
 IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
-CONNECT_ARGS: dict[str, Any] = dict(NETWORK_LIMITS)
+CONNECT_ARGS: dict[str, Any] = dict(drivers.NETWORK_LIMITS)
 if not settings.database_prepares:
     CONNECT_ARGS["prepare_threshold"] = None
 
@@ -94,74 +75,13 @@ def pool(size: int) -> dict[str, Any]:
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {
-            "factory": sqlite.SqliteConnection,
+            "factory": drivers.SqliteConnection,
             "isolation_level": "IMMEDIATE",
-            "timeout": sqlite.PATIENCE,
+            "timeout": drivers.PATIENCE,
         }
     else:
         options["connect_args"] = CONNECT_ARGS
     return options
-
-
-def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for pragma in sqlite.PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_before_savepoint(connection: Connection, name: str) -> None:
-    """Without it, RELEASE of a SAVEPOINT that began the transaction would commit."""
-    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
-    """SQLAlchemy asks its first connection about the server: all others would wait for it, too."""
-    timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
-    timer.daemon = True
-    timer.start()
-    record.info["questions"] = timer
-
-
-def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
-    record.info.pop("questions").cancel()
-    record.info["opened"] = time.monotonic()
-    driver: Any = record.driver_connection
-    tolerate(driver.adapters)
-
-
-def _renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    """What the server has closed can be read from at once; to ask it would be a round trip."""
-    driver: Any = record.driver_connection
-    if driver.closed or record.info["opened"] < _silent or _is_readable(driver.fileno()):
-        raise DisconnectionError("closed by the server, or silent")
-
-
-_silent = 0.0  # when one of this process' connections was last found silent, monotonic
-
-
-def distrust_open_connections() -> None:
-    """Who forgot one connection on the way to the server has forgotten others: renew them all."""
-    global _silent
-    _silent = time.monotonic()
-
-
-def _is_readable(file: int) -> bool:
-    poll = select.poll()
-    poll.register(file, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def give_up(driver: Any) -> None:
-    """End a connection that is silent: whoever waits for its answer sees that at once.
-
-    To cancel the statement instead would be to wait for the silent server's word on that.
-    """
-    with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
-        mine.shutdown(socket.SHUT_RDWR)
-        distrust_open_connections()
 
 
 def _limit_statements(engine: Engine) -> None:
@@ -193,12 +113,12 @@ def owned(engine: E) -> E:
     """Prepare an engine of this process, by its database, and close it with the others."""
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
-        event.listen(target, "connect", _prepare_sqlite)
-        event.listen(target, "savepoint", _begin_before_savepoint)
+        event.listen(target, "connect", drivers.prepare_sqlite)
+        event.listen(target, "savepoint", drivers.begin_before_savepoint)
     else:
-        event.listen(target, "connect", _limit_questions, insert=True)
-        event.listen(target, "connect", _prepare_postgresql)
-        event.listen(target, "checkout", _renew_closed)
+        event.listen(target, "connect", drivers.limit_questions, insert=True)
+        event.listen(target, "connect", drivers.prepare_postgresql)
+        event.listen(target, "checkout", drivers.renew_closed)
     mark_errors_of(target)
     _engines.append(engine)
     return engine

@@ -1,15 +1,23 @@
-"""Tells a database that couldn't be reached, or couldn't work, from one that refused."""
+"""What happens to a database: it is away or can't work, and its clock may jump.
+
+The clock decides what is due. Beside a monotonic clock it goes evenly: what it says is noted with
+the monotonic times before and after it was asked, so that an answer that took long is no jump.
+"""
 
 from __future__ import annotations
 
 import mmap
 import struct
 import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
+
+from app.config import get_settings
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +28,10 @@ SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE
 
 READ_ONLY = ("25006", "SQLITE_READONLY")
 OURS = "of this service's database"
+
+# Seconds by which it may be out unnoticed: less than a lease has left when it is extended.
+TOLERANCE = min(2.0, get_settings().lease / 3)
+RECENT = 600  # seconds for which a jump is told of
 
 # Memory that a process shares with those that it forks: when the last outage was told.
 _told = mmap.mmap(-1, 8)
@@ -64,3 +76,48 @@ def tell(what: str, error: BaseException) -> None:
             return
         struct.pack_into("d", _told, 0, now)
     log.warning(what, error=repr(error).splitlines()[0])
+
+
+@dataclass(frozen=True)
+class Jump:
+    """`seconds` are negative where the clock went back; `noticed` is monotonic."""
+
+    seconds: float
+    noticed: float
+
+    def __str__(self) -> str:
+        return f"jumped {'forward' if self.seconds > 0 else 'back'} {abs(self.seconds):.0f} s"
+
+
+class DatabaseClock:
+    """What this process knows of the database's clock."""
+
+    def __init__(self) -> None:
+        self._ahead: tuple[float, float] | None = None  # of the monotonic clock, at least and most
+        self.jump: Jump | None = None  # the last one
+
+    def note(self, now: datetime, asked: float) -> None:
+        """The clock said `now`, some time after the monotonic time `asked`."""
+        answered = time.monotonic()
+        least, most = now.timestamp() - answered, now.timestamp() - asked
+        if self._ahead:
+            by = max(0.0, least - self._ahead[1]) + min(0.0, most - self._ahead[0])
+            if abs(by) > TOLERANCE:
+                self.jump = Jump(by, answered)
+                log.warning("the database's clock has jumped", seconds=round(by))
+        self._ahead = least, most
+
+    def latest(self) -> datetime:
+        """The latest that it can be, unless it has just jumped forward. Note it first."""
+        if self._ahead is None:
+            raise RuntimeError("the database's clock has not been asked yet")
+        seconds = time.monotonic() + self._ahead[1] + TOLERANCE
+        return datetime.fromtimestamp(seconds, UTC)
+
+    def recent_jump(self) -> Jump | None:
+        if self.jump and time.monotonic() - self.jump.noticed < RECENT:
+            return self.jump
+        return None
+
+
+database_clock = DatabaseClock()

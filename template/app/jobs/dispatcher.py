@@ -16,12 +16,10 @@ from sqlalchemy import Row, Select, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.clock import Jump, database_clock
-from app.core.concurrency import to_the_end
+from app.core.concurrency import heartbeat, to_the_end
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
-from app.core.heartbeat import heartbeat
-from app.core.outages import tell
+from app.core.outages import Jump, database_clock, tell
 from app.jobs.contract import find_task, registry
 from app.jobs.schedules import CatchUp, Definition
 from app.jobs.submit import Jobs

@@ -13,9 +13,8 @@ import structlog
 from sqlalchemy import Row
 
 from app.config import get_settings
-from app.core.concurrency import in_background, to_the_end
+from app.core.concurrency import heartbeat, in_background, to_the_end
 from app.core.control import Control, control
-from app.core.heartbeat import heartbeat
 from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry

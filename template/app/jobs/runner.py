@@ -21,14 +21,8 @@ from sqlalchemy.orm import Session
 from app.config import get_settings
 from app.core.concurrency import in_thread
 from app.core.control import control
-from app.core.database import (
-    IS_SQLITE,
-    JobSession,
-    SyncSessionLocal,
-    give_up,
-    jobs_engine,
-    sync_engine,
-)
+from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
+from app.core.drivers import give_up
 from app.core.outages import is_outage, tell
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry

@@ -27,7 +27,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
 from app.core.database import UtcDateTime
-from app.core.unreadable import Tolerant
+from app.core.drivers import Tolerant
 
 MAX_COUNT = 2**31 - 1  # of an integer's column: what has it can't be counted on
 HEAD_START = 5  # seconds after which a message that was sent for a due row counts as late

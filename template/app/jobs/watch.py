@@ -12,11 +12,9 @@ import structlog
 from sqlalchemy import Row, select
 
 from app.config import get_settings
-from app.core.clock import Jump, database_clock
-from app.core.concurrency import in_background, to_the_end
+from app.core.concurrency import heartbeat, in_background, to_the_end
 from app.core.control import control
-from app.core.heartbeat import heartbeat
-from app.core.outages import tell
+from app.core.outages import Jump, database_clock, tell
 from app.jobs import claims, processes
 from app.jobs.processes import Presence
 from app.jobs.table import Status, clock

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
-from app.core.unreadable import Unreadable
+from app.core.drivers import Unreadable
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -19,6 +19,15 @@ import app.main
 """
 
 
+WORKERS = """
+import sys
+import app.main
+
+found = [name for name in sys.modules if name.startswith("app.") and "worker" in name]
+assert not found, found
+"""
+
+
 def run(code: str) -> tuple[int, str]:
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -39,3 +48,8 @@ def test_only_the_api_imports_fastapi() -> None:
         assert code in (0, 10), errors
         found[name] = code == 10
     assert found == {name: name == "api" for name in COMMANDS}
+
+
+def test_the_api_imports_no_worker() -> None:
+    """Though it loads all tasks: a worker's module makes connections of its own, and a loop."""
+    assert run(WORKERS) == (0, "")

@@ -26,7 +26,8 @@ from app.core.celery import producer_app, rows
 from app.core.celery.broker import UNREACHABLE
 from app.core.celery.messages import CeleryBell, broker_is_away, messages_are_late
 from app.core.control import LIMIT, control, control_now
-from app.core.database import IS_SQLITE, give_up
+from app.core.database import IS_SQLITE
+from app.core.drivers import give_up
 from app.core.outages import is_outage, tell
 from app.jobs.backends import HEAD_START, Claim, Host, Taken, find_task, registry
 

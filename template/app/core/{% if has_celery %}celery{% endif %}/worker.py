@@ -32,8 +32,7 @@ from app.core import database
 from app.core.celery import broker, celery_app, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.pool import HAND_BACK, this_child
-from app.core.concurrency import in_background
-from app.core.heartbeat import heartbeat
+from app.core.concurrency import heartbeat, in_background
 from app.core.logging import configure_logging
 from app.jobs.backends import Presence, Task, registry, watching
 

@@ -13,12 +13,11 @@ from app.core.database import (
     async_engine,
     async_url,
     dispose,
-    distrust_open_connections,
     jobs_engine,
     sync_engine,
     sync_url,
 )
-from app.core.sqlite import SqliteConnection
+from app.core.drivers import SqliteConnection, distrust_open_connections
 
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")

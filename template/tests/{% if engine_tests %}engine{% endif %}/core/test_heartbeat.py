@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.config import get_settings
-from app.core.heartbeat import heartbeat
+from app.core.concurrency import heartbeat
 from devtools.commands import COMMANDS, HOSTS
 from tests.service import Service, eventually
 

@@ -13,7 +13,7 @@ from threading import Thread
 
 import pytest
 
-from app.core.sqlite import SqliteConnection
+from app.core.drivers import SqliteConnection
 from tests.service import eventually
 
 INSERT = "INSERT INTO t VALUES (1)"

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.config import get_settings
-from app.core.clock import TOLERANCE, DatabaseClock, database_clock
 from app.core.control import control
+from app.core.outages import TOLERANCE, DatabaseClock, database_clock
 from app.jobs import Date, Interval, Schedule, Status, claims
 from app.jobs.dispatcher import wake
 from app.jobs.schedules import definition_of

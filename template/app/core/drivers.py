@@ -1,0 +1,226 @@
+"""What SQLite's and PostgreSQL's drivers are taught, for every connection.
+
+SQLite has one writer: those of this process take turns here. A server that is silent is given up.
+What a database keeps and Python can't read (garbage, an infinite date) must not fail the statement
+that reads it together with others.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from psycopg.abc import Buffer
+from psycopg.adapt import AdaptersMap, Loader
+from psycopg.pq import Format
+from sqlalchemy import Connection, Dialect, TypeDecorator
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+T = TypeVar("T")
+
+PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+PATIENCE = 30  # seconds that a write waits for the one before it
+
+# A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
+# connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
+NETWORK_LIMITS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 8,
+    "keepalives_interval": 4,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+REQUEST_LIMIT = 15  # seconds for a statement of a request's, then its connection is given up
+
+
+class SqliteConnection(sqlite3.Connection):
+    """In SQLite's own queue writers would sleep and look again, for up to 100 ms each time."""
+
+    _turn = threading.Lock()
+    _has_turn = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A text that isn't UTF-8 must not fail the statement that reads it together with others.
+        self.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or SqliteCursor)
+
+    def await_turn(self) -> None:
+        """Before the first write of a transaction. Raises sqlite3.OperationalError."""
+        if not self._has_turn:
+            if not self._turn.acquire(timeout=PATIENCE):
+                raise sqlite3.OperationalError("database is locked")
+            self._has_turn = True
+
+    def pass_turn(self) -> None:
+        if self._has_turn and not self.in_transaction:
+            self._has_turn = False
+            self._turn.release()
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        finally:  # what failed may have ended the transaction, too
+            self.pass_turn()
+
+    def rollback(self) -> None:
+        try:
+            super().rollback()
+        finally:
+            self.pass_turn()
+
+    def close(self) -> None:
+        """A statement that was cancelled with rows left to fetch outlives it, with its lock."""
+        self.rollback()
+        super().close()
+
+
+class SqliteCursor(sqlite3.Cursor):
+    connection: SqliteConnection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        if _writes(sql):
+            self.connection.await_turn()
+        try:
+            return super().execute(sql, parameters)
+        finally:
+            self.connection.pass_turn()
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        self.connection.await_turn()
+        try:
+            return super().executemany(sql, parameters)
+        finally:
+            self.connection.pass_turn()
+
+
+def _writes(sql: str) -> bool:
+    return not sql.lstrip()[:8].upper().startswith(("SELECT", "PRAGMA", "EXPLAIN"))
+
+
+def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def begin_before_savepoint(connection: Connection, name: str) -> None:
+    """Without it, RELEASE of a SAVEPOINT that began the transaction would commit."""
+    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
+    """SQLAlchemy asks its first connection about the server: all others would wait for it, too."""
+    timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
+    timer.daemon = True
+    timer.start()
+    record.info["questions"] = timer
+
+
+def prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info.pop("questions").cancel()
+    record.info["opened"] = time.monotonic()
+    driver: Any = record.driver_connection
+    tolerate(driver.adapters)
+
+
+def renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    """What the server has closed can be read from at once; to ask it would be a round trip."""
+    driver: Any = record.driver_connection
+    if driver.closed or record.info["opened"] < _silent or _is_readable(driver.fileno()):
+        raise DisconnectionError("closed by the server, or silent")
+
+
+_silent = 0.0  # when one of this process' connections was last found silent, monotonic
+
+
+def distrust_open_connections() -> None:
+    """Who forgot one connection on the way to the server has forgotten others: renew them all."""
+    global _silent
+    _silent = time.monotonic()
+
+
+def _is_readable(file: int) -> bool:
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def give_up(driver: Any) -> None:
+    """End a connection that is silent: whoever waits for its answer sees that at once.
+
+    To cancel the statement instead would be to wait for the silent server's word on that.
+    """
+    with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
+        mine.shutdown(socket.SHUT_RDWR)
+        distrust_open_connections()
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands where such a value was read."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class Tolerant(TypeDecorator[T]):
+    """A column's type whose garbage is read as `Unreadable`."""
+
+    __abstract__ = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+        if process is None:
+            return None
+
+        def read(value: Any) -> Any:
+            try:
+                return process(value)
+            except Exception as error:
+                return value if isinstance(value, Unreadable) else _unreadable(error)
+
+        return read
+
+
+def tolerate(adapters: AdaptersMap) -> None:
+    """The same for what PostgreSQL's driver reads by itself."""
+    for name in ("timestamptz", "json"):
+        oid = adapters.types[name].oid
+        if strict := adapters.get_loader(oid, Format.TEXT):
+            adapters.register_loader(oid, _tolerant(strict))
+
+
+def _tolerant(strict: Any) -> type[Loader]:
+    class TolerantLoader(Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self._strict = strict(oid, context)
+
+        def load(self, data: Buffer) -> Any:
+            try:
+                return self._strict.load(data)
+            except Exception as error:
+                return _unreadable(error)
+
+    return TolerantLoader
+
+
+def _unreadable(error: Exception) -> Unreadable:
+    return Unreadable(str(error)[:200] or type(error).__name__)

@@ -1,0 +1,84 @@
+"""Which files of a rendered service may import which: a file stands on the floors below its own."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import PurePath
+
+import pytest
+
+from tests.conftest import Project
+from tests.test_render import none
+
+# From the ground up; of two that begin a module's name the longer one counts.
+FLOORS = {
+    "settings": ["app.config", "app.core.addresses"],
+    "ground": ["app.core"],
+    "models": ["app.models"],
+    "engine": ["app.jobs"],
+    "back ends": [
+        *("app.core.arq", "app.core.arq_worker", "app.core.background", "app.core.celery"),
+        *("app.core.scheduler", "app.core.shared_scheduler", "app.core.supervisor"),
+    ],
+    "tasks": ["app.tasks"],
+    "schemas": ["app.schemas"],
+    "services": ["app.services"],
+    "API": ["app.api", "app.dependencies"],
+    # What a process or a command starts with: nothing imports it.
+    "entries": [
+        *("app.main", "app.migrate", "app.core.scheduler_process", "app.tasks.worker"),
+        *("app.core.celery.worker", "app.core.celery.flower"),
+    ],
+}
+LEVELS = {name: level for level, names in enumerate(FLOORS.values()) for name in names}
+TOP = len(FLOORS) - 1
+
+
+def test_files_import_downwards_only(project: Project) -> None:
+    modules = {module_of(name): text for name, text in project.files.items() if is_app(name)}
+    arrows = [(one, other) for one in modules for other in imported(modules[one], set(modules))]
+    none([f"{one} imports {other}" for one, other in arrows if not may_import(one, other)])
+    assert len(arrows) > len(modules)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "may"),
+    [
+        ("app.core.database", "app.config", True),
+        ("app.core.database", "app.jobs.table", False),
+        ("app.core.arq", "app.jobs.relay", True),
+        ("app.jobs.relay", "app.core.arq", False),
+        ("app.core.celery.worker", "app.tasks", True),
+        ("app.core.celery.pool", "app.tasks", False),
+        ("app.tasks", "app.tasks.worker", False),
+        ("app.services.orders", "app.api.orders", False),
+    ],
+)
+def test_what_counts_as_upwards(one: str, other: str, may: bool) -> None:
+    assert may_import(one, other) is may
+
+
+def is_app(name: str) -> bool:
+    return name.startswith("app/") and name.endswith(".py")
+
+
+def module_of(name: str) -> str:
+    return ".".join(PurePath(name).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(text: str, modules: set[str]) -> Iterator[str]:
+    """The service's own modules that a file names in an import, wherever it stands in the file."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from modules & {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            parts = {f"{node.module}.{each.name}" for each in node.names}
+            yield from modules & parts or {node.module}
+
+
+def may_import(one: str, other: str) -> bool:
+    return level_of(other) <= level_of(one) and level_of(other) < TOP
+
+
+def level_of(module: str) -> int:
+    names = [name for name in LEVELS if f"{module}.".startswith(f"{name}.")]
+    return LEVELS[max(names, key=len)] if names else -1
