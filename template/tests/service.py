@@ -24,6 +24,7 @@ from devtools.commands import COMMANDS
 from devtools.processes import free_port, listens, spawn, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
+START_LIMIT = 60  # seconds, on a busy machine
 API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
 
 T = TypeVar("T")
@@ -93,8 +94,15 @@ class Service:
             self.processes[name] = spawn(command, env=env, log=log, cwd=self.folder)
             self.spawned.append(self.processes[name])
         if "api" in names:
-            wait_until(lambda: listens(self.port), self.processes["api"], 20)
+            self._wait_for_api()
         return self
+
+    def _wait_for_api(self) -> None:
+        try:
+            wait_until(lambda: listens(self.port), self.processes["api"], START_LIMIT)
+        except (RuntimeError, TimeoutError) as error:
+            error.add_note(self.log("api")[-2000:])
+            raise
 
     def start_all(self) -> Self:
         return self.start(*COMMANDS)

@@ -20,7 +20,7 @@ from devtools.processes import spawn, stop, wait_until
 from devtools.servers import Child
 from tests.engine.broker import Broker
 from tests.engine.delivery.world import World
-from tests.service import ROOT
+from tests.service import ROOT, START_LIMIT
 
 
 class Database:
@@ -36,7 +36,7 @@ class Database:
     def start(self) -> None:
         user = "nobody" if os.getuid() == 0 else None
         self._process = spawn(self._arguments(self._process), user=user)
-        wait_until(lambda: postgresql.answers(self.url), self._process, 20)
+        wait_until(lambda: postgresql.answers(self.url), self._process, START_LIMIT)
 
     @staticmethod
     def _arguments(process: Child) -> list[str]:

@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from devtools import postgresql
 from devtools.processes import free_port, spawn, stop, wait_until
 from tests.engine.delivery.tools import program
+from tests.service import START_LIMIT
 
 CONNECTIONS = 6  # to the server, of all clients together
 SETTINGS = """
@@ -46,7 +47,7 @@ def pooling(url: str, log: Path, prepared: int) -> Iterator[str]:
         )
         process = spawn([program("pgbouncer"), str(settings)], log=log, user=_user(folder))
         try:
-            wait_until(lambda: postgresql.answers(shown), process, 20)
+            wait_until(lambda: postgresql.answers(shown), process, START_LIMIT)
             yield shown
         finally:
             stop(process)
