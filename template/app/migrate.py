@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,6 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import NullPool, Row, create_engine, delete, insert, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import tasks
@@ -74,9 +76,13 @@ async def declare_schedules() -> None:
 
 
 def upgrade() -> None:
-    """Run the migrations that this database lacks."""
+    """Run the migrations that it lacks. Raises SystemExit when it can't be reached."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    before = revisions()
+    try:
+        before = revisions()
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+        sys.exit(f"DATABASE_URL: {said}: start it, or correct the address")
     command.upgrade(Config(Path(__file__).parents[1] / "alembic.ini"), "heads")
     if before == (now := revisions()):
         log.info("schema is up to date", revisions=now)
@@ -85,6 +91,7 @@ def upgrade() -> None:
 
 
 def revisions() -> list[str]:
+    """Raises OperationalError when the database can't be reached."""
     engine = create_engine(database.sync_url(get_settings().database_url), poolclass=NullPool)
     with engine.connect() as connection:
         return sorted(MigrationContext.configure(connection).get_current_heads())

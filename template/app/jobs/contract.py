@@ -24,7 +24,7 @@ from typing import (
 )
 
 from pydantic import ConfigDict, TypeAdapter, with_config
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -181,24 +181,28 @@ def task(
     A first parameter annotated `AsyncSession` (async) or `Session` (sync) is given a session that
     commits together with the job's outcome, exactly once. Any other effect is at least once.
 
-    Raises TypeError for parameters that can't be passed by position, ValueError for a second task
-    of the same name.
+    Raises TypeError for parameters that can't be passed by position or have a type that JSON can't
+    carry, ValueError for a second task of the same name.
     """
 
     def register(fn: Callable[..., Any]) -> Any:
-        session = _session_type(fn)
-        kind: type[Task[..., Any, Any]] = SessionTask if session else Task
-        made = kind(
-            fn,
-            name or f"{fn.__module__.removeprefix(TASKS_PACKAGE)}.{fn.__name__}",
-            session=session,
-            tries=tries,
-            timeout=timeout,
-            backoff=backoff,
-            queue=queue,
-            max_running=max_running,
-            keep_args=keep_args,
-        )
+        named = name or f"{fn.__module__.removeprefix(TASKS_PACKAGE)}.{fn.__name__}"
+        try:
+            session = _session_type(fn)
+            kind: type[Task[..., Any, Any]] = SessionTask if session else Task
+            made = kind(
+                fn,
+                named,
+                session=session,
+                tries=tries,
+                timeout=timeout,
+                backoff=backoff,
+                queue=queue,
+                max_running=max_running,
+                keep_args=keep_args,
+            )
+        except (NameError, PydanticUserError) as error:  # of an annotation
+            raise TypeError(f"task {named}: {error}") from None
         if _registry.setdefault(made.name, made) is not made:
             raise ValueError(f"two tasks are named {made.name}: give one a name=")
         return made

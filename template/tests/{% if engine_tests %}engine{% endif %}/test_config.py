@@ -168,7 +168,7 @@ def test_a_wrong_value_names_its_variable_and_no_password(
 
 def test_a_wrong_value_is_one_line_and_no_traceback() -> None:
     ended = boot(QUEUES="{bad", LEASE="soon")
-    assert (ended.returncode, ended.stderr) == (1, "QUEUES: not valid JSON\n")
+    assert (ended.returncode, ended.stderr) == (1, "QUEUES: must be JSON, as in .env.example\n")
 
 
 def test_what_nothing_reads_in_the_env_file_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A task that can't be loaded ends each process with one line, which says where it is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devtools.commands import COMMANDS
+from tests.service import ROOT
+
+HEAD = "from __future__ import annotations\nfrom app.jobs import task\n\n\n"
+NO_COLON = HEAD + "@task()\nasync def greet(name: str)\n    return name\n"
+TYPO = HEAD + "@task()\nasync def greet(name: Strin) -> str:\n    return name\n"
+NO_JSON = HEAD + "class Thing: ...\n\n\n@task()\nasync def greet(thing: Thing) -> None: ...\n"
+MIGRATE = f"{sys.executable} -m app.migrate"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    return tmp_path
+
+
+def start(project: Path, command: str, **env: str) -> str:
+    """What it writes before it ends."""
+    ended = subprocess.run(
+        shlex.split(command), cwd=project, env=os.environ | env, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    return ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (NO_COLON, "line 6: expected ':': mend the file\n"),
+        (
+            TYPO,
+            "line 5: TypeError: task broken.greet: name 'Strin' is not defined: mend the file\n",
+        ),
+        (NO_JSON, "line 8: TypeError: task broken.greet: Unable to generate pydantic-core schema"),
+    ],
+    ids=["syntax", "annotation", "type"],
+)
+def test_the_line_says_where_and_what(project: Path, code: str, line: str) -> None:
+    (project / "app" / "tasks" / "broken.py").write_text(code)
+    said = start(project, MIGRATE)
+    assert said.startswith(f"app/tasks/broken.py, {line}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if "beat" not in COMMANDS[name]])
+def test_each_process_says_it(project: Path, name: str) -> None:
+    (project / "app" / "tasks" / "broken.py").write_text(TYPO)
+    assert start(project, COMMANDS[name]) == start(project, MIGRATE)
+
+
+def test_a_database_that_is_not_there_is_named(project: Path) -> None:
+    there = "postgresql://postgres@127.0.0.1:1/app"
+    for address in (there, f"sqlite:///{project}/no/folder/app.db"):
+        said = start(project, MIGRATE, DATABASE_URL=address)
+        assert said.startswith("DATABASE_URL: ")
+        assert said.count("\n") == 1
