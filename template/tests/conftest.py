@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from httpx import ASGITransport, AsyncClient
 
 from devtools import servers
 from devtools.processes import stop
@@ -25,6 +26,8 @@ from tests.service import API_ENDED, ROOT, Service, copy_database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+
+    from tests.jobs import OwnJobs
 
 FOLDER = pytest.StashKey[Path]()
 STARTED = pytest.StashKey[dict[str, servers.Child]]()
@@ -98,3 +101,23 @@ async def session() -> AsyncIterator[AsyncSession]:
 
     async with AsyncSessionLocal() as opened:
         yield opened
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[AsyncClient]:
+    """The API in this process: what a request submits waits for the test (`own_jobs`)."""
+    from app.main import app
+
+    transport = ASGITransport(app)
+    async with AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture
+async def own_jobs() -> OwnJobs:
+    """Sees and runs the jobs of this process; there are none when the test begins."""
+    from tests.jobs import OwnJobs
+
+    found = OwnJobs()
+    await found.clear()
+    return found

@@ -1,0 +1,103 @@
+"""What tests of tasks need: see what was submitted, and run it here, on whatever back end.
+
+The jobs are in the database of the tests' own process. No host and no clock runs there: a job waits
+until a test runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, delete, select, true, update
+
+from app.core.control import control
+from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs, Status
+from app.jobs.claims import claim
+from app.jobs.contract import Task, find_task
+from app.jobs.outcomes import Claim, write_all
+from app.jobs.runner import attempt
+from app.jobs.table import clock, jobs
+
+MOST_TRIES = 1000  # for tasks that submit themselves
+
+AnyTask = Task[..., Any, Any]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that waits; `args` by name, as JSON, and `delay` from when it was submitted."""
+
+    id: UUID
+    task: str
+    args: dict[str, Any]
+    delay: timedelta
+    key: str | None
+    queue: str
+
+
+class OwnJobs:
+    """The jobs of this process; the fixture `own_jobs` begins with none."""
+
+    async def clear(self) -> None:
+        async with AsyncSessionLocal.begin() as session:
+            await session.execute(delete(jobs))
+
+    async def submitted(self, task: AnyTask | None = None) -> list[Submitted]:
+        """The jobs that wait, all or of one task, the one that is due first before the others."""
+        return [
+            Submitted(r.id, r.task, r.args, r.run_at - r.created_at, r.key, r.queue)
+            for r in await _waiting(true() if task is None else jobs.c.task == task.name)
+        ]
+
+    async def run_due(self, within: timedelta = timedelta(0)) -> list[Row[Any]]:
+        """Run what is due, or falls due within this time, and what that submits or tries again.
+
+        Returns the row of each job that ran: `status`, `attempts`, `result`, `error`, and so on.
+        """
+        ran: dict[UUID, None] = {}
+        for _ in range(MOST_TRIES):
+            waiting = await _waiting(jobs.c.run_at <= clock(within.total_seconds()))
+            if not waiting:
+                return [await self.row(job_id) for job_id in ran]
+            ran[waiting[0].id] = None
+            await self._try(waiting[0].id)
+        raise AssertionError(f"after {MOST_TRIES} tries jobs are still due: {waiting[0].task}")
+
+    async def run(self, task: AnyTask, *args: Any) -> Row[Any]:
+        """Submit a job of this task, and run one try of it; returns its row."""
+        async with AsyncSessionLocal.begin() as session:
+            submitted = await Jobs(session).submit_named(task, task.dump(*args))
+        await self._try(submitted.id)
+        return await self.row(submitted.id)
+
+    async def row(self, job_id: UUID) -> Row[Any]:
+        """Raises JobNotFoundError."""
+        async with AsyncSessionLocal() as session:
+            return await Jobs(session).get(job_id)
+
+    async def _try(self, job_id: UUID) -> None:
+        """As a host does: claimed, within its time, its outcome behind the fence."""
+        async with AsyncSessionLocal.begin() as session:
+            await session.execute(update(jobs).where(jobs.c.id == job_id).values(run_at=clock(0)))
+        task = find_task((await self.row(job_id)).task)
+        bound = task.max_running
+        claiming = partial(claim, job_id=job_id, task=task.name, max_running=bound)
+        taken = await control(claiming, transaction=bound is not None)
+        assert taken, f"another job of {task.name} runs, of which max_running={bound} may"
+        outcome = await attempt(
+            Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts)
+        )
+        if outcome:
+            await control(partial(write_all, group=[outcome]))
+
+
+async def _waiting(which: ColumnElement[bool]) -> Sequence[Row[Any]]:
+    found = select(jobs).where(jobs.c.status == Status.PENDING, which)
+    async with AsyncSessionLocal() as session:
+        return (await session.execute(found.order_by(jobs.c.run_at, jobs.c.created_at))).all()

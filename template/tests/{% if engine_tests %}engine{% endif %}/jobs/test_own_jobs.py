@@ -1,0 +1,83 @@
+"""What an owner's tests rely on: jobs that run in the test's process run as a host runs them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs, Status, current_job, task
+from app.models import Order
+from tests.engine import probes
+from tests.engine.jobs.rows import cancel, submit
+from tests.jobs import OwnJobs
+
+HOUR = timedelta(hours=1)
+
+
+async def test_it_sees_what_waits_the_first_due_before_the_others(own_jobs: OwnJobs) -> None:
+    async with AsyncSessionLocal.begin() as session:
+        jobs = Jobs(session)
+        await jobs.submit(probes.echo, "later", delay=HOUR, key="a key", queue="maintenance")
+        await jobs.submit(probes.hopeless)
+    first, second = await own_jobs.submitted()
+    assert (first.task, first.args, first.key) == ("probes.hopeless", {}, None)
+    assert (second.delay, second.key, second.queue) == (HOUR, "a key", "maintenance")
+    assert await own_jobs.submitted(probes.echo) == [second]
+
+
+async def test_it_runs_what_is_due_and_no_more(own_jobs: OwnJobs) -> None:
+    async with AsyncSessionLocal.begin() as session:
+        later = await Jobs(session).submit(probes.echo, "later", delay=2 * HOUR)
+    now = await submit(probes.echo, "now")
+    assert [row.id for row in await own_jobs.run_due(HOUR)] == [now]
+    assert [row.id for row in await own_jobs.run_due(2 * HOUR)] == [later.id]
+
+
+async def test_a_failed_try_waits_for_its_backoff(own_jobs: OwnJobs) -> None:
+    row = await own_jobs.run(probes.flaky, 2)
+    assert (row.status, row.attempts) == (Status.PENDING, 1)
+    [row] = await own_jobs.run_due(HOUR)
+    assert (row.status, row.attempts, row.result) == (Status.SUCCEEDED, 3, 3)
+
+
+@task(name="own_jobs.cancel_me")
+async def cancel_me(db: AsyncSession, item: str) -> None:
+    await cancel(current_job().id)
+    db.add(Order(item=item, quantity=1))
+
+
+async def test_what_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None:
+    row = await own_jobs.run(cancel_me, item := "own jobs: lost")
+    assert row.status == Status.CANCELLED
+    async with AsyncSessionLocal() as session:
+        count = select(func.count()).select_from(Order).where(Order.item == item)
+        assert await session.scalar(count) == 0
+
+
+@task(name="own_jobs.again")
+async def again(db: AsyncSession) -> None:
+    await Jobs(db).submit(again, delay=HOUR)
+
+
+async def test_a_task_that_submits_itself_for_ever_is_told_of(
+    own_jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.jobs.MOST_TRIES", 3)
+    await own_jobs.run(again)
+    with pytest.raises(AssertionError, match="are still due"):
+        await own_jobs.run_due(HOUR)
+    await own_jobs.clear()
+
+
+async def test_a_bound_holds_here_too(own_jobs: OwnJobs) -> None:
+    running: UUID = await submit(probes.alone, 0.0, status=Status.RUNNING)
+    with pytest.raises(AssertionError, match="max_running=1"):
+        await own_jobs.run(probes.alone, 0.0)
+    await cancel(running)
+    [row] = await own_jobs.run_due()
+    assert row.status == Status.SUCCEEDED
