@@ -20,7 +20,7 @@ JINJA = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{|\.jinja\b")
 TRACES = {
     "has_background": r"Background[ _]?Tasks?\b|core[./]background\b|['\"]background['\"]",
     "has_arq": r"(?<![a-z])arq(?![a-z])|ArqRedis",
-    "has_celery": r"celery|flower|kombu|\bbeat\b",
+    "has_celery": r"celery|(?<!over)flower|kombu|\bbeat\b",
     "has_apscheduler": r"apscheduler",
     "has_apscheduler_3": r"AsyncIOScheduler|apscheduler\.schedulers|apscheduler>=3",
     "has_apscheduler_4": r"AsyncScheduler|DataStore|EventBroker|sniffio|apscheduler(==| )4",

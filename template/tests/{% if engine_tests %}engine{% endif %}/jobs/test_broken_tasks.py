@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devtools.commands import COMMANDS
+from devtools.commands import COMMANDS, HOSTS
 from tests.service import ROOT
 
 HEAD = "from __future__ import annotations\nfrom app.jobs import task\n\n\n"
@@ -57,7 +57,7 @@ def test_the_line_says_where_and_what(project: Path, code: str, line: str) -> No
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if "beat" not in COMMANDS[name]])
+@pytest.mark.parametrize("name", sorted({"api", *HOSTS.values()}))
 def test_each_process_says_it(project: Path, name: str) -> None:
     (project / "app" / "tasks" / "broken.py").write_text(TYPO)
     assert start(project, COMMANDS[name]) == start(project, MIGRATE)
