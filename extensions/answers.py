@@ -93,6 +93,17 @@ def check_backends(answer: object) -> str:
     return problem and f"{problem} (there are {', '.join(names)})"
 
 
+def check_own_files(answer: object) -> str:
+    """Each becomes a pattern of what is left out."""
+    with suppress(yaml.YAMLError):
+        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
+    names = answer if isinstance(answer, list) else [""]
+    plain = all(
+        isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) for name in names
+    )
+    return "" if plain else "must be a list of files, for example '[app/core/logging.py]'"
+
+
 def one_of(question: str) -> Callable[[object], str]:
     choices = choices_of(question)
     return lambda answer: "" if str(answer) in choices else f"must be one of {', '.join(choices)}"
@@ -112,6 +123,7 @@ CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
     "apscheduler_version": one_of("apscheduler_version"),
     "python_version": one_of("python_version"),
     "engine_tests": check_flag,
+    "own_files": check_own_files,
 }
 
 
@@ -134,12 +146,21 @@ def refuse_bad(answers: Mapping[str, object]) -> None:
             raise UserMessageError(f"{question}: {problem}")
 
 
+def make_absolute(answers: dict[str, object]) -> None:
+    """A relative address would be looked for from inside the service, at its next update."""
+    address = Path(str(answers.get("_src_path") or "/"))
+    if not address.is_absolute() and address.is_dir():
+        answers["_src_path"] = str(address.resolve())
+
+
 class Answers(ContextHook):
     """Refuses bad answers in one line, and gives templates what writes the good ones."""
 
     def hook(self, context: dict[str, Any]) -> None:
         """Runs at every rendered string, in every phase, with the answers known so far."""
-        refuse_bad(answered(context))
+        if context.get("_copier_phase") != "migrate":  # which may mend what an older version stored
+            refuse_bad(answered(context))
+        make_absolute(context.get("_copier_answers", {}))
         context.update(problem_with=CHECKS, python_string=python_string, toml_string=toml_string)
         context["shell_quote"] = lambda path: shlex.quote(str(path))
         context["default_slug"] = slug_of(str(context.get("project_name", "")))

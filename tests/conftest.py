@@ -12,6 +12,7 @@ from pytest_copie.plugin import Copie
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.renders import KEPT, RENDERS, ROOT, TESTED, Render, replace_with
+from tests.services import make_template
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,12 @@ def rendered_by(copie: Copie, answers: Mapping[str, object]) -> Path:
         result = copie.copy(dict(answers))
     assert result.project_dir, result.exception
     return result.project_dir
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository with its releases as tags; the working tree is the newest."""
+    return make_template(tmp_path_factory.mktemp("releases") / "template")
 
 
 def read_files(folder: Path) -> dict[str, str]:

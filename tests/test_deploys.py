@@ -15,7 +15,7 @@ from tests.conftest import Project
 from tests.deploys import Deployment
 from tests.evidence import problems
 from tests.releases import add_inside, copied, real_servers, released
-from tests.renders import RENDERS, render
+from tests.renders import RENDERS, ROOT, render
 from tests.test_suite import type_checker
 
 WORKERS = pytest.mark.renders("arq", "celery")
@@ -59,6 +59,16 @@ def test_workers_first_on_sqlite(project: Project, tmp_path: Path) -> None:
 def test_the_api_first_on_sqlite(project: Project, tmp_path: Path) -> None:
     with deploying(project, tmp_path) as deploy:
         api_first(deploy)
+
+
+@pytest.mark.slow
+@pytest.mark.renders("celery")
+def test_other_back_ends_are_a_deploy_as_any_other(project: Project, tmp_path: Path) -> None:
+    """From ARQ to Celery, under load: what waits and what runs is run by either, once."""
+    old = ROOT / ".renders" / "switched" / "arq"
+    render(RENDERS["arq"].answers, old)
+    with deploying(project, tmp_path, "DATABASE_URL", old=old) as deploy:
+        workers_first(deploy)
 
 
 @pytest.mark.slow
@@ -168,15 +178,17 @@ def host(deploy: Deployment, release: str) -> str:
 
 
 @contextmanager
-def deploying(project: Project, folder: Path, *servers: str) -> Iterator[Deployment]:
+def deploying(
+    project: Project, folder: Path, *servers: str, old: Path | None = None
+) -> Iterator[Deployment]:
     """Both releases, and what they share; without a server for it, the database is a file."""
     can = project.render.selection.capabilities()
     brokers = [name.upper() for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
-    old = copied(released(project.name), folder / "old")
-    releases = {"old": old, "new": copied(project.folder, folder / "new")}
+    before = copied(old or released(project.name), folder / "old")
+    releases = {"old": before, "new": copied(project.folder, folder / "new")}
     file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
     variables = [*servers, *(f"{broker}_URL" for broker in brokers)]
-    with real_servers(old, folder / "servers", *variables) as addresses:
+    with real_servers(before, folder / "servers", *variables) as addresses:
         deploy = Deployment(folder, releases, file | addresses)
         try:
             yield deploy

@@ -26,9 +26,8 @@ def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     """What git says there. Raises CalledProcessError."""
     command = ["git", "-C", str(folder), "-c", "init.defaultBranch=main", *arguments]
     environment = os.environ | IDENTITY
-    return subprocess.run(
-        command, check=True, env=environment, input=stdin, stdout=subprocess.PIPE
-    ).stdout
+    done = subprocess.run(command, check=True, env=environment, input=stdin, stdout=subprocess.PIPE)
+    return done.stdout
 
 
 def versions() -> list[str]:

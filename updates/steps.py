@@ -1,1 +1,216 @@
-"""What `copier update` runs in a service, before and after its own work."""
+"""What `copier update` runs in a service: before its own work, and after it.
+
+Copier gives the stage in the environment, and the name of the answers file. It runs this file by
+itself, with its own Python: nothing but Copier can be imported.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from copier import run_copy
+
+TEMPLATE = Path(__file__).parents[1]
+
+# What a release has renamed: a choice by its question and its old value, a setting by its old name.
+RENAMED_CHOICES: dict[tuple[str, str], str] = {}
+RENAMED_SETTINGS: dict[str, str] = {}
+
+# What a back end that is no longer chosen leaves behind, by the catalogue's names of variants.
+LEFT = {
+    "arq": "in Redis the keys arq:*, with the jobs that ArqPool enqueued: they don't run any more",
+    "celery_redis": (
+        "in Redis the lists that are named as the queues are, _kombu.* and unacked*, with the "
+        "native tasks that wait: they don't run any more; in its database 1 celery-task-meta-*"
+    ),
+    "celery_rabbitmq": (
+        "in RabbitMQ the queues that are named as those of QUEUES, with the native tasks that "
+        "wait: they don't run any more; in the database the tables celery_taskmeta and "
+        "celery_tasksetmeta"
+    ),
+    "apscheduler_4": "in PostgreSQL the schema apscheduler, with its own schedules",
+}
+TITLES = {"background": "BackgroundTasks", "celery": "Celery", "apscheduler": "APScheduler"}
+TITLES["arq"] = "ARQ"
+
+
+def main(answers_file: str) -> int:
+    """Returns 1, and has changed nothing, where an update would lose something."""
+    if os.environ["STAGE"] == "before":
+        return before(Path(answers_file))
+    print("\n".join(after(answers_file)), file=sys.stderr)
+    return 0
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE)
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def files(*arguments: str) -> list[str]:
+    """The names that git lists, relative to this folder."""
+    return [name for name in git(*arguments, "-z").split("\0") if name]
+
+
+def before(answers_file: Path) -> int:
+    ignored = {*files("ls-files", "--others", "--ignored", "--exclude-standard")}
+    if lost := sorted(ignored & set(rendered_names())):
+        print(
+            f"Git ignores {', '.join(lost)}, which the template renders: an update could not give "
+            "back what you wrote there. Commit it (git add --force), or remove it. "
+            "Nothing was changed.",
+            file=sys.stderr,
+        )
+        return 1
+    answers_file.write_text(renamed(answers_file.read_text("utf-8")), "utf-8")
+    return 0
+
+
+def rendered_names() -> Iterator[str]:
+    """Every file that this release renders for some answers."""
+    root = TEMPLATE / "template"
+    for path in root.rglob("*"):
+        name = re.sub(r"\{%.*?%\}", "", path.relative_to(root).as_posix()).removesuffix(".jinja")
+        if path.is_file() and "{{" not in name:
+            yield name
+
+
+def renamed(answers: str) -> str:
+    """The text of an answers file with each renamed choice; its comment stays."""
+    found = yaml.safe_load(answers)
+    for (question, old), new in RENAMED_CHOICES.items():
+        value = found.get(question)
+        if isinstance(value, list):
+            found[question] = [new if each == old else each for each in value]
+        elif value == old:
+            found[question] = new
+    if found == yaml.safe_load(answers):
+        return answers
+    comments = [line for line in answers.splitlines(keepends=True) if line.startswith("#")]
+    return "".join(comments) + yaml.safe_dump(found, allow_unicode=True)
+
+
+def after(answers_file: str) -> Iterator[str]:
+    """What the last lines on the screen say."""
+    if not files("status", "--porcelain", "--", "."):
+        yield "Nothing has changed."
+        return
+    old = yaml.safe_load(git("show", f"HEAD:./{answers_file}"))
+    new = yaml.safe_load(Path(answers_file).read_text("utf-8"))
+    keep(new.get("own_files") or [])
+    yield from differences(new)
+    yield from settings(old, new)
+    yield from remains(old, new)
+    conflicts = sorted({*files("diff", "--relative", "--name-only", "--diff-filter=U")})
+    yield from listed(
+        "Both you and the template changed these. Mend what is between <<<<<<< and >>>>>>>, "
+        "then git add:",
+        conflicts,
+    )
+    yield from listed(
+        "These are gone, though you had edited them. To bring yours back:",
+        [f"git checkout HEAD -- {quoted(name)}" for name in gone(old, answers_file)],
+    )
+    yield from listed("What remains:", ["uv lock", "uv run poe migrate", "uv run poe test"])
+
+
+def keep(own: list[str]) -> None:
+    """The first update that leaves a file out takes it for one that is no longer rendered."""
+    removed = {*files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")}
+    if back := sorted(removed & set(own)):
+        git("checkout", "--quiet", "HEAD", "--", *back)
+
+
+def listed(title: str, lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield "\n".join(["", title, *(f"  {line}" for line in lines)])
+
+
+def quoted(name: str) -> str:
+    return name if re.fullmatch(r"[\w./-]+", name) else f"'{name}'"
+
+
+def gone(old: dict[str, Any], answers_file: str) -> list[str]:
+    """The files that were removed and are not as the old release rendered them."""
+    removed = files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
+    if not removed:
+        return []
+    with TemporaryDirectory() as folder:
+        run_copy(
+            old["_src_path"],
+            folder,
+            data={name: value for name, value in old.items() if not name.startswith("_")},
+            answers_file=answers_file,
+            vcs_ref=old["_commit"],
+            exclude=["*", *(f"!{name}" for name in removed)],
+            defaults=True,
+            quiet=True,
+            unsafe=True,
+            skip_tasks=True,
+        )
+        return [name for name in removed if at_head(name) != read(Path(folder) / name)]
+
+
+def at_head(name: str) -> bytes:
+    return subprocess.run(["git", "show", f"HEAD:./{name}"], check=True, capture_output=True).stdout
+
+
+def read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def variants(answers: dict[str, Any]) -> dict[str, str]:
+    """Each chosen back end, with the name of its variant."""
+    about = {
+        "celery": f"_{answers.get('celery_broker', 'redis')}",
+        "apscheduler": f"_{answers.get('apscheduler_version', '3')}",
+    }
+    return {name: name + about.get(name, "") for name in answers["backends"]}
+
+
+def remains(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """What the back ends that are no longer chosen leave in their brokers."""
+    dropped = set(variants(old).values()) - set(variants(new).values())
+    lines = [LEFT[name] for name in sorted(dropped) if name in LEFT]
+    yield from listed("The old back end leaves, for you to remove once no old process runs:", lines)
+
+
+def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    """What has to change in `.env`, which is yours alone."""
+    path = Path(".env")
+    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    queues = [line for line in lines if line.startswith("QUEUES=")]
+    dropped = sorted(set(old["backends"]) - set(new["backends"]))
+    todo = [f"QUEUES names {name}: move its queues" for name in dropped if name in "".join(queues)]
+    names = [line.partition("=")[0] for line in lines]
+    todo += [f"{old} is {new} now" for old, new in RENAMED_SETTINGS.items() if old in names]
+    yield from listed("To change in .env, and wherever else you set it:", todo)
+
+
+def differences(new: dict[str, Any]) -> Iterator[str]:
+    """What the changelog says of the releases between, but for what is about other back ends."""
+    if os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]:
+        return
+    start = ".".join(os.environ["VERSION_PEP440_FROM"].split(".")[:3])
+    text = (TEMPLATE / "CHANGELOG.md").read_text("utf-8")
+    others = tuple(f"- {TITLES[name]}: " for name in TITLES if name not in new["backends"])
+    found: list[str] = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        if section.startswith(f"[{start}]"):
+            break
+        _, _, told = section.partition("### Behaves differently\n")
+        items = re.split(r"^(?=- )", told.partition("\n### ")[0].strip(), flags=re.MULTILINE)
+        found += [" ".join(i.split()) for i in items if i and not i.startswith(others)]
+    yield from listed("Behaves differently than before:", found)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

@@ -1,0 +1,99 @@
+"""Services as their users have them: rendered of a release, committed, worked on, updated."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Self
+
+from copier import run_copy, run_update
+
+from updates import history
+
+NEWEST = "v999.0.0"  # the working tree's tag
+HOW: dict[str, Any] = {"defaults": True, "overwrite": True, "quiet": True, "unsafe": True}
+
+
+def make_template(folder: Path) -> Path:
+    """A repository with a tag for each release; the newest is the working tree's."""
+    history.repository(folder)
+    history.stage_working_tree(folder)
+    history.commit(folder, NEWEST)
+    return folder
+
+
+def release(template: Path, files: Mapping[str, str], tag: str) -> None:
+    """One more release, in which these files differ."""
+    for name, text in files.items():
+        (template / name).write_text(text, "utf-8")
+    history.git(template, "add", "--all")
+    history.commit(template, tag)
+
+
+def in_parallel(function: Callable[..., list[str]], cases: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The problems in all cases. Copier changes its process' folder: threads would meet there."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        each = [pool.submit(function, *case) for case in cases]
+        return [problem for future in each for problem in future.result()]
+
+
+class Service:
+    """A rendered service in a repository of its own."""
+
+    def __init__(self, template: Path, folder: Path) -> None:
+        self.template, self.folder = template, folder
+
+    def render(self, answers: Mapping[str, Any], version: str = NEWEST) -> Self:
+        run_copy(str(self.template), self.folder, data=dict(answers), vcs_ref=version, **HOW)
+        return self
+
+    def committed(self) -> Self:
+        """Commit all there is, in a repository that is made where there is none."""
+        if not any((parent / ".git").exists() for parent in (self.folder, *self.folder.parents)):
+            self.git("init", "--quiet")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "Work")
+        return self
+
+    def update(self, **answers: Any) -> None:
+        """Run Copier's update, with these answers instead of those that were given."""
+        run_update(self.folder, data=answers, **HOW)
+
+    def git(self, *arguments: str) -> list[str]:
+        """The lines that git says here."""
+        return history.git(self.folder, *arguments).decode().splitlines()
+
+    def unmerged(self) -> list[str]:
+        """The files with conflicts, as git knows them."""
+        return self.git("diff", "--relative", "--name-only", "--diff-filter=U")
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text("utf-8")
+
+    def append(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(self.read(name) + text, "utf-8")
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        assert self.read(name).count(old) == 1
+        (self.folder / name).write_text(self.read(name).replace(old, new), "utf-8")
+
+    def files(self) -> dict[str, str]:
+        return read_all(self.folder)
+
+
+def read_all(folder: Path) -> dict[str, str]:
+    """Each file by its path, but for git's own."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.relative_to(folder): path for path in paths}
+    return {
+        name.as_posix(): path.read_text("utf-8")
+        for name, path in sorted(names.items())
+        if name.parts[0] != ".git"
+    }
+
+
+def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """The files that only one has, or that are not the same."""
+    every = sorted(found.keys() | wanted.keys())
+    return [f"{name} differs" for name in every if found.get(name) != wanted.get(name)]

@@ -1,0 +1,72 @@
+"""Other back ends for a service with a user's work, and back: nothing is lost, nothing is left."""
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from extensions.context import NAMES
+from tests.renders import RENDERS
+from tests.services import Service, differences, in_parallel, read_all
+from tests.work import work
+
+Pair = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def pairs() -> Iterator[Pair]:
+    """One single back end for another, and one more back end: each is gone there and back."""
+    for one, other in combinations(NAMES, 2):
+        yield (one,), (other,)
+    for size in range(1, len(NAMES)):
+        for chosen in combinations(NAMES, size):
+            for more in sorted({*NAMES} - {*chosen}):
+                yield chosen, tuple(name for name in NAMES if name in (*chosen, more))
+
+
+def render_with_work(template: Path, folder: Path, backends: tuple[str, ...]) -> list[str]:
+    work(Service(template, folder / name_of(backends)).render({"backends": list(backends)}).folder)
+    return []
+
+
+def name_of(backends: tuple[str, ...]) -> str:
+    return "-".join(backends)
+
+
+def there_and_back(template: Path, fresh: Path, folder: Path, pair: Pair) -> list[str]:
+    """What differs after each switch from a fresh render with the same work."""
+    one, other = pair
+    service = Service(template, folder).render({"backends": list(one)})
+    work(service.folder)
+    found = []
+    for before, after in ((one, other), (other, one)):
+        service.committed().update(backends=list(after))
+        problems = [f"conflict in {name}" for name in service.unmerged()]
+        problems += differences(service.files(), read_all(fresh / name_of(after)))
+        found += [f"{name_of(before)} to {name_of(after)}: {problem}" for problem in problems]
+    return found
+
+
+def test_one_back_end_for_another_and_back(template: Path, tmp_path: Path) -> None:
+    assert check(template, tmp_path, [(("arq",), ("celery",))]) == []
+
+
+@pytest.mark.slow
+def test_each_pair_there_and_back(template: Path, tmp_path: Path) -> None:
+    """12 ordered pairs of single ones, 56 of one more or one less."""
+    every = list(pairs())
+    assert len(every) == 6 + 28
+    assert check(template, tmp_path, every) == []
+
+
+def check(template: Path, folder: Path, chosen: list[Pair]) -> list[str]:
+    fresh = folder / "fresh"
+    every = sorted({backends for pair in chosen for backends in pair})
+    in_parallel(render_with_work, [(template, fresh, backends) for backends in every])
+    cases = [(template, fresh, folder / str(n), pair) for n, pair in enumerate(chosen)]
+    return in_parallel(there_and_back, cases)
+
+
+def test_their_names_are_those_that_are_rendered() -> None:
+    """A pair that no other test renders would prove nothing of its lint and its types."""
+    assert {"-".join(chosen) for pair in pairs() for chosen in pair} <= RENDERS.keys()

@@ -1,0 +1,190 @@
+"""What runs before and after Copier's own work in an update: what it refuses, mends and says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from copier.errors import TaskError, UserMessageError
+
+from tests.services import Service, release
+from updates import history
+from updates.history import git
+
+
+def test_the_last_lines_say_what_is_left_to_do(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A true conflict, two edited files that are gone, one that is gone as it was rendered."""
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
+    for name in ("app/core/arq.py", "tests/core/test_arq.py"):
+        service.append(name, "# mine\n")
+    service.replace("Procfile", "WorkerSettings", "WorkerSettings --verbose")
+    (service.folder / ".env").write_text('QUEUES={"default": "arq"}\n')
+    service.committed().update(backends=["celery"])
+    assert service.unmerged() == ["Procfile"]
+    assert "<<<<<<< before updating" in service.read("Procfile")
+    said = capfd.readouterr().err
+    assert "app/tasks/worker.py" not in said
+    assert said.endswith(
+        """
+To change in .env, and wherever else you set it:
+  QUEUES names arq: move its queues
+
+The old back end leaves, for you to remove once no old process runs:
+  in Redis the keys arq:*, with the jobs that ArqPool enqueued: they don't run any more
+
+Both you and the template changed these. Mend what is between <<<<<<< and >>>>>>>, then git add:
+  Procfile
+
+These are gone, though you had edited them. To bring yours back:
+  git checkout HEAD -- app/core/arq.py
+  git checkout HEAD -- tests/core/test_arq.py
+
+What remains:
+  uv lock
+  uv run poe migrate
+  uv run poe test
+"""
+    )
+    (rescue,) = re.findall("git checkout HEAD -- app/core/arq.py", said)
+    service.git(*rescue.split()[1:])
+    assert service.read("app/core/arq.py").endswith("# mine\n")
+
+
+def test_what_behaves_differently_is_said_of_the_chosen_back_ends(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.1.0")
+    service.committed().update()
+    said = capfd.readouterr().err
+    assert "\n  - ARQ: a worker starts, and runs jobs, while Redis is away." in said
+    assert "\n  - In production the API doesn't start without `ALLOWED_HOSTS`" in said
+    assert "- Celery: " not in said
+    service.committed().update()
+    assert capfd.readouterr().err.endswith("Nothing has changed.\n")
+
+
+def test_edits_that_were_committed_with_the_render_are_named_too(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder of a larger repository, beside which something is dirty."""
+    folder = tmp_path / "all" / "services" / "one"
+    service = Service(template, folder).render({"backends": ["arq"]})
+    service.append("app/core/arq.py", "# mine\n")
+    git(tmp_path / "all", "init", "--quiet")
+    service.committed()
+    (tmp_path / "all" / "other").write_text("dirty")
+    service.update(backends=["background"])
+    assert capfd.readouterr().err.count("git checkout HEAD -- ") == 1
+    service.git("checkout", "HEAD", "--", "app/core/arq.py")
+    assert service.read("app/core/arq.py").endswith("# mine\n")
+    assert (tmp_path / "all" / "other").read_text() == "dirty"
+
+
+def test_an_edited_file_that_git_ignores_is_refused(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
+    service.append(".gitignore", "Procfile\n")
+    service.append("Procfile", "more: true\n")
+    before = service.committed().files()
+    with pytest.raises(TaskError):
+        service.update(backends=["celery"])
+    refused = "Git ignores Procfile, which the template renders: "
+    assert capfd.readouterr().err.splitlines()[-1].startswith(refused)
+    assert service.files() == before
+
+
+def test_a_file_that_is_taken_over_is_left_alone(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
+    own = ["app/core/arq.py", "app/core/logging.py"]
+    for name in own:
+        service.append(name, "# mine\n")
+    mine = [service.read(name) for name in own]
+    service.committed().update(own_files=own)
+    assert [service.read(name) for name in own] == mine
+    service.committed().update(backends=["background"])
+    assert [service.read(name) for name in own] == mine
+    assert "git checkout HEAD" not in capfd.readouterr().err
+
+
+def test_a_dirty_service_and_one_without_git_are_refused(template: Path, tmp_path: Path) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
+    with pytest.raises(UserMessageError, match="only supported in git-tracked subprojects"):
+        service.update()
+    service.committed()
+    service.append("README.md", "dirty\n")
+    before = service.files()
+    with pytest.raises(UserMessageError, match="Please commit or stash"):
+        service.update()
+    assert service.files() == before
+
+
+def test_one_that_was_made_of_an_untagged_commit_is_updated(tmp_path: Path) -> None:
+    template = history.repository(tmp_path / "template")
+    git(template, "tag", "--delete", *(f"v{version}" for version in history.versions()))
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "HEAD")
+    assert re.search(r"_commit: [0-9a-f]{7}", service.read(".copier-answers.yml"))
+    history.stage_working_tree(template)
+    git(template, "commit", "--quiet", "--message", "Untagged, too")
+    service.committed().update()
+    assert service.unmerged() == []
+    history.commit(template, "v999.0.0")
+    service.committed().update()
+    assert "_commit: v999.0.0" in service.read(".copier-answers.yml")
+
+
+def test_a_relative_address_of_the_template_is_stored_as_an_absolute_one(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(template.parent)
+    service = Service(Path(template.name), tmp_path / "it").render({"backends": ["background"]})
+    assert f"_src_path: {template}\n" in service.read(".copier-answers.yml")
+    monkeypatch.chdir(tmp_path)
+    service.committed().update(backends=["apscheduler"])
+    assert service.unmerged() == []
+
+
+PARTS = """
+parts:
+  type: str
+  multiselect: true
+  choices: [{choices}]
+  default: []
+"""
+VERSIONS_OF_PYTHON = """  choices: ["3.11", "3.12", "3.13"]
+  default: "3.12"
+"""
+
+
+def test_a_renamed_choice_stays_chosen_and_a_new_default_changes_nothing(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(template, tmp_path / "template"))
+    questions = (copy / "copier.yml").read_text("utf-8")
+    asked = PARTS.format(choices="hello, bye")
+    release(copy, {"copier.yml": questions + asked}, "v1000.0.0")
+    given = {"backends": ["background"], "parts": ["hello", "bye"]}
+    service = Service(copy, tmp_path / "it").render(given, "v1000.0.0")
+    (service.folder / ".env").write_text("LEASE=5\n")
+    steps = (copy / "updates/steps.py").read_text("utf-8")
+    for table, entries in {
+        "RENAMED_CHOICES": '{("python_version", "3.12"): "3.12.0", ("parts", "hello"): "hi"}',
+        "RENAMED_SETTINGS": '{"LEASE": "LEASE_SECONDS"}',
+    }.items():
+        steps, count = re.subn(rf"^({table}: .+ = ){{}}$", rf"\1{entries}", steps, flags=re.M)
+        assert count == 1
+    assert VERSIONS_OF_PYTHON in questions
+    renamed = VERSIONS_OF_PYTHON.replace("3.12", "3.12.0", 1).replace('3.12"\n', '3.11"\n')
+    questions = questions.replace(VERSIONS_OF_PYTHON, renamed) + PARTS.format(choices="hi, bye")
+    release(copy, {"copier.yml": questions, "updates/steps.py": steps}, "v1001.0.0")
+    service.committed().update()
+    answers = yaml.safe_load(service.read(".copier-answers.yml"))
+    assert (answers["python_version"], answers["parts"]) == ("3.12.0", ["hi", "bye"])
+    assert 'requires-python = ">=3.12.0,' in service.read("pyproject.toml")
+    assert service.read(".copier-answers.yml").startswith("# Written by Copier")
+    assert "\n  LEASE is LEASE_SECONDS now\n" in capfd.readouterr().err
