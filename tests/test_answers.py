@@ -11,9 +11,9 @@ from copier import Settings, run_copy, run_recopy
 from copier.errors import UserMessageError
 from pytest_copie.plugin import Copie
 
+from tests.checks import none, ruff
 from tests.conftest import read_files, rendered_by
 from tests.renders import ROOT, render
-from tests.test_render import none, ruff
 
 UNUSUAL = {
     "quotes": """It's "quoted" 'twice'""",

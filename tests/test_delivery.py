@@ -5,21 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.checks import LINK, untested
 from tests.conftest import Project
-from tests.renders import ROOT, uv_command
-from tests.test_suite import run
-
-EACH_BACKEND = pytest.mark.renders(
-    "background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4"
-)
-LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
-
-
-def conformance(project: Project, suite: str, database: str, marks: str) -> None:
-    """Run `tests/engine/delivery` or `tests/engine/schedules` of a render."""
-    what = f"{suite}-{marks}-{database}".replace(" ", "-")
-    command = (uv_command(), "run", "pytest", f"tests/engine/{suite}", "--database", database)
-    run(project, what, *command, "-m", marks)
+from tests.marks import EACH_BACKEND
+from tests.renders import ROOT
+from tests.running import conformance
 
 
 @pytest.mark.delivery
@@ -60,9 +50,3 @@ def promises(page: str) -> Iterator[str]:
     """The rows of the tables whose first column is a promise."""
     for table in re.findall(r"^\| .*promise.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE):
         yield from table.splitlines()
-
-
-def untested(page: str) -> list[str]:
-    """The tests that it names and that aren't there."""
-    links = LINK.findall(page)
-    return [test for test, path in links if f"def {test}(" not in (ROOT / path).read_text()]

@@ -14,11 +14,10 @@ import pytest
 import yaml
 
 from extensions.context import NAMES
+from tests.checks import none, problems_of_workflow, said
 from tests.conftest import Project
 from tests.renders import ROOT
-from tests.test_render import none
-from tests.test_suite import run
-from tests.test_workflows import problems_of_workflow, said
+from tests.running import run
 
 APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
 CHECKED = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}

@@ -16,7 +16,7 @@ from tests.deploys import Deployment
 from tests.evidence import problems
 from tests.releases import add_inside, copied, real_servers, released
 from tests.renders import RENDERS, ROOT, render
-from tests.test_suite import type_checker
+from tests.running import type_checker
 
 WORKERS = pytest.mark.renders("arq", "celery")
 APIS = pytest.mark.renders("background")

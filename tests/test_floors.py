@@ -6,8 +6,8 @@ from pathlib import PurePath
 
 import pytest
 
+from tests.checks import none
 from tests.conftest import Project
-from tests.test_render import none
 
 # From the ground up; of two that begin a module's name the longer one counts.
 FLOORS = {

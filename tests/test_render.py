@@ -6,14 +6,13 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
+from tests.checks import none, ruff
 from tests.conftest import Project
+from tests.marks import PLAIN
 
 OWNERS = tomllib.loads((Path(__file__).parent / "files.toml").read_text("utf-8"))
 ENGINES = OWNERS.pop("engine_tests")
 ENGINES_OWN = re.compile(r"engine|delivery|poe schedules|cronsim|psutil|schemathesis|\nmarkers")
-PLAIN = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
 JINJA = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{|\.jinja\b")
 
 # Each is found where its capability is chosen, and nowhere else.
@@ -50,6 +49,25 @@ def test_without_the_tests_of_the_engine_it_is_the_same(project: Project, plain:
     assert not ENGINES_OWN.search(plain.files["pyproject.toml"])
     none(ruff(plain.folder, "check", "--quiet", "--output-format=concise"))
     none(ruff(plain.folder, "format", "--quiet", "--diff"))
+
+
+# Files in all: 95 is what is wanted, and each number may only become smaller.
+MOST_FILES = {
+    "background": 108,
+    "arq": 116,
+    "celery": 123,
+    "apscheduler": 108,
+    "arq-apscheduler": 118,
+}
+MOST_TEST_LINES = 1000
+
+
+@PLAIN
+def test_the_default_render_is_small(plain: Project) -> None:
+    """A newcomer reads it in an hour, and it is their own."""
+    tests = [text for name, text in plain.files.items() if name.startswith("tests/")]
+    assert sum(len(text.splitlines()) for text in tests) <= MOST_TEST_LINES
+    assert len(plain.files) <= MOST_FILES[plain.name]
 
 
 def test_no_template_language_is_left(project: Project) -> None:
@@ -96,16 +114,3 @@ def found(project: Project, pattern: re.Pattern[str]) -> list[str]:
         for line in [name, *text.splitlines()]
         if pattern.search(line) and not line.startswith("_src_path:")
     ]
-
-
-def ruff(folder: Path, *arguments: str) -> list[str]:
-    command = [sys.executable, "-m", "ruff", *arguments]
-    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
-    lines = (done.stdout + done.stderr).splitlines()
-    return lines or [f"ruff: {done.returncode}"] if done.returncode else []
-
-
-def none(problems: list[str]) -> None:
-    """Each on its line, instead of a comparison that pytest would cut short."""
-    if problems:
-        pytest.fail("\n".join(problems), pytrace=False)

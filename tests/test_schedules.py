@@ -5,15 +5,12 @@ from pathlib import Path
 import pytest
 
 from scripts.schedule_tables import PAGE, rewritten
+from tests.checks import LINK, untested
 from tests.conftest import Project
+from tests.marks import EACH_CLOCK
 from tests.renders import RENDERS, render, uv_command
-from tests.test_delivery import LINK, conformance, untested
-from tests.test_suite import run
+from tests.running import conformance, run
 
-# The API alone, a worker's loop, Beat, APScheduler in the API, and in a process of its own.
-EACH_CLOCK = pytest.mark.renders(
-    "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
-)
 # Which clock it is makes no difference to the database: one in the API, and one apart from it.
 ON_ONE_MACHINE = pytest.mark.renders("background", "arq-apscheduler")
 NEXT_TICK = "tests/engine/jobs/test_next_tick.py"

@@ -3,18 +3,10 @@
 import pytest
 
 from tests.conftest import Project
+from tests.marks import ASKED
 from tests.renders import uv_command
-from tests.test_suite import run
+from tests.running import run
 
-ASKED = pytest.mark.renders(
-    "background",
-    "arq",
-    "celery",
-    "celery-rabbitmq",
-    "apscheduler",
-    "apscheduler-4",
-    "background-arq-celery-apscheduler",
-)
 EXAMPLES = 300  # of each operation, in each mode
 
 

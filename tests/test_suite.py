@@ -1,26 +1,20 @@
 """What holds for each rendered service when it runs, in an environment of its own."""
 
-import fcntl
 import os
-import signal
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.rendered import add_bench
-from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
+from extensions.context import NAMES, PYTHON_VERSIONS
 from tests.conftest import Project
-from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
-from tests.test_render import PLAIN
-
-LOGS = ROOT / ".renders" / "logs"
-TYPES = ROOT / ".renders" / "types"
-MINUTES = 60
+from tests.marks import PLAIN
+from tests.renders import RENDERS, ROOT, render, uv_command
+from tests.running import run, type_checker
 
 # Tests of the engine, of the ground and of each service's routes: no answer changes them, and each
 # single back end runs them.
@@ -41,9 +35,9 @@ WHAT_THEY_TEST = (
     "app/schemas/shown.py",
     *(f"app/api/{name}.py" for name in ("errors", "health", "jobs", "orders", "routing")),
     "app/api/schedules.py",
-    *(f"app/core/{name}.py" for name in ("addresses", "bodies", "clock", "control", "database")),
-    *(f"app/core/{name}.py" for name in ("draining", "hosts", "logging", "outages", "rates")),
-    *(f"app/core/{name}.py" for name in ("security", "sqlite", "threads", "unreadable")),
+    *(f"app/core/{name}.py" for name in ("addresses", "bodies", "concurrency", "control")),
+    *(f"app/core/{name}.py" for name in ("database", "draining", "drivers", "hosts", "logging")),
+    *(f"app/core/{name}.py" for name in ("outages", "rates", "security")),
 )
 
 
@@ -91,78 +85,32 @@ def test_suite(project: Project) -> None:
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
 
+@pytest.mark.renders("celery-rabbitmq")
+def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: Path) -> None:
+    """`poe test` says so and ends with 1; here that suite is then skipped, and doesn't pass."""
+    shutil.copytree(plain.folder, tmp_path / "service", ignore=shutil.ignore_patterns(".venv"))
+    without = replace(plain, folder=tmp_path / "service")
+    module = without.folder / "devtools" / "rabbitmq.py"
+    module.write_text(module.read_text().replace('rabbitmq-server"', 'no-such-server"'))
+    programs = type_checker("3").parent
+    path = f"PATH={programs}:{os.environ['PATH']}"
+    command = ["env", path, str(programs / "poe"), "--quiet", "test"]
+    done = subprocess.run(command, cwd=without.folder, text=True, capture_output=True)
+    line = "Exit: nothing was tested: no RabbitMQ here: install rabbitmq-server, or set "
+    assert (done.returncode, done.stderr) == (1, f"{line}TEST_RABBITMQ_URL\n")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(pytest.skip.Exception):
+        patch.delenv("CI", raising=False)
+        run(without, "without-a-server", *command)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(pytest.fail.Exception):
+        patch.setenv("CI", "true")
+        run(without, "without-a-server", *command)
+
+
 @PLAIN
 def test_the_owners_suite(plain: Project) -> None:
     """Without the tests of the engine."""
     run(plain, "plain-types", type_checker(plain.render.apscheduler), "-m", "mypy")
     run(plain, "plain-suite", uv_command(), "run", "pytest")
-
-
-@cache
-def type_checker(apscheduler: str) -> Path:
-    """One environment that has all the dependencies: a rendered suite runs in its own."""
-    selection = Selection(NAMES, apscheduler=apscheduler, engine_tests=True)
-    requirements = [r for group in REQUIREMENTS for r in selection.dependencies(group)]
-    uv, environment = uv_command(), uv_environment()
-    folder = TYPES / f"apscheduler-{apscheduler}"
-    python = folder / "bin" / "python"
-    with _one_at_a_time():
-        if not python.is_file():
-            create: list[str | Path] = [uv, "venv", "-q", "--python", "3.12", folder]
-            subprocess.run(create, env=environment, check=True)
-        install: list[str] = [uv, "pip", "install", "-q", "--python", str(python), *requirements]
-        subprocess.run(install, env=environment, check=True)
-    return python
-
-
-def run(project: Project, what: str, *command: str | Path) -> str:
-    """Run in the project, with its output in a log that can be followed."""
-    LOGS.mkdir(parents=True, exist_ok=True)
-    path = LOGS / f"{project.name}-{what}.log"
-    with path.open("w") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=project.folder,
-            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project, what)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        code = _wait(process)
-    text = path.read_text("utf-8", "replace")
-    if code != 0:
-        pytest.fail(_report(project, what, path, text), pytrace=False)
-    return text
-
-
-def _mypy_cache(project: Project, what: str) -> str:
-    """What services have in common is checked once by each process of this run."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return str(ROOT / ".mypy_cache" / worker / what / project.render.apscheduler)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int | str:
-    try:
-        return process.wait(10 * MINUTES)
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _report(project: Project, what: str, path: Path, text: str) -> str:
-    tail = "\n".join(text.splitlines()[-80:])
-    return f"{tail}\n\n{project.name}: {what} failed; all of it is in {path.relative_to(ROOT)}"
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    TYPES.mkdir(parents=True, exist_ok=True)
-    with (TYPES / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def test_the_benchmark_fits(tmp_path: Path) -> None:

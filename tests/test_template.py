@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checks import none
 from tests.renders import ROOT
 
 TEMPLATE = ROOT / "template"
@@ -57,3 +58,11 @@ def test_the_catalogue_is_small() -> None:
         for path in ROOT.glob(f"{folder}/*.py")
     ]
     assert [path.name for path in own if len(lines([path])) > 250] == []
+
+
+def test_no_test_is_a_helper_of_others() -> None:
+    """What tests share has a module of its own."""
+    tests = [*ROOT.glob("tests/test_*.py")]
+    assert len(tests) > 10
+    helper = re.compile(r"^(?:from|import) tests(?:\.| import )test_", re.MULTILINE)
+    none([path.name for path in tests if helper.search(path.read_text("utf-8"))])

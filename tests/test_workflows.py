@@ -1,8 +1,6 @@
 """CI runs what the catalogue has, with no more rights than it needs."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +8,9 @@ import pytest
 import yaml
 
 from scripts.workflows import USES, pins_of, with_matrix, with_pins
+from tests.checks import OFFLINE, problems_of_workflow, said
+from tests.marks import ASKED, EACH_BACKEND, EACH_CLOCK
 from tests.renders import RENDERS, ROOT
-from tests.test_delivery import EACH_BACKEND
-from tests.test_schedules import EACH_CLOCK
-from tests.test_strangers import ASKED
 
 FOLDER = ROOT / ".github" / "workflows"
 RENDERED = sorted((ROOT / "template" / ".github" / "workflows").glob("*.yml*"))
@@ -97,19 +94,3 @@ def test_services_are_kept_up_as_the_template_is() -> None:
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_it_is_valid_and_safe(path: Path) -> None:
     assert problems_of_workflow(path) == ""
-
-
-def problems_of_workflow(path: Path) -> str:
-    """What the schema, actionlint and zizmor say of it, all of them without a network."""
-    schema = ["check-jsonschema", "--quiet", "--builtin-schema", "vendor.github-workflows"]
-    return said([*schema, path]) + said(["actionlint", path]) + said(["zizmor", *OFFLINE, path])
-
-
-OFFLINE = ["--offline", "--quiet", "--no-progress", "--color=never"]
-
-
-def said(command: list[str | Path], cwd: Path = ROOT) -> str:
-    """The output of a tool of this environment, where it found something."""
-    program = Path(sys.executable).with_name(str(command[0]))
-    done = subprocess.run([program, *command[1:]], cwd=cwd, text=True, capture_output=True)
-    return (done.stdout + done.stderr or f"{program}: {done.returncode}") if done.returncode else ""

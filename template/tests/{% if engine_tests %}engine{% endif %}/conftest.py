@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Service.probes.append(Path(__file__).with_name("probes.py"))
 
 
+def pytest_report_collectionfinish() -> str:
+    return "tests of the engine: some minutes more; `poe delivery` and `poe schedules`: many"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is about the other database."""
     other = {"sqlite", "postgresql"} - {config.getoption("--database")}

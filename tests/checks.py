@@ -1,0 +1,45 @@
+"""What tests look for: problems that a tool finds, and tests that a page names."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.renders import ROOT
+
+LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
+OFFLINE = ["--offline", "--quiet", "--no-progress", "--color=never"]
+
+
+def ruff(folder: Path, *arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "ruff", *arguments]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True)
+    lines = (done.stdout + done.stderr).splitlines()
+    return lines or [f"ruff: {done.returncode}"] if done.returncode else []
+
+
+def none(problems: list[str]) -> None:
+    """Each on its line, instead of a comparison that pytest would cut short."""
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)
+
+
+def problems_of_workflow(path: Path) -> str:
+    """What the schema, actionlint and zizmor say of it, all of them without a network."""
+    schema = ["check-jsonschema", "--quiet", "--builtin-schema", "vendor.github-workflows"]
+    return said([*schema, path]) + said(["actionlint", path]) + said(["zizmor", *OFFLINE, path])
+
+
+def said(command: list[str | Path], cwd: Path = ROOT) -> str:
+    """The output of a tool of this environment, where it found something."""
+    program = Path(sys.executable).with_name(str(command[0]))
+    done = subprocess.run([program, *command[1:]], cwd=cwd, text=True, capture_output=True)
+    return (done.stdout + done.stderr or f"{program}: {done.returncode}") if done.returncode else ""
+
+
+def untested(page: str) -> list[str]:
+    """The tests that it names and that aren't there."""
+    links = LINK.findall(page)
+    return [test for test, path in links if f"def {test}(" not in (ROOT / path).read_text()]

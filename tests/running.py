@@ -1,0 +1,98 @@
+"""Commands that run in a rendered service, each with a log that can be followed."""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from extensions.context import NAMES, REQUIREMENTS, Selection
+from tests.conftest import Project
+from tests.renders import ROOT, uv_command, uv_environment
+
+LOGS = ROOT / ".renders" / "logs"
+TYPES = ROOT / ".renders" / "types"
+MINUTES = 60
+NOTHING_TESTED = re.compile(r"^Exit: nothing was tested: (.+)", re.MULTILINE)
+
+
+def run(project: Project, what: str, *command: str | Path) -> str:
+    """Run in the project, with its output in a log that can be followed."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    path = LOGS / f"{project.name}-{what}.log"
+    with path.open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project, what)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = _wait(process)
+    text = path.read_text("utf-8", "replace")
+    if (missing := NOTHING_TESTED.search(text)) and os.environ.get("CI") != "true":
+        pytest.skip(missing[1])
+    if code != 0:
+        pytest.fail(_report(project, what, path, text), pytrace=False)
+    return text
+
+
+def _mypy_cache(project: Project, what: str) -> str:
+    """What services have in common is checked once by each process of this run."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    return str(ROOT / ".mypy_cache" / worker / what / project.render.apscheduler)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | str:
+    try:
+        return process.wait(10 * MINUTES)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _report(project: Project, what: str, path: Path, text: str) -> str:
+    tail = "\n".join(text.splitlines()[-80:])
+    return f"{tail}\n\n{project.name}: {what} failed; all of it is in {path.relative_to(ROOT)}"
+
+
+def conformance(project: Project, suite: str, database: str, marks: str) -> None:
+    """Run `tests/engine/delivery` or `tests/engine/schedules` of a render."""
+    what = f"{suite}-{marks}-{database}".replace(" ", "-")
+    command = (uv_command(), "run", "pytest", f"tests/engine/{suite}", "--database", database)
+    run(project, what, *command, "-m", marks)
+
+
+@cache
+def type_checker(apscheduler: str) -> Path:
+    """One environment that has all the dependencies: a rendered suite runs in its own."""
+    selection = Selection(NAMES, apscheduler=apscheduler, engine_tests=True)
+    requirements = [r for group in REQUIREMENTS for r in selection.dependencies(group)]
+    uv, environment = uv_command(), uv_environment()
+    folder = TYPES / f"apscheduler-{apscheduler}"
+    python = folder / "bin" / "python"
+    with _one_at_a_time():
+        if not python.is_file():
+            create: list[str | Path] = [uv, "venv", "-q", "--python", "3.12", folder]
+            subprocess.run(create, env=environment, check=True)
+        install: list[str] = [uv, "pip", "install", "-q", "--python", str(python), *requirements]
+        subprocess.run(install, env=environment, check=True)
+    return python
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    TYPES.mkdir(parents=True, exist_ok=True)
+    with (TYPES / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
