@@ -1,6 +1,8 @@
 """Services as their users have them: rendered of a release, committed, worked on, updated."""
 
 import os
+import shlex
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -9,6 +11,7 @@ from typing import Any, Self
 
 from copier import run_copy, run_update
 
+from tests.renders import uv_command, uv_environment
 from updates import history
 
 NEWEST = "v999.0.0"  # the working tree's tag
@@ -64,6 +67,20 @@ class Service:
         """The lines that git says here."""
         return history.git(self.folder, *arguments).decode().splitlines()
 
+    def run(self, command: str, code: int = 0) -> str:
+        """What a command says here, which has to end with this code."""
+        done = subprocess.run(
+            [uv_command(), *shlex.split(command)[1:]],
+            cwd=self.folder,
+            env=uv_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
     def unmerged(self) -> list[str]:
         """The files with conflicts, as git knows them."""
         return self.git("diff", "--relative", "--name-only", "--diff-filter=U")
@@ -83,13 +100,13 @@ class Service:
 
 
 def read_all(folder: Path) -> dict[str, str]:
-    """Each file by its path, but for git's own."""
+    """Each file by its path, but for git's own and what was installed or compiled."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder): path for path in paths}
     return {
         name.as_posix(): path.read_text("utf-8")
         for name, path in sorted(names.items())
-        if name.parts[0] != ".git"
+        if not {".git", ".venv", "__pycache__"} & {*name.parts}
     }
 
 

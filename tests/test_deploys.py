@@ -68,7 +68,7 @@ def test_other_back_ends_are_a_deploy_as_any_other(project: Project, tmp_path: P
     old = ROOT / ".renders" / "switched" / "arq"
     render(RENDERS["arq"].answers, old)
     with deploying(project, tmp_path, "DATABASE_URL", old=old) as deploy:
-        workers_first(deploy)
+        api_first(deploy)
 
 
 @pytest.mark.slow

@@ -112,6 +112,33 @@ def test_a_file_that_is_taken_over_is_left_alone(
     assert "git checkout HEAD" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_the_readmes_commands_work_as_they_are_written(template: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(template, tmp_path / "template"))
+    service = Service(copy, tmp_path / "it").render({"backends": ["background"]})
+    commands = re.findall(
+        r"^uv run (poe (?:preview|update)[^#]*?) *#", service.read("README.md"), re.M
+    )
+    preview, update, ask, take_over = commands
+    assert (preview, update, ask) == ("poe preview", "poe update", "poe update --ask backends")
+    service.append("app/core/logging.py", "# mine\n")
+    release(copy, {"template/devtools/__init__.py": "# Newer.\n"}, "v1000.0.0")
+    service.run("uv lock --quiet")
+    before = service.committed().files()
+    said = service.run(f"uv run {preview}")
+    assert " devtools/__init__.py " in said and " 2 files changed" in said
+    assert service.files() == before
+    service.run(f"uv run {update}")
+    assert service.read("devtools/__init__.py") == "# Newer.\n"
+    service.committed().run(f"uv run {take_over}")
+    assert "- app/core/logging.py" in service.read(".copier-answers.yml")
+    assert service.read("app/core/logging.py").endswith("# mine\n")
+    # It needs a terminal for its boxes; without one it says so, and changes nothing.
+    before = service.committed().files()
+    assert "Interactive session required" in service.run(f"uv run {ask}", code=1)
+    assert service.files() == before
+
+
 def test_a_dirty_service_and_one_without_git_are_refused(template: Path, tmp_path: Path) -> None:
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
     with pytest.raises(UserMessageError, match="only supported in git-tracked subprojects"):
