@@ -17,12 +17,18 @@ from sqlalchemy import ColumnElement, Row, delete, select, true, update
 
 from app.core.control import control
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs, Status
-from app.jobs.claims import claim
-from app.jobs.contract import Task, find_task
-from app.jobs.outcomes import Claim, write_all
-from app.jobs.runner import attempt
-from app.jobs.table import clock, jobs
+from app.jobs import Jobs, Status, StoredJob
+from app.jobs.backends import (
+    Claim,
+    Task,
+    attempt,
+    claim,
+    clock,
+    find_task,
+    jobs,
+    submit_named,
+    write_all,
+)
 
 MOST_TRIES = 1000  # for tasks that submit themselves
 
@@ -55,7 +61,7 @@ class OwnJobs:
             for r in await _waiting(true() if task is None else jobs.c.task == task.name)
         ]
 
-    async def run_due(self, within: timedelta = timedelta(0)) -> list[Row[Any]]:
+    async def run_due(self, within: timedelta = timedelta(0)) -> list[StoredJob]:
         """Run what is due, or falls due within this time, and what that submits or tries again.
 
         Returns the row of each job that ran: `status`, `attempts`, `result`, `error`, and so on.
@@ -69,14 +75,14 @@ class OwnJobs:
             await self._try(waiting[0].id)
         raise AssertionError(f"after {MOST_TRIES} tries jobs are still due: {waiting[0].task}")
 
-    async def run(self, task: AnyTask, *args: Any) -> Row[Any]:
+    async def run(self, task: AnyTask, *args: Any) -> StoredJob:
         """Submit a job of this task, and run one try of it; returns its row."""
         async with AsyncSessionLocal.begin() as session:
-            submitted = await Jobs(session).submit_named(task, task.dump(*args))
+            submitted = await submit_named(session, task, task.dump(*args))
         await self._try(submitted.id)
         return await self.row(submitted.id)
 
-    async def row(self, job_id: UUID) -> Row[Any]:
+    async def row(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
         async with AsyncSessionLocal() as session:
             return await Jobs(session).get(job_id)

@@ -12,7 +12,15 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.outages import is_outage, is_read_only
+from app.jobs import (
+    InvalidScheduleError,
+    JobNotFoundError,
+    JobStateError,
+    ScheduleConflictError,
+    ScheduleNotFoundError,
+)
 from app.schemas.errors import Invalid, Refused
+from app.services.orders import IdempotencyConflictError, OrderNotFoundError
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +47,22 @@ def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+# What tasks, services and the engine refuse; routes let it pass.
+MISSING: dict[type[Exception], str] = {
+    JobNotFoundError: "no such job",
+    OrderNotFoundError: "no such order",
+    ScheduleNotFoundError: "no such schedule",
+}
+CONFLICTS: tuple[type[Exception], ...] = (JobStateError, ScheduleConflictError)
+
+
 def install(api: FastAPI) -> None:
+    for missing in MISSING:
+        api.add_exception_handler(missing, _missing)
+    for conflict in CONFLICTS:
+        api.add_exception_handler(conflict, _conflict)
+    api.add_exception_handler(InvalidScheduleError, _invalid_schedule)
+    api.add_exception_handler(IdempotencyConflictError, _other_body)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(SQLAlchemyError, _unavailable)
     api.add_exception_handler(Exception, _failed)
@@ -56,6 +79,24 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
         for each in error.errors()[:MAX_ERRORS]
     ]
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
+async def _missing(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": MISSING[type(error)]}, status.HTTP_404_NOT_FOUND)
+
+
+async def _conflict(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status.HTTP_409_CONFLICT)
+
+
+async def _invalid_schedule(request: Request, error: Any) -> JSONResponse:
+    wrong = [{**each, "loc": ("body", *each["loc"])} for each in error.errors]
+    return await _invalid(request, RequestValidationError(wrong))
+
+
+async def _other_body(request: Request, error: Exception) -> JSONResponse:
+    wrong = {"loc": ("header", "idempotency-key"), "msg": str(error), "type": "conflict"}
+    return await _invalid(request, RequestValidationError([wrong]))
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:

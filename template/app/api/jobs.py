@@ -6,29 +6,24 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import HTTPException, Query, status
+from fastapi import Query
 
 from app.api.errors import answers
 from app.api.routing import PageLimit, Router
 from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
-from app.jobs import JobNotFoundError, JobStateError, Status
+from app.jobs import Status
 from app.schemas.jobs import CURSOR_PATTERN, JobOut, QueueOut, cursor_of, place_of
 from app.schemas.response import ApiResponse, Page
 
 router = Router(tags=["jobs"])
 
-NOT_FOUND = HTTPException(status.HTTP_404_NOT_FOUND, "no such job")
 CHANGE = answers(401, 404, 409, 422, 503)
 
 
 @router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
 async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiResponse[JobOut]:
-    try:
-        row = await jobs.get(job_id)
-    except JobNotFoundError:
-        raise NOT_FOUND from None
-    return ApiResponse(data=JobOut.of(row, whole_error=operator))
+    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=operator))
 
 
 @router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 422, 503))
@@ -40,19 +35,14 @@ async def list_jobs(
 ) -> Page[JobOut]:
     """The newest first."""
     found = await jobs.find(status, limit + 1, after=place_of(after) if after else None)
-    data = [JobOut.of(row, whole_error=True) for row in found[:limit]]
+    data = [JobOut.of(job, whole_error=True) for job in found[:limit]]
     return Page(data=data, next=cursor_of(found[:limit]) if len(found) > limit else None)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)
 async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
     """Run a dead job again, with all its tries."""
-    try:
-        await jobs.replay(job_id)
-    except JobNotFoundError:
-        raise NOT_FOUND from None
-    except JobStateError as error:
-        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    await jobs.replay(job_id)
     await session.commit()
     return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
 
@@ -60,12 +50,7 @@ async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResp
 @router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS, responses=CHANGE)
 async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
     """End a job that waits or runs; what a running one has written is rolled back."""
-    try:
-        await jobs.cancel(job_id)
-    except JobNotFoundError:
-        raise NOT_FOUND from None
-    except JobStateError as error:
-        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    await jobs.cancel(job_id)
     await session.commit()
     return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
 
@@ -75,9 +60,9 @@ async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
     """What waits, since when the oldest does, and what is dead; queues nobody carries, too."""
     backends, now = get_settings().queues, datetime.now(UTC)
     shown = {name: QueueOut(queue=name, backend=backend) for name, backend in backends.items()}
-    for row in await jobs.backlog():
-        name = str(row.queue)
+    for found in await jobs.backlog():
+        name = str(found.queue)
         out = shown.setdefault(name, QueueOut(queue=name, backend=None))
-        out.waiting, out.dead = row.waiting, row.dead
-        out.oldest_seconds = (now - row.oldest).total_seconds() if row.oldest else None
+        out.waiting, out.dead = found.waiting, found.dead
+        out.oldest_seconds = (now - found.oldest).total_seconds() if found.oldest else None
     return ApiResponse(data=list(shown.values()))

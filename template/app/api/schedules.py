@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
-from fastapi import HTTPException, Path, status
-from fastapi.exceptions import RequestValidationError
+from fastapi import Path, status
 
 from app.api.errors import answers
 from app.api.routing import PageLimit, Router
-from app.dependencies import OPERATORS, ScheduleServiceDep
+from app.dependencies import OPERATORS, DBSession, SchedulesDep
 from app.jobs.backends import ID_PATTERN
 from app.schemas.jobs import JobAccepted
 from app.schemas.response import ApiResponse, Page
 from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleOut
-from app.services.schedules import (
-    InvalidScheduleError,
-    ScheduleConflictError,
-    ScheduleNotFoundError,
-)
 
 router = Router(
     prefix="/schedules",
@@ -32,50 +24,41 @@ router = Router(
 Id = Annotated[str, Path(pattern=ID_PATTERN)]
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What the service refuses, as HTTP says it."""
-    try:
-        yield
-    except ScheduleNotFoundError:
-        raise HTTPException(status.HTTP_404_NOT_FOUND, "no such schedule") from None
-    except ScheduleConflictError as error:
-        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
-    except InvalidScheduleError as error:
-        raise RequestValidationError(error.errors) from None
-
-
 @router.get("", responses=answers(422))
 async def list_schedules(
-    service: ScheduleServiceDep, limit: PageLimit = 100, after: str | None = None
+    schedules: SchedulesDep, limit: PageLimit = 100, after: str | None = None
 ) -> Page[ScheduleOut]:
     """In the order of their ids."""
-    found = await service.find(limit + 1, after=after)
-    data = [ScheduleOut.of(row) for row in found[:limit]]
+    found = await schedules.find(limit + 1, after=after)
+    data = [ScheduleOut.of(each) for each in found[:limit]]
     return Page(data=data, next=found[limit - 1].id if len(found) > limit else None)
 
 
 @router.get("/{schedule_id}", responses=answers(404, 422))
-async def get_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[ScheduleOut]:
-    with refusals():
-        return ApiResponse(data=ScheduleOut.of(await service.get(schedule_id)))
+async def get_schedule(schedule_id: Id, schedules: SchedulesDep) -> ApiResponse[ScheduleOut]:
+    return ApiResponse(data=ScheduleOut.of(await schedules.get(schedule_id)))
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=answers(409, 413, 422))
 async def create_schedule(
-    wanted: ScheduleCreate, service: ScheduleServiceDep
+    wanted: ScheduleCreate, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[ScheduleOut]:
-    with refusals():
-        return ApiResponse(data=ScheduleOut.of(await service.create(wanted)))
+    definition, paused = wanted.definition(), wanted.paused
+    created = await schedules.create(wanted.id, wanted.task, definition, paused=paused)
+    await session.commit()
+    return ApiResponse(data=ScheduleOut.of(created))
 
 
 @router.patch("/{schedule_id}", responses=answers(404, 409, 413, 422))
 async def change_schedule(
-    schedule_id: Id, change: ScheduleChange, service: ScheduleServiceDep
+    schedule_id: Id, change: ScheduleChange, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[ScheduleOut]:
     """Change, pause or resume; at the next deploy code that changed the schedule has its way."""
-    with refusals():
-        return ApiResponse(data=ScheduleOut.of(await service.change(schedule_id, change)))
+    changed = await schedules.change(
+        schedule_id, change.revision, paused=change.paused, **change.definition()
+    )
+    await session.commit()
+    return ApiResponse(data=ScheduleOut.of(changed))
 
 
 @router.delete(
@@ -83,9 +66,9 @@ async def change_schedule(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=answers(404, 409, 422),
 )
-async def delete_schedule(schedule_id: Id, service: ScheduleServiceDep) -> None:
-    with refusals():
-        await service.delete(schedule_id)
+async def delete_schedule(schedule_id: Id, schedules: SchedulesDep, session: DBSession) -> None:
+    await schedules.delete(schedule_id)
+    await session.commit()
 
 
 @router.post(
@@ -93,8 +76,10 @@ async def delete_schedule(schedule_id: Id, service: ScheduleServiceDep) -> None:
     status_code=status.HTTP_202_ACCEPTED,
     responses=answers(404, 409, 422),
 )
-async def run_schedule(schedule_id: Id, service: ScheduleServiceDep) -> ApiResponse[JobAccepted]:
+async def run_schedule(
+    schedule_id: Id, schedules: SchedulesDep, session: DBSession
+) -> ApiResponse[JobAccepted]:
     """Submit a job of this schedule now, paused or not; its ticks stay as they are."""
-    with refusals():
-        job = await service.run(schedule_id)
+    job = await schedules.run(schedule_id)
+    await session.commit()
     return ApiResponse(data=JobAccepted(job_id=job.id))

@@ -1,18 +1,28 @@
 """The engine's front door: all that tasks, services and routes need. README.md says the rest."""
 
 from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
-from app.jobs.operations import JobNotFoundError, JobStateError
-from app.jobs.outcomes import current_job
-from app.jobs.schedules import Schedule
-from app.jobs.submit import Job, Jobs
+from app.jobs.operations import Backlog, JobNotFoundError, JobStateError, StoredJob
+from app.jobs.outcomes import CurrentJob, current_job
+from app.jobs.schedules import (
+    InvalidScheduleError,
+    Schedule,
+    ScheduleConflictError,
+    ScheduleNotFoundError,
+    StoredSchedule,
+)
+from app.jobs.submit import Job, Jobs, SyncJobs
 from app.jobs.table import Status
-from app.jobs.triggers import CalendarInterval, Cron, Date, Interval
+from app.jobs.timetable import Schedules
+from app.jobs.triggers import CalendarInterval, Cron, Date, Interval, Trigger
 
 __all__ = [
+    "Backlog",
     "CalendarInterval",
     "Cron",
+    "CurrentJob",
     "Date",
     "Interval",
+    "InvalidScheduleError",
     "Job",
     "JobNotFoundError",
     "JobStateError",
@@ -20,7 +30,14 @@ __all__ = [
     "NonRetryable",
     "RetryLater",
     "Schedule",
+    "ScheduleConflictError",
+    "ScheduleNotFoundError",
+    "Schedules",
     "Status",
+    "StoredJob",
+    "StoredSchedule",
+    "SyncJobs",
+    "Trigger",
     "UnknownTaskError",
     "current_job",
     "task",

@@ -1,24 +1,18 @@
-"""The second door: for back ends, for what starts the service, and for operators' routes."""
+"""The second door: for back ends, what starts the service, operators' routes, and tests."""
 
+from app.jobs.claims import claim
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
 from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
-from app.jobs.outcomes import Claim
+from app.jobs.outcomes import Claim, write_all
 from app.jobs.processes import Presence, present
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying
-from app.jobs.schedules import (
-    ID_PATTERN,
-    MAX_GRACE,
-    CatchUp,
-    Definition,
-    Overlap,
-    check_grace,
-    definition_of,
-    one_line,
-)
-from app.jobs.table import HEAD_START, MAX_COUNT, clock, jobs, known_tasks, metadata, schedules
-from app.jobs.triggers import dump, load, next_tick
+from app.jobs.runner import attempt
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Definition, Overlap
+from app.jobs.submit import submit_named
+from app.jobs.table import HEAD_START, MAX_COUNT, clock, jobs, known_tasks, metadata
+from app.jobs.timetable import Changes, reconcile
 from app.jobs.watch import watching
 
 __all__ = [
@@ -30,6 +24,7 @@ __all__ = [
     "MAX_GRACE",
     "Bell",
     "CatchUp",
+    "Changes",
     "Claim",
     "Definition",
     "Host",
@@ -39,26 +34,24 @@ __all__ = [
     "Presence",
     "Taken",
     "Task",
-    "check_grace",
+    "attempt",
+    "claim",
     "clock",
     "current_relay",
-    "definition_of",
-    "dump",
     "every_second",
     "find_task",
     "hosting",
     "is_clock",
     "jobs",
     "known_tasks",
-    "load",
     "metadata",
-    "next_tick",
-    "one_line",
     "ping_clock",
     "present",
+    "reconcile",
     "registry",
     "relaying",
-    "schedules",
+    "submit_named",
     "wake",
     "watching",
+    "write_all",
 ]

@@ -19,7 +19,7 @@ class WallTimes(NamedTuple):
     """The times of day and the days at which something is due, as a clock on the wall shows."""
 
     times: list[time]
-    names: Callable[[date], bool]
+    falls_on: Callable[[date], bool]
     starred: bool = False
 
     def next(self, after: datetime, zone: ZoneInfo) -> datetime:
@@ -42,7 +42,7 @@ class WallTimes(NamedTuple):
     def _first(self, wall: datetime) -> datetime:
         """Return the first wall time that isn't before `wall`."""
         day, earliest = wall.date(), wall.time()
-        while earliest > self.times[-1] or not self.names(day):
+        while earliest > self.times[-1] or not self.falls_on(day):
             day, earliest = day + timedelta(days=1), time.min
         return datetime.combine(day, self.times[bisect_left(self.times, earliest)])
 
@@ -96,12 +96,12 @@ def parse(expression: str) -> WallTimes:
     if min(days) > max(monthrange(2000, month)[1] for month in months):
         raise ValueError(f"{expression!r} never fires: none of its months has that day")
 
-    def names(day: date) -> bool:
+    def falls_on(day: date) -> bool:
         on_weekday = day.isoweekday() in weekdays or (day.isoweekday() == 7 and 0 in weekdays)
         return day.month in months and day.day in days and on_weekday
 
     times = [time(hour, minute) for hour in sorted(hours) for minute in sorted(minutes)]
-    return WallTimes(times, names, starred="*" in (texts[0][0], texts[1][0]))
+    return WallTimes(times, falls_on, starred="*" in (texts[0][0], texts[1][0]))
 
 
 def _range(item: str, name: str, low: int, high: int, names: list[str]) -> range:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, Select, select, text, update
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,11 +20,12 @@ from app.core.concurrency import heartbeat, to_the_end
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
-from app.jobs.contract import find_task, registry
-from app.jobs.schedules import CatchUp, Definition
-from app.jobs.submit import Jobs
-from app.jobs.table import clock, jobs, schedules
-from app.jobs.triggers import Trigger, load, next_tick
+from app.jobs.contract import find_task
+from app.jobs.schedules import CatchUp, StoredSchedule
+from app.jobs.submit import submit_named
+from app.jobs.table import clock, jobs
+from app.jobs.timetable import move, take_ahead, take_due
+from app.jobs.triggers import Trigger, next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -102,21 +103,21 @@ async def _run_batch(broken: set[str]) -> bool:
     """Returns whether there may be more; adds schedules that can't be run to `broken`."""
     async with control_session() as session:
         now = await _begin(session)
-        rows = (await session.execute(_claim(now, broken))).all()
+        found = await take_due(session, now, broken, BATCH)
         left = BATCH
-        for row in rows:
+        for schedule in found:
             try:
-                left -= await _dispatch(session, row, now, left)
+                left -= await _dispatch(session, schedule, now, left)
             except SQLAlchemyError:  # the database's fault, not the schedule's
                 raise
             except Exception as error:
-                _report(row.id, error)
-                broken.add(row.id)
+                _report(schedule.id, error)
+                broken.add(schedule.id)
             else:
-                _reported.discard(row.id)
+                _reported.discard(schedule.id)
             if left <= 0:
                 return True
-    return len(rows) == BATCH
+    return len(found) == BATCH
 
 
 async def _begin(session: AsyncSession) -> datetime:
@@ -136,47 +137,39 @@ async def _bring_nearer() -> None:
     """
     async with control_session() as session:
         now = await _begin(session)
-        ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
-        for row in (await session.execute(ahead.with_for_update(skip_locked=True))).all():
+        for schedule in await take_ahead(session, now):
             with suppress(ValueError):  # what can't be read is reported where it is due
-                nearest = next_tick(load(row.definition["trigger"]), now)
-                if nearest and nearest < row.next_tick:
-                    moved = update(schedules).where(schedules.c.id == row.id)
-                    await session.execute(moved.values(next_tick=nearest))
-                    log.warning("next tick was too far ahead", schedule=row.id)
+                nearest = next_tick(schedule.read().trigger, now)
+                if nearest and schedule.next_tick and nearest < schedule.next_tick:
+                    await move(session, schedule, next_tick=nearest)
+                    log.warning("next tick was too far ahead", schedule=schedule.id)
 
 
-def _claim(now: datetime, broken: set[str]) -> Select[Any]:
-    """Tasks that only a newer or older version knows are left to its processes."""
-    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
-    return (
-        select(schedules)
-        .where(schedules.c.next_tick <= now, *runnable, schedules.c.id.not_in(broken))
-        .order_by(schedules.c.next_tick)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    )
-
-
-async def _dispatch(session: AsyncSession, row: Row[Any], now: datetime, limit: int) -> int:
+async def _dispatch(
+    session: AsyncSession, schedule: StoredSchedule, now: datetime, limit: int
+) -> int:
     """Returns what it took of the limit."""
-    wanted, task = Definition.model_validate(row.definition), find_task(row.task)
-    found = due(wanted.trigger, row.next_tick, now, wanted.grace, wanted.catch_up, limit)
-    values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": row.last_job_id or None}
+    wanted, task = schedule.read(), find_task(schedule.task)
+    if not schedule.next_tick:
+        raise ValueError(f"its next tick can't be read: {schedule.next_tick}")
+    first, grace = schedule.next_tick, wanted.grace
+    found = due(wanted.trigger, first, now, grace, wanted.catch_up, limit)
+    last_job = schedule.last_job_id or None
+    values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
-        log.warning("ticks missed", schedule=row.id, since=f"{found.missed_since}")
+        log.warning("ticks missed", schedule=schedule.id, since=f"{found.missed_since}")
     for tick in found.ticks:
         if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
-            log.info("tick skipped: the last job hasn't ended", schedule=row.id, tick=f"{tick}")
+            log.info(
+                "tick skipped: the last job hasn't ended", schedule=schedule.id, tick=f"{tick}"
+            )
             continue
-        key = f"schedule:{row.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        job = await Jobs(session).submit_named(task, wanted.args, key=key, keep_key=True)
-        if job.created:
+        key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
+        job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
+        if job.created:  # where another clock was faster, the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}
-    # SQLite locks no rows: who comes second finds the keys taken, and the tick moved.
-    unmoved = schedules.c.id == row.id, schedules.c.next_tick == row.next_tick
-    await session.execute(update(schedules).where(*unmoved).values(values))
+    await move(session, schedule, **values)
     return max(1, len(found.ticks))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import JsonValue
 from sqlalchemy import (
     ColumnElement,
     Row,
@@ -21,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from app.jobs import relay
 from app.jobs.contract import registry
@@ -36,22 +39,60 @@ class JobStateError(RuntimeError):
     """The job isn't in a state that allows this."""
 
 
+@dataclass(frozen=True)
+class StoredJob:
+    """A job's row. What somebody broke by hand stands here as it was read."""
+
+    id: UUID
+    task: str
+    queue: str
+    args: JsonValue
+    key: str | None
+    keep_key: bool
+    status: Status
+    attempts: int
+    max_attempts: int
+    signature: str | None
+    refused_at: datetime | None
+    crashes: int
+    pushes: int
+    result: Any  # JSON
+    error: str | None
+    created_at: datetime
+    run_at: datetime
+    wake_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """A queue's jobs that are due and wait, since when the oldest does, and its dead ones."""
+
+    queue: str
+    waiting: int
+    oldest: datetime | None
+    dead: int
+
+
 class Operations:
     """They happen in the transaction of the session that it is given."""
 
     def __init__(self, session: AsyncSession) -> None:
+        if isinstance(session, Session):
+            raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
 
-    async def get(self, job_id: UUID) -> Row[Any]:
-        """The job's row. Raises JobNotFoundError."""
+    async def get(self, job_id: UUID) -> StoredJob:
+        """Raises JobNotFoundError."""
         row = (await self._session.execute(select(jobs).where(jobs.c.id == job_id))).first()
         if row is None:
             raise JobNotFoundError(job_id)
-        return row
+        return _stored(row)
 
     async def find(
         self, status: Status, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
-    ) -> Sequence[Row[Any]]:
+    ) -> list[StoredJob]:
         """The newest jobs of this status; what comes `after` the `created_at` and id of one."""
         # A literal, and HAS_ENDED: else no planner takes a partial index.
         found = select(jobs).where(jobs.c.status == literal(status, literal_execute=True))
@@ -60,7 +101,8 @@ class Operations:
         if after is not None:
             found = found.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
         newest = jobs.c.created_at.desc(), jobs.c.id.desc()
-        return (await self._session.execute(found.order_by(*newest).limit(limit))).all()
+        rows = await self._session.execute(found.order_by(*newest).limit(limit))
+        return [_stored(row) for row in rows]
 
     async def replay(self, job_id: UUID) -> None:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
@@ -101,8 +143,8 @@ class Operations:
         if (await self._session.execute(where.returning(jobs.c.id))).first() is None:
             raise JobStateError(f"the job {otherwise}")
 
-    async def backlog(self) -> Sequence[Row[Any]]:
-        """Per queue: jobs that are due and wait, since when the oldest does, and the dead."""
+    async def backlog(self) -> list[Backlog]:
+        """Of each queue that has jobs which wait or are dead."""
         waits = jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
         counted = select(
             jobs.c.queue,
@@ -111,10 +153,18 @@ class Operations:
             func.count().filter(jobs.c.status == Status.DEAD).label("dead"),
         )
         unfinished = jobs.c.status.in_([Status.PENDING, Status.DEAD])
-        return (await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))).all()
+        rows = await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))
+        return [Backlog(**row._mapping) for row in rows]
 
     async def prune(self, age: timedelta) -> int:
         """Delete the jobs that succeeded or were cancelled this long ago; returns how many."""
         ended = jobs.c.status.in_([Status.SUCCEEDED, Status.CANCELLED])
         old = delete(jobs).where(ended, jobs.c.finished_at < clock(-age.total_seconds()))
         return len((await self._session.execute(old.returning(jobs.c.id))).all())
+
+
+def _stored(row: Row[Any]) -> StoredJob:
+    values = dict(row._mapping)
+    with suppress(ValueError):
+        values["status"] = Status(values["status"])
+    return StoredJob(**values)

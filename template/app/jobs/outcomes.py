@@ -66,9 +66,20 @@ class Claim:
 running_job: ContextVar[Claim] = ContextVar("running_job")
 
 
-def current_job() -> Claim:
+@dataclass(frozen=True)
+class CurrentJob:
+    """What a task may know of its own job; the first `attempt` is 1."""
+
+    id: UUID
+    task: str
+    attempt: int
+    max_attempts: int
+
+
+def current_job() -> CurrentJob:
     """The job that the calling task runs for. Raises LookupError outside one."""
-    return running_job.get()
+    claim = running_job.get()
+    return CurrentJob(claim.id, claim.task.name, claim.attempt, claim.max_attempts)
 
 
 @dataclass(frozen=True, slots=True)

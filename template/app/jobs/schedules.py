@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Any, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from app.jobs.triggers import EPOCH, Trigger, dump, load, next_tick, require
+from app.jobs.contract import Task, find_task, registry
+from app.jobs.triggers import EPOCH, Trigger, next_tick, require
 
 MAX_GRACE = timedelta(days=366)
 MAX_LATE = 1000  # ticks within the grace of a schedule that catches up on each
@@ -17,15 +20,6 @@ ID_PATTERN = r"^\w[\w .:-]{0,199}$"
 
 CatchUp = Literal["latest", "each"]
 Overlap = Literal["queue", "skip"]
-
-
-class SomeTask(Protocol):
-    """What a schedule needs to know of a task."""
-
-    @property
-    def name(self) -> str: ...
-
-    def dump(self, *args: Any) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class Schedule:
 
     id: str
     trigger: Trigger
-    task: SomeTask
+    task: Task[..., Any, Any]
     args: tuple[Any, ...] = ()
     misfire_grace: timedelta = timedelta(minutes=5)
     catch_up: CatchUp = "latest"
@@ -69,11 +63,14 @@ def check_grace(trigger: Trigger, grace: timedelta, catch_up: CatchUp) -> None:
 
 
 class Definition(BaseModel):
-    """Raises ValidationError for garbage, and for what only a newer release understands."""
+    """What is in force of a schedule; `args` by name, `misfire_grace` in seconds.
 
-    model_config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    Raises ValidationError for garbage, and for what only a newer release understands.
+    """
 
-    trigger: Annotated[Trigger, PlainValidator(load)]
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    trigger: Trigger
     args: dict[str, Any]
     misfire_grace: Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds())]
     catch_up: CatchUp
@@ -86,14 +83,62 @@ class Definition(BaseModel):
 
 def definition_of(schedule: Schedule) -> dict[str, Any]:
     """A declared schedule as it is stored."""
-    return {
-        "trigger": dump(schedule.trigger),
-        "args": schedule.task.dump(*schedule.args),
-        "misfire_grace": schedule.misfire_grace.total_seconds(),
-        "catch_up": schedule.catch_up,
-        "overlap": schedule.overlap,
-        "task": schedule.task.name,
-    }
+    wanted = Definition(
+        trigger=schedule.trigger,
+        args=schedule.task.dump(*schedule.args),
+        misfire_grace=schedule.misfire_grace.total_seconds(),
+        catch_up=schedule.catch_up,
+        overlap=schedule.overlap,
+    )
+    return wanted.model_dump(mode="json") | {"task": schedule.task.name}
+
+
+@dataclass(frozen=True)
+class StoredSchedule:
+    """A schedule's row. What somebody broke by hand stands here as it was read."""
+
+    id: str
+    declared: JsonValue  # what the code last said; None: made by an operator
+    definition: JsonValue  # what is in force: a `Definition`, unless it is broken
+    task: str
+    paused: bool
+    revision: int
+    next_tick: datetime | None
+    last_tick: datetime | None
+    last_job_id: UUID | None
+    missed_since: datetime | None
+    missed_until: datetime | None
+
+    def read(self) -> Definition:
+        """Raises ValidationError."""
+        return Definition.model_validate(self.definition)
+
+    @property
+    def problem(self) -> str | None:
+        """Why this process can't run it. During a deploy another process may know the task."""
+        if self.task not in registry():
+            return "unknown task"
+        try:
+            find_task(self.task).check(self.read().args)
+        except ValueError as error:
+            return one_line(error)
+        return None
+
+
+class ScheduleNotFoundError(LookupError):
+    """No schedule has this id."""
+
+
+class ScheduleConflictError(RuntimeError):
+    """The schedule, as it is, doesn't allow this."""
+
+
+class InvalidScheduleError(ValueError):
+    """`errors` are like pydantic's: each names the field, and what is wrong with it."""
+
+    def __init__(self, errors: Sequence[Any]) -> None:
+        super().__init__(errors)
+        self.errors = errors
 
 
 def one_line(error: Exception) -> str:

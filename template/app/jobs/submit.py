@@ -10,6 +10,8 @@ from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overl
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from app.config import get_settings
 from app.jobs import relay
@@ -68,43 +70,7 @@ class Jobs(Operations):
         Raises TypeError for a plain function or too many arguments, pydantic's ValidationError for
         wrong ones, ValueError over 64 KiB, for a naive `at`, or for a queue that nothing carries.
         """
-        if not isinstance(task, Task):
-            raise TypeError(f"{task!r} is not a task: put @task() on it")
-        return await self.submit_named(task, task.dump(*args), **options)
-
-    async def submit_named(
-        self,
-        task: Task[..., Any, Any],
-        arguments: dict[str, Any],
-        *,
-        delay: timedelta | None = None,
-        at: datetime | None = None,
-        key: str | None = None,
-        keep_key: bool = False,
-        queue: str | None = None,
-    ) -> Job[Any]:
-        """`submit` for arguments that `Task.dump` or `Task.check` has made."""
-        lane = queue or task.queue
-        noted = _is_due(delay, at) and _notes(lane, 1) == 1
-        message = Message(uuid4(), task.name, lane, noted)
-        values = {
-            "id": message.id,
-            "task": task.name,
-            "queue": _carried(lane),
-            "args": arguments,
-            "key": key,
-            "keep_key": keep_key,
-            "max_attempts": task.tries,
-            "signature": task.signature,
-            "pushes": int(message.noted),
-            **_timing(delay, at),
-        }
-        connection = await self._session.connection()
-        if (await connection.execute(insert_one(at is None), values)).first() is None:
-            return await self._holder(task.name, key)
-        if _is_due(delay, at):
-            relay.ring_after_commit(self._session.sync_session, message)
-        return Job(message.id, task.name)
+        return await submit_named(self._session, task, _dumped(task, args), **options)
 
     async def submit_many(
         self,
@@ -132,10 +98,87 @@ class Jobs(Operations):
         relay.ring_after_commit(self._session.sync_session, *messages)
         return [Job(job_id, task.name) for job_id, _ in rows]
 
-    async def _holder(self, task: str, key: str | None) -> Job[Any]:
-        newest = jobs.c.created_at.desc()
-        found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
-        return Job((await self._session.scalars(found.limit(1))).one(), task, created=False)
+
+class SyncJobs:
+    """`Jobs` for a sync task: submits in the transaction of its `Session`."""
+
+    def __init__(self, session: Session) -> None:
+        if not isinstance(session, Session):
+            raise TypeError("SyncJobs takes a Session; with an AsyncSession, use Jobs")
+        self._session = session
+
+    @overload
+    def submit(
+        self, task: Callable[[*Ts], Bound[R]], *args: *Ts, **options: Unpack[Options]
+    ) -> Job[R]: ...
+    @overload
+    def submit(
+        self, task: Callable[[*Ts], Coroutine[Any, Any, R]], *args: *Ts, **options: Unpack[Options]
+    ) -> Job[R]: ...
+    @overload
+    def submit(
+        self, task: Callable[[*Ts], R], *args: *Ts, **options: Unpack[Options]
+    ) -> Job[R]: ...
+    def submit(  # type: ignore[misc]
+        self, task: Any, *args: Any, **options: Unpack[Options]
+    ) -> Job[Any]:
+        """As `Jobs.submit` does."""
+        return _submit(self._session, task, _dumped(task, args), **options)
+
+
+async def submit_named(
+    session: AsyncSession,
+    task: Task[..., Any, Any],
+    arguments: dict[str, Any],
+    **options: Unpack[Options],
+) -> Job[Any]:
+    """`Jobs.submit` for arguments that `Task.dump` or `Task.check` has made."""
+    return await session.run_sync(lambda inner: _submit(inner, task, arguments, **options))
+
+
+def _submit(
+    session: Session,
+    task: Task[..., Any, Any],
+    arguments: dict[str, Any],
+    *,
+    delay: timedelta | None = None,
+    at: datetime | None = None,
+    key: str | None = None,
+    keep_key: bool = False,
+    queue: str | None = None,
+) -> Job[Any]:
+    lane = queue or task.queue
+    noted = _is_due(delay, at) and _notes(lane, 1) == 1
+    message = Message(uuid4(), task.name, lane, noted)
+    values = {
+        "id": message.id,
+        "task": task.name,
+        "queue": _carried(lane),
+        "args": arguments,
+        "key": key,
+        "keep_key": keep_key,
+        "max_attempts": task.tries,
+        "signature": task.signature,
+        "pushes": int(message.noted),
+        **_timing(delay, at),
+    }
+    if session.connection().execute(insert_one(at is None), values).first() is None:
+        return _holder(session, task.name, key)
+    if _is_due(delay, at):
+        relay.ring_after_commit(session, message)
+    return Job(message.id, task.name)
+
+
+def _holder(session: Session, task: str, key: str | None) -> Job[Any]:
+    newest = jobs.c.created_at.desc()
+    found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
+    return Job(session.scalars(found.limit(1)).one(), task, created=False)
+
+
+def _dumped(task: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    if not isinstance(task, Task):
+        raise TypeError(f"{task!r} is not a task: put @task() on it")
+    return task.dump(*args)
 
 
 def _carried(queue: str) -> str:

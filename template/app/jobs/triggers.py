@@ -1,10 +1,11 @@
 """When a schedule is due: four kinds of trigger, and `next_tick`, which alone decides."""
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from inspect import signature
-from typing import Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, Strict
 
 from app.jobs.cron import WallTimes, parse
 
@@ -12,16 +13,38 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CENTURY = timedelta(days=36525)
 
 
-@dataclass(frozen=True, init=False)
+def _need_kind(schema: dict[str, Any]) -> None:
+    schema.setdefault("required", []).append("kind")
+
+
+def _from_iso(kind: type[date]) -> BeforeValidator:
+    """JSON has no dates: they are strings there."""
+    return BeforeValidator(lambda each: kind.fromisoformat(each) if isinstance(each, str) else each)
+
+
+# In JSON `true` is no number of days, and 1 is no date.
+Number = Annotated[int, Strict()]
+Text = Annotated[str, Strict()]
+Day = Annotated[date, Strict(), _from_iso(date)]
+Moment = Annotated[datetime, Strict(), _from_iso(datetime), PlainSerializer(datetime.isoformat)]
+IN_JSON = ConfigDict(extra="forbid", json_schema_extra=_need_kind)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Interval:
     """Every so many whole seconds of elapsed time, counted from 1970-01-01 00:00 UTC."""
 
-    seconds: int
+    __pydantic_config__ = IN_JSON
 
-    def __init__(
-        self, *, weeks: int = 0, days: int = 0, hours: int = 0, minutes: int = 0, seconds: int = 0
-    ) -> None:
-        total = seconds + 60 * (minutes + 60 * (hours + 24 * (days + 7 * weeks)))
+    weeks: InitVar[Number] = 0
+    days: InitVar[Number] = 0
+    hours: InitVar[Number] = 0
+    minutes: InitVar[Number] = 0
+    seconds: Number = 0
+    kind: Literal["interval"] = field(default="interval", repr=False)
+
+    def __post_init__(self, weeks: int, days: int, hours: int, minutes: int) -> None:
+        total = self.seconds + 60 * (minutes + 60 * (hours + 24 * (days + 7 * weeks)))
         whole = total % 1 == 0 and 1 <= total <= CENTURY.total_seconds()
         require(whole, "an interval is a whole number of seconds, from 1 to a century")
         object.__setattr__(self, "seconds", int(total))
@@ -35,8 +58,11 @@ class Cron:
     `5/15`, a step longer than its range.
     """
 
-    expression: str
-    timezone: str = "UTC"
+    __pydantic_config__ = IN_JSON
+
+    expression: Text
+    timezone: Text = "UTC"
+    kind: Literal["cron"] = field(default="cron", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         parse(self.expression)
@@ -51,14 +77,17 @@ class CalendarInterval:
     is a Monday and a 1 January.
     """
 
-    days: int = 0
-    weeks: int = 0
-    months: int = 0
-    years: int = 0
-    hour: int = 0
-    minute: int = 0
-    timezone: str = "UTC"
-    start: date = date(2001, 1, 1)
+    __pydantic_config__ = IN_JSON
+
+    days: Number = 0
+    weeks: Number = 0
+    months: Number = 0
+    years: Number = 0
+    hour: Number = 0
+    minute: Number = 0
+    timezone: Text = "UTC"
+    start: Day = date(2001, 1, 1)
+    kind: Literal["calendar"] = field(default="calendar", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         steps = (self.days, self.weeks, self.months, self.years)
@@ -71,7 +100,7 @@ class CalendarInterval:
         _check_year(self.start)
         _zone(self.timezone)
 
-    def names(self, day: date) -> bool:
+    def falls_on(self, day: date) -> bool:
         """Whether `day` is one of its days."""
         if day < self.start:
             return False
@@ -85,14 +114,17 @@ class CalendarInterval:
 class Date:
     """Once, at a datetime that carries its time zone."""
 
-    at: datetime
+    __pydantic_config__ = IN_JSON
+
+    at: Moment
+    kind: Literal["date"] = field(default="date", kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         _check_aware(self.at)
         _check_year(self.at)
 
 
-Trigger = Interval | Cron | CalendarInterval | Date
+Trigger = Annotated[Interval | Cron | CalendarInterval | Date, Field(discriminator="kind")]
 
 
 def next_tick(trigger: Trigger, after: datetime) -> datetime | None:
@@ -103,7 +135,7 @@ def next_tick(trigger: Trigger, after: datetime) -> datetime | None:
     _check_aware(after)
     after = after.astimezone(UTC)
     match trigger:
-        case Interval(seconds):
+        case Interval(seconds=seconds):
             every = timedelta(seconds=seconds)
             return EPOCH + ((after - EPOCH) // every + 1) * every
         case Date(at):
@@ -111,48 +143,9 @@ def next_tick(trigger: Trigger, after: datetime) -> datetime | None:
         case Cron(expression, timezone):
             return parse(expression).next(after, _zone(timezone))
         case CalendarInterval(timezone=timezone, start=start):
-            walls = WallTimes([time(trigger.hour, trigger.minute)], trigger.names)
+            walls = WallTimes([time(trigger.hour, trigger.minute)], trigger.falls_on)
             eve = datetime.combine(start, time.min, UTC) - timedelta(days=2)
             return walls.next(max(after, eve), _zone(timezone))
-
-
-KINDS: dict[str, Any] = {
-    "interval": Interval,
-    "cron": Cron,
-    "calendar": CalendarInterval,
-    "date": Date,
-}
-
-
-def dump(trigger: Trigger) -> dict[str, Any]:
-    """Return the trigger as JSON types, for `load`."""
-    kind = next(name for name, cls in KINDS.items() if isinstance(trigger, cls))
-    fields = vars(trigger).items()
-    return {"kind": kind} | {k: v.isoformat() if isinstance(v, date) else v for k, v in fields}
-
-
-def load(data: dict[str, Any]) -> Trigger:
-    """Return the trigger that `dump` described; raises ValueError with the reason."""
-    require(isinstance(data, dict), "a trigger is an object")
-    fields = dict(data)
-    kind = fields.pop("kind", None)
-    require(isinstance(kind, str) and kind in KINDS, f"kind is one of {', '.join(KINDS)}")
-    parameters = signature(KINDS[kind]).parameters
-    for name, value in fields.items():
-        require(name in parameters, f"{kind} has no field {name!r}")
-        fields[name] = _decode(name, value, parameters[name].annotation)
-    for name, parameter in parameters.items():
-        require(name in fields or parameter.default is not parameter.empty, f"{name} is missing")
-    trigger: Trigger = KINDS[kind](**fields)
-    return trigger
-
-
-def _decode(name: str, value: object, wanted: type) -> object:
-    if isinstance(value, str) and issubclass(wanted, date):
-        return wanted.fromisoformat(value)
-    # Not isinstance: True is no number of days.
-    require(type(value) is wanted, f"{name} must be {wanted.__name__}")
-    return value
 
 
 def require(ok: bool, reason: str) -> None:

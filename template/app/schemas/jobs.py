@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from app.jobs import Status
+from app.jobs import Status, StoredJob
 from app.jobs.backends import MAX_COUNT
 from app.schemas.shown import shown
 
@@ -26,15 +26,15 @@ PATTERNS_END = EPOCH + timedelta(microseconds=10**16)
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 
-def cursor_of(rows: Sequence[Any]) -> str | None:
+def cursor_of(found: Sequence[StoredJob]) -> str | None:
     """The microsecond that the last of these was made in, and its id.
 
     Garbage has no such place: it comes again on the next page.
     """
-    for row in reversed(rows):
-        if row.id and row.created_at and EPOCH <= row.created_at < PATTERNS_END:
-            microseconds = (row.created_at - EPOCH) // timedelta(microseconds=1)
-            return f"{microseconds:016}-{row.id.hex}"
+    for job in reversed(found):
+        if job.id and job.created_at and EPOCH <= job.created_at < PATTERNS_END:
+            microseconds = (job.created_at - EPOCH) // timedelta(microseconds=1)
+            return f"{microseconds:016}-{job.id.hex}"
     return None
 
 
@@ -44,8 +44,6 @@ def place_of(cursor: str) -> tuple[datetime, UUID]:
 
 
 class JobOut(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
     job_id: UUID
     task: str
     status: Status | Literal["unknown"]
@@ -58,10 +56,10 @@ class JobOut(BaseModel):
     problem: str | None = Field(default=None, description="what is wrong with the row itself")
 
     @classmethod
-    def of(cls, row: Any, *, whole_error: bool) -> Self:
+    def of(cls, job: StoredJob, *, whole_error: bool) -> Self:
         """An error's text can hold secrets: without the key only its class is shown."""
-        out, wrong = shown(cls, {**row._mapping, "job_id": row.id}, STAND_INS)
-        full = [name for name in COUNTS if row._mapping[name] == MAX_COUNT]
+        out, wrong = shown(cls, {**vars(job), "job_id": job.id}, STAND_INS)
+        full = [name for name in COUNTS if getattr(job, name) == MAX_COUNT]
         out.problem = wrong or (f"{', '.join(full)}: at the limit" if full else None)
         if out.error and not whole_error:
             out.error = out.error.partition(":")[0]
@@ -73,8 +71,6 @@ class JobAccepted(BaseModel):
 
 
 class QueueOut(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
     queue: str
     backend: str | None
     waiting: int = 0

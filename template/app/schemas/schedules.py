@@ -1,30 +1,25 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from app.jobs import StoredSchedule, Trigger
 from app.jobs.backends import (
     ID_PATTERN,
     MAX_GRACE,
     CatchUp,
+    Changes,
     Definition,
     Overlap,
-    dump,
-    find_task,
-    load,
-    one_line,
     registry,
 )
 from app.schemas.shown import shown
 
 MAX_REVISION = 2**31 - 1  # of its column
-
-
-def _canonical(trigger: dict[str, Any]) -> dict[str, Any]:
-    return dump(load(trigger))
+PARTS = Definition.model_fields
 
 
 def _known(task: str) -> str:
@@ -35,9 +30,8 @@ def _known(task: str) -> str:
 
 ScheduleId = Annotated[str, Field(pattern=ID_PATTERN)]
 Grace = Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds(), description="seconds")]
-TriggerJson = Annotated[
-    dict[str, Any],
-    AfterValidator(_canonical),
+AnyTrigger = Annotated[
+    Trigger,
     Field(
         examples=[
             {"kind": "interval", "minutes": 5},
@@ -56,12 +50,15 @@ class ScheduleCreate(BaseModel):
 
     id: ScheduleId = Field(default_factory=lambda: str(uuid4()))
     task: Annotated[str, AfterValidator(_known)]
-    trigger: TriggerJson
+    trigger: AnyTrigger
     args: dict[str, Any] = {}
     misfire_grace: Grace = 300
     catch_up: CatchUp = "latest"
     overlap: Overlap = "queue"
     paused: bool = False
+
+    def definition(self) -> Definition:
+        return Definition.model_validate({name: getattr(self, name) for name in PARTS})
 
 
 class ScheduleChange(BaseModel):
@@ -70,17 +67,17 @@ class ScheduleChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     revision: int = Field(ge=1, le=MAX_REVISION)
-    trigger: TriggerJson | None = None
+    trigger: AnyTrigger | None = None
     args: dict[str, Any] | None = None
     misfire_grace: Grace | None = None
     catch_up: CatchUp | None = None
     overlap: Overlap | None = None
     paused: bool | None = None
 
-    def definition(self) -> dict[str, Any]:
+    def definition(self) -> Changes:
         """What is changed of the schedule's definition."""
-        own = {"revision", "paused"}
-        return {name: value for name, value in self if value is not None and name not in own}
+        given = {name: value for name in PARTS if (value := getattr(self, name)) is not None}
+        return cast(Changes, given)
 
 
 # For what a row of garbage has in their places; `problem` says so.
@@ -116,26 +113,15 @@ class ScheduleOut(BaseModel):
     missed_until: datetime | None
 
     @classmethod
-    def of(cls, row: Any) -> Self:
+    def of(cls, schedule: StoredSchedule) -> Self:
         """The problem is what this process sees: in a deploy, another may know the task."""
-        definition = row.definition if isinstance(row.definition, dict) else {}
+        definition = schedule.definition if isinstance(schedule.definition, dict) else {}
         stored = {name: each for name, each in definition.items() if name in cls.model_fields}
         computed = {
-            "declared": row.declared is not None,
+            "declared": schedule.declared is not None,
             "problem": None,
-            "next_tick": None if row.paused else row.next_tick,
+            "next_tick": None if schedule.paused else schedule.next_tick,
         }
-        out, wrong = shown(cls, {**stored, **row._mapping, **computed}, STAND_INS)
-        out.problem = _problem_with(row) or wrong
+        out, wrong = shown(cls, {**stored, **vars(schedule), **computed}, STAND_INS)
+        out.problem = schedule.problem or wrong
         return out
-
-
-def _problem_with(row: Any) -> str | None:
-    if row.task not in registry():
-        return "unknown task"
-    try:
-        args = Definition.model_validate(row.definition).args
-        find_task(row.task).check(args)
-    except ValueError as error:
-        return one_line(error)
-    return None

@@ -1,4 +1,7 @@
-"""Orders, and the job that each new one brings."""
+"""Orders, and the job that each new one brings.
+
+A service never commits: whoever opened the session does, a route or the host of a task.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ from app.schemas.orders import OrderCreate
 from app.tasks.orders import process_order
 
 
+class OrderNotFoundError(LookupError):
+    """No order has this id."""
+
+
 class IdempotencyConflictError(ValueError):
     """The Idempotency-Key was used before, with another body."""
 
@@ -24,26 +31,35 @@ class OrderService:
         self._jobs = jobs
 
     async def create(self, order: OrderCreate, idempotency_key: str | None = None) -> Order:
-        """Store an order and submit its job, both or neither.
+        """Store an order and submit its job; both or neither are there after the commit.
 
         The same key and body give the order that is there. Raises IdempotencyConflictError.
         """
-        if idempotency_key and (known := await self._known(idempotency_key, order)):
+        if idempotency_key is None:
+            return await self._store(order)
+        if known := await self._known(idempotency_key, order):
             return known
+        try:
+            async with self._session.begin_nested():
+                return await self._store(order, idempotency_key)
+        except IntegrityError:  # another request with this key was faster
+            if known := await self._known(idempotency_key, order):
+                return known
+            raise
+
+    async def get(self, order_id: UUID) -> Order:
+        """Raises OrderNotFoundError."""
+        order = await self._session.get(Order, order_id)
+        if order is None:
+            raise OrderNotFoundError(order_id)
+        return order
+
+    async def _store(self, order: OrderCreate, idempotency_key: str | None = None) -> Order:
         created = Order(id=uuid4(), **order.model_dump(), idempotency_key=idempotency_key)
         created.job_id = (await self._jobs.submit(process_order, created.id)).id
         self._session.add(created)
-        try:
-            await self._session.commit()
-        except IntegrityError:  # another request with this key was faster
-            await self._session.rollback()
-            if idempotency_key and (known := await self._known(idempotency_key, order)):
-                return known
-            raise
+        await self._session.flush()
         return created
-
-    async def get(self, order_id: UUID) -> Order | None:
-        return await self._session.get(Order, order_id)
 
     async def _known(self, key: str, order: OrderCreate) -> Order | None:
         known = await self._session.scalar(select(Order).where(Order.idempotency_key == key))

@@ -64,7 +64,7 @@ async def test_a_job_whose_order_is_gone_is_dead_at_once(own_jobs: OwnJobs) -> N
     """Run as a host runs it: with a session of its own, its outcome in the table."""
     row = await own_jobs.run(process_order, uuid4())
     assert (row.status, row.attempts) == (Status.DEAD, 1)
-    assert row.error.startswith("NonRetryable: order ")
+    assert str(row.error).startswith("NonRetryable: order ")
 
 
 async def test_the_service_runs_it(service: Service) -> None:

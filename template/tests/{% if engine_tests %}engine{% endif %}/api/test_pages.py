@@ -12,11 +12,10 @@ from sqlalchemy import Connection, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
-from app.jobs import Interval, Jobs, Schedule, Status
+from app.jobs import Interval, Jobs, Schedule, Schedules, Status
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
-from app.services.schedules import ScheduleService
 from tests.engine import probes
 from tests.engine.api.schedule_calls import create
 from tests.service import Service
@@ -129,7 +128,7 @@ async def test_no_page_of_schedules_looks_at_the_others(
     row = {"definition": definition, "task": "probes.echo", "paused": True}
     await session.execute(insert(schedules), [row | {"id": f"many {n}"} for n in range(MANY)])
     await analyze(session)
-    service = ScheduleService(session, Jobs(session))
+    service = Schedules(session)
     await service.find(10)
     await service.find(10, after="many 5")
     await session.rollback()

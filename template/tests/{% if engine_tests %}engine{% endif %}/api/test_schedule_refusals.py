@@ -7,23 +7,40 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.engine.api.schedule_calls import ECHO, call, create, get
+from tests.engine.api.schedule_calls import ECHO, HOURLY, call, create, get
 from tests.service import Service
 
+CRON, DATE = ["trigger", "cron"], ["trigger", "date"]
+
 WRONG: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"trigger": {"kind": "cron", "expression": "0 6 * *"}}, ["trigger"], "has 4 fields"),
-    ({"trigger": {"kind": "cron", "expression": "61 * * * *"}}, ["trigger"], "not within 0-59"),
-    ({"trigger": {"kind": "cron", "expression": "0 0 30 2 *"}}, ["trigger"], "never fires"),
+    ({"trigger": {"kind": "cron", "expression": "0 6 * *"}}, CRON, "has 4 fields"),
+    (
+        {"trigger": {"kind": "cron", "expression": "61 * * * *"}},
+        CRON,
+        "not within 0-59",
+    ),
+    ({"trigger": {"kind": "cron", "expression": "0 0 30 2 *"}}, CRON, "never fires"),
     ({"trigger": {"kind": "date", "at": "2020-01-01T00:00:00Z"}}, ["trigger"], "never fires"),
-    ({"trigger": {"kind": "date", "at": "2999-01-01T00:00:00"}}, ["trigger"], "no time zone"),
-    ({"trigger": {"kind": "lunar"}}, ["trigger"], "kind is one of"),
-    ({"trigger": {"kind": "interval", "seconds": 0}}, ["trigger"], "whole number of seconds"),
+    (
+        {"trigger": {"kind": "date", "at": "2999-01-01T00:00:00"}},
+        ["trigger", "date"],
+        "no time zone",
+    ),
+    ({"trigger": {"kind": "lunar"}}, ["trigger"], "expected tags: 'interval', 'cron'"),
+    (
+        {"trigger": {"kind": "interval", "seconds": 0}},
+        ["trigger", "interval"],
+        "whole number of seconds",
+    ),
     (
         {"trigger": {"kind": "cron", "expression": "0 6 * * *", "timezone": "Mars/Base"}},
-        ["trigger"],
+        CRON,
         "unknown time zone 'Mars/Base'",
     ),
     ({"trigger": "hourly"}, ["trigger"], "an object"),
+    ({"trigger": {"kind": "cron"}}, ["trigger", "cron", "expression"], "required"),
+    ({"trigger": {"kind": "date", "at": 7}}, ["trigger", "date", "at"], "datetime"),
+    ({"trigger": HOURLY | {"on": 1}}, ["trigger", "interval", "on"], "Unexpected"),
     ({"args": {}}, ["args", "text"], "required"),
     ({"args": {"text": 5}}, ["args", "text"], "valid string"),
     ({"args": {"text": "a", "times": 2}}, ["args", "times"], "not permitted"),

@@ -68,6 +68,16 @@ async def test_the_four_kinds(service: Service, trigger: dict[str, Any]) -> None
     assert made in listed
 
 
+async def test_each_kind_has_a_schema(service: Service) -> None:
+    schemas = (await service.client.get("/openapi.json")).json()["components"]["schemas"]
+    trigger = schemas["ScheduleCreate"]["properties"]["trigger"]
+    names = [each["$ref"].removeprefix("#/components/schemas/") for each in trigger["oneOf"]]
+    assert names == ["Interval", "Cron", "CalendarInterval", "Date"]
+    assert trigger["discriminator"]["propertyName"] == "kind"
+    assert all("kind" in schemas[name]["required"] for name in names)
+    assert {"weeks", "days", "hours", "minutes", "seconds"} < {*schemas["Interval"]["properties"]}
+
+
 async def test_a_short_way_to_say_it_is_stored_in_full(service: Service) -> None:
     made = await create(service, trigger={"kind": "interval", "minutes": 5})
     assert made["trigger"] == {"kind": "interval", "seconds": 300}

@@ -13,6 +13,7 @@ from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, Status
 from app.jobs.contract import Task
 from app.jobs.host import Host
+from app.jobs.submit import submit_named
 from app.jobs.table import clock, jobs
 from tests.service import eventually
 
@@ -23,7 +24,7 @@ BACKEND = get_settings().queues[QUEUE]
 async def submit(what: Task[..., Any, Any], *args: Any, queue: str = QUEUE, **values: Any) -> UUID:
     """A job, and what else its row is to have."""
     async with AsyncSessionLocal() as session:
-        job = await Jobs(session).submit_named(what, what.dump(*args), queue=queue)
+        job = await submit_named(session, what, what.dump(*args), queue=queue)
         if values:
             await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
         await session.commit()
@@ -38,7 +39,7 @@ async def change(job_id: UUID, **values: Any) -> None:
 
 async def row_of(job_id: UUID) -> Row[Any]:
     async with AsyncSessionLocal() as session:
-        return await Jobs(session).get(job_id)
+        return (await session.execute(select(jobs).where(jobs.c.id == job_id))).one()
 
 
 async def statuses(*job_ids: UUID) -> list[str]:

@@ -15,11 +15,10 @@ import pytest
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Cron, Interval, Jobs, Schedule
+from app.jobs import Cron, Interval, Schedule, Schedules
 from app.jobs.table import clock, schedules
-from app.migrate import reconcile
+from app.jobs.timetable import reconcile
 from app.schemas.schedules import ScheduleChange, ScheduleCreate
-from app.services.schedules import ScheduleService
 from tests.engine import probes
 from tests.service import ROOT
 
@@ -47,9 +46,10 @@ async def set_row(session: AsyncSession, **values: Any) -> None:
 
 async def change(session: AsyncSession, schedule_id: str, **fields: Any) -> None:
     """As an operator does by PATCH."""
-    service = ScheduleService(session, Jobs(session))
+    service = Schedules(session)
     revision = (await service.get(schedule_id)).revision
-    await service.change(schedule_id, ScheduleChange(revision=revision, **fields))
+    wanted = ScheduleChange(revision=revision, **fields)
+    await service.change(schedule_id, revision, paused=wanted.paused, **wanted.definition())
 
 
 async def database_now(session: AsyncSession) -> datetime:
@@ -90,7 +90,7 @@ async def test_what_code_no_longer_has_is_removed_and_an_operators_stays(
     await deploy(session, HOURLY, DAILY)
     own = {"id": "own", "task": "probes.echo", "trigger": {"kind": "interval", "hours": 1}}
     wanted = ScheduleCreate.model_validate({**own, "args": {"text": "own"}})
-    await ScheduleService(session, Jobs(session)).create(wanted)
+    await Schedules(session).create(wanted.id, wanted.task, wanted.definition())
     assert set(await deploy(session, DAILY)) == {"daily", "own"}
     assert set(await deploy(session)) == {"own"}
 
@@ -161,4 +161,6 @@ def test_no_process_starts_with_a_wrong_declaration(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 1
     reason = "task maintenance.cleanup_expired_sessions takes 0 arguments"
-    assert ended.stderr.splitlines()[-1] == f"ValueError: schedule 'bad': {reason}"
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("app/tasks/schedules.py, line ")
+    assert f"ValueError: schedule 'bad': {reason}" in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Row, func, select, update
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.database import AsyncSessionLocal, SyncSessionLocal
-from app.jobs import Status, current_job, task
+from app.jobs import Status, SyncJobs, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.outcomes import MAX_ERROR
@@ -21,7 +21,7 @@ from app.jobs.table import jobs
 from app.models import Order
 from app.tasks.orders import process_order
 from tests.engine import probes
-from tests.engine.jobs.rows import BACKEND, idle, row_of, submit
+from tests.engine.jobs.rows import BACKEND, idle, row_of, status_is, submit
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -223,6 +223,17 @@ def itself() -> str:
 async def test_a_task_knows_its_job(host: Host) -> None:
     row = await run(host, itself)
     assert row.result == str(row.id)
+
+
+@task(name="runner.submits")
+def submits(db: Session) -> str:
+    return str(SyncJobs(db).submit(probes.echo, "the next one").id)
+
+
+async def test_a_sync_task_submits_another_job(host: Host) -> None:
+    row = await run(host, submits)
+    following = await status_is(UUID(row.result), Status.SUCCEEDED)
+    assert following.result == "the next one"
 
 
 async def test_an_order_that_is_gone_is_not_tried_again(host: Host) -> None:

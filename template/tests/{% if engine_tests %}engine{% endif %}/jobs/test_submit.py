@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import AsyncSessionLocal
-from app.jobs import JobNotFoundError, Jobs, JobStateError, Status
+from app.core.database import AsyncSessionLocal, SyncSessionLocal
+from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs
 from app.jobs.table import HEAD_START, clock, jobs
 from tests.engine import probes
 
@@ -47,6 +47,25 @@ async def test_a_released_savepoint_still_rolls_back_with_the_caller(session: As
         job = await Jobs(session).submit(probes.echo, "a")
     await session.rollback()
     assert not await exists(job.id)
+
+
+async def test_a_sync_session_submits_as_well() -> None:
+    with SyncSessionLocal() as sync:
+        kept = SyncJobs(sync).submit(probes.echo, "a", key="sync")
+        again = SyncJobs(sync).submit(probes.echo, "b", key="sync")
+        sync.commit()
+        dropped = SyncJobs(sync).submit(probes.echo, "a")
+        sync.rollback()
+    assert (again.id, again.created) == (kept.id, False)
+    assert await exists(kept.id)
+    assert not await exists(dropped.id)
+
+
+async def test_the_other_kind_of_session_is_refused(session: AsyncSession) -> None:
+    with SyncSessionLocal() as sync, pytest.raises(TypeError, match="use SyncJobs"):
+        Jobs(sync)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="use Jobs"):
+        SyncJobs(session)  # type: ignore[arg-type]
 
 
 async def test_a_delayed_job_waits_in_the_table(session: AsyncSession) -> None:

@@ -9,12 +9,13 @@ from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Job, Jobs, task
+from app.jobs import Job, Jobs, StoredJob, task
 from app.jobs.inserts import MANY
 from app.jobs.relay import Message, relaying
+from app.jobs.submit import submit_named
 from app.jobs.table import jobs
 from tests.engine import probes
 from tests.engine.jobs.recorder import Recorder
@@ -36,13 +37,13 @@ async def count(session: AsyncSession) -> int:
 
 async def like_one(session: AsyncSession, job_id: UUID) -> dict[str, Any]:
     """All that isn't of this job alone; when it is due is told from when it was made."""
-    row = (await Jobs(session).get(job_id))._asdict()
+    row = dict(vars(await Jobs(session).get(job_id)))
     made = row.pop("created_at")
     row |= {name: row[name] - made for name in ("run_at", "wake_at")}
     return {name: value for name, value in row.items() if name not in ("id", "args")}
 
 
-async def rows(session: AsyncSession, many: Sequence[Job[Any]]) -> list[Row[Any]]:
+async def rows(session: AsyncSession, many: Sequence[Job[Any]]) -> list[StoredJob]:
     return [await Jobs(session).get(job.id) for job in many]
 
 
@@ -72,7 +73,7 @@ async def test_arguments_are_as_by_submit(session: AsyncSession) -> None:
         (str(UUID(int=2)), "2030-01-01", {}),
     ]
     many_typed = await Jobs(session).submit_many(typed, calls)
-    ones = [await Jobs(session).submit_named(typed, typed.dump(*call)) for call in calls]
+    ones = [await submit_named(session, typed, typed.dump(*call)) for call in calls]
     expected = [row.args for row in await rows(session, ones)]
     assert [row.args for row in await rows(session, many_typed)] == expected
 

@@ -12,7 +12,7 @@ from tests.service import ROOT
 CODE = """
 from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
-from app.jobs import Job, Jobs, task
+from app.jobs import Job, Jobs, SyncJobs, current_job, task
 from app.tasks.notifications import send_email
 from app.tasks.orders import process_order
 
@@ -32,6 +32,15 @@ async def submit(jobs: Jobs, db: AsyncSession, order_id: UUID) -> None:
     await jobs.submit(count, "a", 2, 3)  # wrong
     await jobs.submit(count, "a", key=1)  # wrong
     other: Job[str] = await jobs.submit(count, "a")  # wrong
+    waiting: int = (await jobs.backlog())[0].waiting
+    (await jobs.get(counted.id)).attempts = 0  # wrong
+    current_job().attempt = 0  # wrong
+
+def submit_from_sync(jobs: SyncJobs, order_id: UUID) -> None:
+    order: Job[dict[str, str]] = jobs.submit(process_order, order_id, key="a")
+    counted: Job[int] = jobs.submit(count, "a")
+    jobs.submit(count, 1)  # wrong
+    jobs.submit(count, "a", key=1)  # wrong
 """
 
 

@@ -1,0 +1,245 @@
+"""The table `schedules`: what deploys, operators and the dispatcher do with its rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
+
+from pydantic import JsonValue, ValidationError
+from sqlalchemy import Select, String, case, cast, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.contract import Task, UnknownTaskError, find_task, registry
+from app.jobs.schedules import (
+    CatchUp,
+    Definition,
+    InvalidScheduleError,
+    Overlap,
+    Schedule,
+    ScheduleConflictError,
+    ScheduleNotFoundError,
+    StoredSchedule,
+    check_grace,
+    definition_of,
+    one_line,
+)
+from app.jobs.submit import Job, submit_named
+from app.jobs.table import MAX_COUNT, clock, schedules
+from app.jobs.triggers import Trigger, next_tick
+
+
+class Changes(TypedDict, total=False):
+    """The parts of a schedule's definition that are to be replaced."""
+
+    trigger: Trigger
+    args: dict[str, JsonValue]
+    misfire_grace: float
+    catch_up: CatchUp
+    overlap: Overlap
+
+
+class Schedules:
+    """What operators do with schedules, in the transaction of the session that it is given.
+
+    The dispatcher sees it within a second of the commit.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    async def find(self, limit: int, *, after: str | None = None) -> list[StoredSchedule]:
+        """The first in the order of their ids, or of those that come after this id."""
+        found = select(schedules).order_by(schedules.c.id).limit(limit)
+        if after is not None:
+            found = found.where(schedules.c.id > after)
+        return await _read(self._session, found)
+
+    async def get(self, schedule_id: str) -> StoredSchedule:
+        """Raises ScheduleNotFoundError."""
+        found = await _read(self._session, select(schedules).where(schedules.c.id == schedule_id))
+        if not found:
+            raise ScheduleNotFoundError(schedule_id)
+        return found[0]
+
+    async def create(
+        self, schedule_id: str, task: str, wanted: Definition, *, paused: bool = False
+    ) -> StoredSchedule:
+        """Raises InvalidScheduleError, ScheduleConflictError where the id is taken."""
+        values = {
+            "id": schedule_id,
+            "definition": _checked(task, wanted),
+            "task": task,
+            "paused": paused,
+            "next_tick": await self._first_tick(wanted.trigger),
+        }
+        try:
+            async with self._session.begin_nested():
+                await self._session.execute(insert(schedules).values(values))
+        except IntegrityError:
+            raise ScheduleConflictError(f"there is a schedule {schedule_id!r}") from None
+        return await self.get(schedule_id)
+
+    async def change(
+        self,
+        schedule_id: str,
+        revision: int,
+        *,
+        paused: bool | None = None,
+        **changes: Unpack[Changes],
+    ) -> StoredSchedule:
+        """What was due while the schedule was paused is not made up for.
+
+        Raises ScheduleNotFoundError, InvalidScheduleError, ScheduleConflictError where somebody
+        else has changed it since this revision.
+        """
+        schedule = await self.get(schedule_id)
+        again = schedules.c.revision >= MAX_COUNT
+        values: dict[str, Any] = {"revision": case((again, 1), else_=schedules.c.revision + 1)}
+        if changes:
+            wanted = _merged(schedule, changes)
+            values["definition"] = _checked(schedule.task, wanted)
+        if paused is not None:
+            values["paused"] = paused
+        if "trigger" in changes:
+            values["next_tick"] = await self._first_tick(changes["trigger"])
+        elif schedule.paused and paused is False:
+            values["next_tick"] = next_tick(_in_force(schedule).trigger, await _now(self._session))
+        as_read = schedules.c.id == schedule_id, schedules.c.revision == revision
+        changed = update(schedules).where(*as_read).values(values).returning(schedules.c.id)
+        if (await self._session.execute(changed)).first() is None:
+            raise ScheduleConflictError("it has been changed since: get it, and its revision")
+        return await self.get(schedule_id)
+
+    async def delete(self, schedule_id: str) -> None:
+        """Raises ScheduleNotFoundError, ScheduleConflictError for one that the code declares."""
+        declared = schedules.c.declared
+        by_operator = declared.is_(None) | (cast(declared, String) == "null")
+        own = schedules.c.id == schedule_id, by_operator
+        deleted = delete(schedules).where(*own).returning(schedules.c.id)
+        if (await self._session.execute(deleted)).first() is None:
+            await self.get(schedule_id)
+            raise ScheduleConflictError("declared in code: pause it")
+
+    async def run(self, schedule_id: str) -> Job[Any]:
+        """A job at once, beside the ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
+        schedule = await self.get(schedule_id)
+        args = _in_force(schedule).args
+        return await submit_named(self._session, _known(schedule.task), args)
+
+    async def _first_tick(self, trigger: Trigger) -> datetime:
+        first = next_tick(trigger, await _now(self._session))
+        with _part("trigger"):
+            if first is None:
+                raise ValueError("never fires: it is over")
+        return first
+
+
+def _merged(schedule: StoredSchedule, changes: Changes) -> Definition:
+    kept = schedule.definition if isinstance(schedule.definition, dict) else {}
+    with _part():
+        return Definition.model_validate({**kept, **changes})
+
+
+def _checked(name: str, wanted: Definition) -> dict[str, Any]:
+    """As it is stored. Raises InvalidScheduleError; ScheduleConflictError for an unknown task."""
+    task = _known(name)
+    with _part("args"):
+        arguments = task.check(wanted.args)
+    with _part("misfire_grace"):
+        check_grace(wanted.trigger, wanted.grace, wanted.catch_up)
+    return wanted.model_dump(mode="json") | {"args": arguments, "task": name}
+
+
+def _in_force(schedule: StoredSchedule) -> Definition:
+    try:
+        return schedule.read()
+    except ValidationError as error:
+        raise ScheduleConflictError(f"it is broken: {one_line(error)}") from None
+
+
+def _known(task: str) -> Task[..., Any, Any]:
+    try:
+        return find_task(task)
+    except UnknownTaskError:
+        raise ScheduleConflictError(f"unknown task {task!r}") from None
+
+
+@contextmanager
+def _part(*name: str) -> Iterator[None]:
+    """Say which part of the schedule the body's ValueError is about."""
+    try:
+        yield
+    except ValidationError as error:
+        inner = error.errors(include_url=False)
+        raise InvalidScheduleError([{**e, "loc": (*name, *e["loc"])} for e in inner]) from None
+    except ValueError as error:
+        wrong = {"type": "value_error", "loc": name, "msg": f"Value error, {error}"}
+        raise InvalidScheduleError([wrong]) from None
+
+
+async def _read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
+    return [StoredSchedule(**row._mapping) for row in await session.execute(found)]
+
+
+async def _now(session: AsyncSession) -> datetime:
+    return (await session.execute(select(clock(0)))).scalar_one()
+
+
+async def take_due(
+    session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
+) -> list[StoredSchedule]:
+    """Locked, the longest due first; without tasks that only another release knows."""
+    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
+    due = select(schedules).where(schedules.c.next_tick <= now, *runnable)
+    due = due.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
+    return await _read(session, due.with_for_update(skip_locked=True))
+
+
+async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
+    """Locked, those that aren't due yet."""
+    ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
+    return await _read(session, ahead.with_for_update(skip_locked=True))
+
+
+async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
+    """Nothing where another clock has moved it meanwhile: SQLite locks no rows."""
+    unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
+    await session.execute(update(schedules).where(*unmoved).values(values))
+
+
+async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
+    """Bring the table in line with the code: add, change, remove. A pause stays.
+
+    What an operator changed stays until the code says something else; what an operator made stays.
+    Raises ValueError when two schedules have one id.
+    """
+    ids = Counter(schedule.id for schedule in declared)
+    if twice := [schedule_id for schedule_id, count in ids.items() if count > 1]:
+        raise ValueError(f"two schedules are named {twice[0]!r}")
+    known = select(schedules).where(schedules.c.id.in_(ids)).with_for_update()
+    stored = {each.id: each for each in await _read(session, known)}
+    now = await _now(session)
+    for schedule in declared:
+        await _declare(session, schedule, stored.get(schedule.id), now)
+    gone = schedules.c.declared.is_not(None), schedules.c.id.not_in(ids)
+    await session.execute(delete(schedules).where(*gone))
+
+
+async def _declare(
+    session: AsyncSession, schedule: Schedule, stored: StoredSchedule | None, now: datetime
+) -> None:
+    definition = definition_of(schedule)
+    values = {"declared": definition, "definition": definition, "task": schedule.task.name}
+    first = {"next_tick": next_tick(schedule.trigger, now)}
+    if stored is None:
+        await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
+    elif stored.declared != definition:
+        # With the same trigger, what fell due meanwhile stays due.
+        before = stored.definition.get("trigger") if isinstance(stored.definition, dict) else None
+        moved = first if before != definition["trigger"] else {}
+        again = {"revision": min(stored.revision, MAX_COUNT - 1) + 1, **values, **moved}
+        await session.execute(update(schedules).where(schedules.c.id == schedule.id).values(again))
