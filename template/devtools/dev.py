@@ -20,6 +20,7 @@ REGISTER = Path(".dev", "processes")
 
 
 def main() -> int:
+    above = launchers()
     reader, writer = os.pipe()
     supervisor = spawn([sys.executable, "-m", "devtools.supervisor", *sys.argv[1:]], stdin=reader)
     os.close(reader)
@@ -31,7 +32,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` wants it so
             signal.signal(number, let_go)
-    code = wait_for(supervisor, let_go)
+    code = wait_for(supervisor, let_go, above)
     if code < 0:
         print("the supervisor was killed, and now all that it started", file=sys.stderr)
         for leader in registered(REGISTER).values():
@@ -39,14 +40,38 @@ def main() -> int:
     return abs(code)
 
 
-def wait_for(supervisor: subprocess.Popen[bytes], let_go: Callable[[], None]) -> int:
-    """Its exit code. When `uv run` was killed, which would pass a signal on, it is told to end."""
-    parent = os.getppid() if "UV_RUN_RECURSION_DEPTH" in os.environ else None
+def wait_for(
+    supervisor: subprocess.Popen[bytes], let_go: Callable[[], None], above: list[int]
+) -> int:
+    """Its exit code. It is told to end, too, when a launcher was killed."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             return supervisor.wait(0.5)
-        if parent not in (None, os.getppid()):
+        if any(not is_there(pid) for pid in above):
             let_go()
+
+
+def launchers() -> list[int]:
+    """Each `uv run` that waits for this process: one that is killed can't pass a signal on."""
+    found, pid = list[int](), os.getppid()
+    with suppress(OSError, subprocess.CalledProcessError, ValueError):
+        while True:
+            ask = ["ps", "-o", "ppid=,comm=", "-p", str(pid)]
+            parent, name = subprocess.check_output(ask, text=True).split(maxsplit=1)
+            if Path(name.strip()).name != "uv":
+                break
+            found.append(pid)
+            pid = int(parent)
+    return found
+
+
+def is_there(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 if __name__ == "__main__":

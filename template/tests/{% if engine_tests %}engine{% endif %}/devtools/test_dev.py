@@ -54,6 +54,15 @@ claim(Path("processes"))
 enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
 """
 
+WAIT = """
+from devtools.dev import launchers, wait_for
+from devtools.processes import spawn
+
+child, above = spawn(["sleep", "60"]), launchers()
+print(len(above), flush=True)
+print(wait_for(child, child.terminate, above))
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -135,6 +144,21 @@ def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
     said = f"an earlier start still runs: worker ({pid})\nTo end it: kill -9 -- -{pid}\n"
     assert (refused.returncode, refused.stderr) == (1, said)
     os.killpg(int(pid), signal.SIGKILL)
+
+
+def test_a_launcher_that_is_killed_ends_it(tmp_path: Path) -> None:
+    """`uv run poe dev` is a uv that waits for another, which waits for it."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\n"$@"\nexit $?\n')
+    uv.chmod(0o755)
+    command = [str(uv), str(uv), sys.executable, "-c", WAIT]
+    env = unset() | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == "2\n"
+        launcher.kill()
+        launcher.wait()
+        assert launcher.stdout.readline() == f"{-signal.SIGTERM}\n"
 
 
 def test_a_port_in_use_is_named(project: Path) -> None:
