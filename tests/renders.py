@@ -51,12 +51,13 @@ class Render:
 
 def _renders() -> Iterator[Render]:
     """The longest suites first, so that no process is left with one when the others are done."""
-    yield Render(NAMES, "rabbitmq")
-    yield Render(NAMES, apscheduler="4")
-    for size in range(len(NAMES), 0, -1):
-        yield from map(Render, combinations(NAMES, size))
     yield Render(("celery",), "rabbitmq")
     yield Render(("apscheduler",), apscheduler="4")
+    yield from (Render((name,)) for name in NAMES)
+    yield Render(NAMES, "rabbitmq")
+    yield Render(NAMES, apscheduler="4")
+    for size in range(len(NAMES), 1, -1):
+        yield from map(Render, combinations(NAMES, size))
 
 
 RENDERS = {render.name: render for render in _renders()}

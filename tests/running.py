@@ -30,7 +30,7 @@ def run(project: Project, what: str, *command: str | Path) -> str:
         process = subprocess.Popen(
             command,
             cwd=project.folder,
-            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project, what)},
+            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project)},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -44,10 +44,10 @@ def run(project: Project, what: str, *command: str | Path) -> str:
     return text
 
 
-def _mypy_cache(project: Project, what: str) -> str:
+def _mypy_cache(project: Project) -> str:
     """What services have in common is checked once by each process of this run."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return str(ROOT / ".mypy_cache" / worker / what / project.render.apscheduler)
+    return str(ROOT / ".mypy_cache" / worker / project.render.apscheduler)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | str:

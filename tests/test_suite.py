@@ -12,21 +12,19 @@ import pytest
 from benchmarks.rendered import add_bench
 from extensions.context import NAMES, PYTHON_VERSIONS
 from tests.conftest import Project
+from tests.left_out import (
+    IN_PARTS,
+    RENDERED,
+    TESTS,
+    THE_SAME,
+    WHERE_REDIS_IS,
+    left_out_of,
+    of_one_back_end,
+)
 from tests.marks import PLAIN
 from tests.renders import RENDERS, ROOT, render, uv_command
 from tests.running import run, type_checker
 
-# Tests of the engine, of the ground and of each service's routes: no answer changes them, and each
-# single back end runs them.
-THE_SAME = (
-    "jobs",
-    *(f"core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
-    *(f"api/test_{name}.py" for name in ("garbage_rows", "pages", "production", "rates")),
-    *(f"api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
-    "api/test_unusable_database.py",
-    "test_migrations.py",
-)
-WHERE_REDIS_IS = ("api/test_shared_rates.py",)
 WHAT_THEY_TEST = (
     "app/jobs",
     "app/migrate.py",
@@ -42,16 +40,19 @@ WHAT_THEY_TEST = (
 
 
 def test_types(project: Project) -> None:
+    check_types(project, "types")
+
+
+def check_types(project: Project, what: str) -> None:
     """By the oldest Python that it may run on."""
     oldest = ("--python-version", PYTHON_VERSIONS[0])
-    run(project, "types", type_checker(project.render.apscheduler), "-m", "mypy", *oldest)
+    run(project, what, type_checker(project.render.apscheduler), "-m", "mypy", *oldest)
 
 
 def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
     """Neither its files nor their names have a condition."""
-    template = ROOT / "template"
-    tests = template / "tests" / "{% if engine_tests %}engine{% endif %}"
-    for place in [*map(tests.joinpath, THE_SAME), *map(template.joinpath, WHAT_THEY_TEST)]:
+    tested = map((ROOT / "template").joinpath, WHAT_THEY_TEST)
+    for place in [*map(TESTS.joinpath, THE_SAME), *tested]:
         files = [place] if place.is_file() else [*place.rglob("*.*")]
         assert files
         assert [path.name for path in files if path.suffix == ".jinja" or "{%" in path.name] == []
@@ -78,11 +79,33 @@ def test_suite(project: Project) -> None:
     # APScheduler 4 has its store in PostgreSQL alone.
     can = project.render.selection.capabilities()
     database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
-    several = len(project.render.backends) > 1
-    left_out = [f"--ignore=tests/engine/{name}" for name in (*THE_SAME, *WHERE_REDIS_IS) if several]
+    without = [("--deselect" if "::" in n else "--ignore", n) for n in left_out_of(project.render)]
+    left_out = [f"{option}=tests/{name}" for option, name in without]
     log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
+
+
+def test_what_is_left_out_runs_elsewhere() -> None:
+    own, in_parts = of_one_back_end(), [f"engine/{name}" for name in IN_PARTS]
+    assert "{" not in "".join(own)
+    assert {"engine/core/test_arq.py", "engine/core/test_flower.py"} < set(own)
+    run_them = [r for r in RENDERS.values() if not {*own, *in_parts} & set(left_out_of(r))]
+    assert {variant for r in run_them for variant in r.selection.variants()} == {
+        *("background", "arq", "celery_redis", "celery_rabbitmq", "apscheduler_3", "apscheduler_4")
+    }
+    assert {len(r.backends) for r in run_them} == {1, len(NAMES)}
+    run_all = {name for name, r in RENDERS.items() if left_out_of(r) == []}
+    assert run_all == {*NAMES, "apscheduler-4"}
+
+
+def test_what_is_left_out_is_there() -> None:
+    """Pytest wouldn't say so."""
+    for name in (*THE_SAME, *WHERE_REDIS_IS, *IN_PARTS):
+        path, _, test = name.partition("::")
+        [place] = [p for p in TESTS.rglob("*") if RENDERED.sub(r"\1", p.name) == Path(path).name]
+        assert place.relative_to(TESTS).with_name(Path(path).name).as_posix() == path
+        assert not test or f"def {test}(" in place.read_text("utf-8")
 
 
 @pytest.mark.renders("celery-rabbitmq")
@@ -109,7 +132,7 @@ def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: P
 @PLAIN
 def test_the_owners_suite(plain: Project) -> None:
     """Without the tests of the engine."""
-    run(plain, "plain-types", type_checker(plain.render.apscheduler), "-m", "mypy")
+    check_types(plain, "plain-types")
     run(plain, "plain-suite", uv_command(), "run", "pytest")
 
 
