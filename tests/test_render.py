@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 from tests.checks import none, ruff
@@ -79,6 +80,23 @@ def test_only_what_was_chosen_leaves_a_trace(project: Project) -> None:
     traces = {name: found(project, re.compile(TRACES[name], re.IGNORECASE)) for name in TRACES}
     none([line for name in traces if not can[name] for line in traces[name]])
     none([f"no trace: {name}" for name in traces if can[name] and not traces[name]])
+
+
+def test_each_setting_and_each_schema_is_used(project: Project) -> None:
+    """Where nothing needs one, it isn't rendered."""
+    code = {name: text for name, text in project.files.items() if name.startswith("app/")}
+    defined = [
+        *re.findall(r"^    (\w+): .+ = ", code["app/config.py"], re.MULTILINE),
+        *(
+            schema
+            for name, text in code.items()
+            if name.startswith(("app/api/", "app/schemas/"))
+            for schema in re.findall(r"^class (\w+)\(", text, re.MULTILINE)
+        ),
+    ]
+    words = Counter(re.findall(r"\w+", "\n".join(code.values())))
+    none([f"{name} is used nowhere" for name in defined if words[name] < 2])
+    assert {"max_jobs", "OrderOut"} < set(defined)
 
 
 def test_it_is_linted_and_formatted(project: Project) -> None:

@@ -1,6 +1,7 @@
 """What holds for each rendered service when it runs, in an environment of its own."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,13 +31,13 @@ WHAT_THEY_TEST = (
     "app/migrate.py",
     "migrations",
     "app/services",
-    "app/schemas/shown.py",
+    "app/schemas/response.py",
     *(f"app/api/{name}.py" for name in ("errors", "health", "jobs", "orders", "routing")),
     "app/api/schedules.py",
-    *(f"app/core/{name}.py" for name in ("addresses", "bodies", "concurrency", "control")),
-    *(f"app/core/{name}.py" for name in ("database", "draining", "drivers", "hosts", "logging")),
-    *(f"app/core/{name}.py" for name in ("outages", "rates", "security")),
+    *(f"app/core/{name}.py" for name in ("addresses", "concurrency", "control", "database")),
+    *(f"app/core/{name}.py" for name in ("drivers", "logging", "outages", "requests")),
 )
+WHAT_REDIS_CHANGES = "app/core/security.py.jinja"  # a single back end has it, and another has not
 
 
 def test_types(project: Project) -> None:
@@ -56,6 +57,8 @@ def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
         files = [place] if place.is_file() else [*place.rglob("*.*")]
         assert files
         assert [path.name for path in files if path.suffix == ".jinja" or "{%" in path.name] == []
+    conditions = re.findall(r"{% if (?:not )?(\w+) %}", (template / WHAT_REDIS_CHANGES).read_text())
+    assert set(conditions) == {"needs_redis"}
 
 
 def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:

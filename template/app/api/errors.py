@@ -1,4 +1,4 @@
-"""How errors are answered: the shapes are in `app/schemas/errors.py`."""
+"""How errors are answered: the shapes are in `app/schemas/response.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.jobs import (
     ScheduleConflictError,
     ScheduleNotFoundError,
 )
-from app.schemas.errors import Invalid, Refused
+from app.schemas.response import Invalid, Refused
 from app.services.orders import IdempotencyConflictError, OrderNotFoundError
 
 log = structlog.get_logger(__name__)

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, delete, insert
 
 from app.api.routing import Router
 from app.core.control import control
-from app.core.draining import is_draining
 from app.core.outages import database_clock
+from app.core.requests import is_draining
 from app.jobs.backends import clock, current_relay, is_clock, known_tasks, ping_clock
 from app.schemas.response import ApiResponse
 

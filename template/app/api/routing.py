@@ -11,9 +11,8 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from app.api.errors import answers
-from app.core.bodies import Error, errors_in, errors_in_body
-from app.core.rates import REQUESTS, Limit
-from app.core.security import api_key_header, is_operator, require_operator
+from app.core.requests import Error, errors_in, errors_in_body
+from app.core.security import REQUESTS, Limit, api_key_header, is_operator, require_operator
 
 PageLimit = Annotated[int, Query(ge=1, le=1000, description="of a page")]
 

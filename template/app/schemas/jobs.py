@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.jobs import Status, StoredJob
 from app.jobs.backends import MAX_COUNT
-from app.schemas.shown import shown
+from app.schemas.response import shown
 
 # For what a row of garbage has in their places; `problem` says so.
 STAND_INS = {

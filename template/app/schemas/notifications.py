@@ -8,7 +8,3 @@ class Notification(BaseModel):
 
     email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254)
     message: str = Field(min_length=1, max_length=10_000)
-
-
-class NotificationAccepted(BaseModel):
-    status: str

@@ -16,7 +16,7 @@ from app.jobs.backends import (
     Overlap,
     registry,
 )
-from app.schemas.shown import shown
+from app.schemas.response import shown
 
 MAX_REVISION = 2**31 - 1  # of its column
 PARTS = Definition.model_fields

@@ -13,7 +13,7 @@ from app.api import errors
 from app.api.errors import MAX_ERRORS
 from app.api.routing import Router
 from app.config import get_settings
-from app.core.bodies import MAX_DEPTH, MAX_VALUES
+from app.core.requests import MAX_DEPTH, MAX_VALUES
 from tests.engine.api.schedule_calls import ECHO, create, get
 from tests.service import Service
 

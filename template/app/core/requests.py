@@ -1,17 +1,36 @@
-"""What each request must be, whatever its schema: not too long, and text that can be kept."""
+"""What each request meets before its route: whom it asks for, how long it is, what it may hold.
+
+At a stop `ready` says so first, while requests are answered as before: uvicorn closes its socket at
+SIGTERM, and what waits there to be accepted is lost. For DRAIN_SECONDS before that, a load balancer
+finds out that it is to send no more.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
+import structlog
 from fastapi import HTTPException, status
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.config import get_settings
+
+log = structlog.get_logger(__name__)
+
+REFUSED = JSONResponse({"detail": "Host is none of ALLOWED_HOSTS"}, 400)
 
 MAX_DEPTH = 32
 MAX_VALUES = 10_000  # with their names; the event loop waits while they are looked at
@@ -21,6 +40,29 @@ UNKEPT = re.compile("[\0\ud800-\udfff]")
 
 Loc = tuple[int | str, ...]
 Error = dict[str, Any]
+
+_draining = threading.Event()
+
+
+async def _known(scope: Scope, receive: Receive, send: Send) -> None:
+    """Where Starlette goes on to for a host that it lets through."""
+
+
+class KnownHosts(TrustedHostMiddleware):
+    """Decides as Starlette does, and refuses as every error is answered: in JSON."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+        super().__init__(_known, allowed_hosts, www_redirect=False)
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal: list[Message] = []
+
+        async def note(message: Message) -> None:
+            refusal.append(message)
+
+        await super().__call__(scope, receive, note)
+        await (REFUSED if refusal else self._app)(scope, receive, send)
 
 
 class BodyLimit:
@@ -51,6 +93,51 @@ class BodyLimit:
         if size > self._limit:
             detail = f"the body is over {self._limit} bytes"
             raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, detail)
+
+
+def is_draining() -> bool:
+    """Whether this process will stop soon."""
+    return _draining.is_set()
+
+
+@contextmanager
+def draining() -> Iterator[None]:
+    """Let SIGTERM stop the server only after the drain; a second one stops it at once."""
+    stop, seconds = signal.getsignal(signal.SIGTERM), get_settings().drain
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not (seconds and callable(stop) and in_main_thread):
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def begin(number: int, frame: FrameType | None) -> None:
+        if is_draining():
+            stop(number, frame)
+        else:
+            _draining.set()
+            log.info("stopping: no more requests, please", seconds=seconds)
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
+
+    signal.signal(signal.SIGTERM, begin)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+
+
+class LastAnswers:
+    """While it drains, each answer ends its connection: the client uses it for no other request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_last if is_draining() else send)
 
 
 def errors_in_body(body: bytes, schema: TypeAdapter[Any]) -> list[Error]:
