@@ -34,7 +34,7 @@ BATCH = 100  # schedules, and jobs, in one transaction
 WAKE_LIMIT = 5  # seconds; the next wake-up tries again
 STALE = 10  # seconds without success after which this process isn't ready
 
-# Frozen while it holds the rows, a process would silence their schedules in every other.
+# A process that freezes while it holds rows would silence their schedules in all the others.
 LIMITS = text(
     "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
     " set_config('statement_timeout', '4s', true)"
@@ -152,8 +152,8 @@ async def _dispatch(
     wanted, task = schedule.read(), find_task(schedule.task)
     if not schedule.next_tick:
         raise ValueError(f"its next tick can't be read: {schedule.next_tick}")
-    first, grace = schedule.next_tick, wanted.grace
-    found = due(wanted.trigger, first, now, grace, wanted.catch_up, limit)
+    first = schedule.next_tick
+    found = due(wanted.trigger, first, now, wanted.grace, wanted.catch_up, limit)
     last_job = schedule.last_job_id or None
     values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:

@@ -41,7 +41,7 @@ BATCH = 100  # outcomes in one statement
 # By the id: written like this it keeps the planner from the index of all that runs, which gets long
 # while an old transaction is open.
 RUNS_STILL = text("jobs.status || '' = 'running'")
-PAUSE = 0.5  # seconds before an outcome is written again that the database was not there for
+PAUSE = 0.5  # seconds before an outcome is written again after the database was away
 
 
 class LeaseLostError(RuntimeError):
@@ -102,7 +102,7 @@ class Outcome:
 
 
 def text_of(error: Exception) -> str:
-    """Whatever it says, and however much, a database can keep it."""
+    """The error as text that a database can keep: cut, without NUL or half a surrogate pair."""
     try:
         text = f"{type(error).__name__}: {error}"
     except Exception:
@@ -168,7 +168,7 @@ def write_all(connection: Connection, group: Sequence[Outcome]) -> int:
 
 
 class Outcomes:
-    """Writes what tries came to. What ends while a write is under way goes with the next one."""
+    """Writes what tries came to, in groups: what ends during a write goes with the next one."""
 
     def __init__(self, statements: Control) -> None:
         self._control = statements

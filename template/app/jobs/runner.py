@@ -42,11 +42,11 @@ log = structlog.get_logger(__name__)
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
 MAX_REFUSED_DELAY = 30  # seconds before a host is asked again to take a job's arguments
-OUTAGE = 2  # seconds, about, before a job is tried again that the database wasn't there for
+OUTAGE = 2  # seconds, about, before a job is tried again after the database was away
 
 
 def _begin_bounded(connection: Connection) -> None:
-    """What a worker has locked is free after the longest timeout of a task, though it is frozen.
+    """What a frozen worker has locked is free again after the longest timeout of a task.
 
     In one round trip, and for this transaction alone: a pooler gives the connection to others.
     """
@@ -145,8 +145,12 @@ def _failed(claim: Claim, error: Exception) -> Outcome:
     if is_outage(error):
         tell("no database for the job: handed back", error)
         return handed_back(claim, OUTAGE * random.uniform(0.5, 1.5))  # noqa: S311
-    log.warning("job failed", error=text_of(error), exc_info=error)
-    return failed(claim, error)
+    outcome = failed(claim, error)
+    if outcome.status is Status.DEAD:
+        log.error("job dead", error=outcome.error, exc_info=error)
+    else:
+        log.warning("job failed", error=outcome.error, exc_info=error)
+    return outcome
 
 
 @contextmanager
@@ -170,13 +174,13 @@ async def refused(claim: Claim, error: ValidationError) -> Outcome:
         raise LeaseLostError
     text, waited = text_of(error), (noted.now - noted.refused_at).total_seconds()
     if noted.signature == claim.task.signature:
-        log.warning("job failed", error=text)
+        log.error("job dead", error=text)
         return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
     sentence = f"ArgumentsRefused: this release doesn't take them. {text}"
     if waited > get_settings().unknown_task_grace:
         known = partial(is_taken, task=claim.task.name, signature=noted.signature)
         if not await control(known):
-            log.warning("job dead: no release takes its arguments", error=text)
+            log.error("job dead: no release takes its arguments", error=text)
             return Outcome(claim.id, claim.attempt, Status.DEAD, error=sentence)
     log.info("job waits for a release that takes its arguments")
     delay = min(MAX_REFUSED_DELAY, max(1, waited))

@@ -100,7 +100,9 @@ class Schedules:
         again = schedules.c.revision >= MAX_COUNT
         values: dict[str, Any] = {"revision": case((again, 1), else_=schedules.c.revision + 1)}
         if changes:
-            wanted = _merged(schedule, changes)
+            kept = schedule.definition if isinstance(schedule.definition, dict) else {}
+            with _part():
+                wanted = Definition.model_validate({**kept, **changes})
             values["definition"] = _checked(schedule.task, wanted)
         if paused is not None:
             values["paused"] = paused
@@ -136,12 +138,6 @@ class Schedules:
             if first is None:
                 raise ValueError("never fires: it is over")
         return first
-
-
-def _merged(schedule: StoredSchedule, changes: Changes) -> Definition:
-    kept = schedule.definition if isinstance(schedule.definition, dict) else {}
-    with _part():
-        return Definition.model_validate({**kept, **changes})
 
 
 def _checked(name: str, wanted: Definition) -> dict[str, Any]:

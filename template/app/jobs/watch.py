@@ -31,20 +31,20 @@ class _Watch:
         self._asked, self._jump = float("-inf"), database_clock.jump
 
     def wait(self, seconds: float) -> None:
-        """Let those who live extend their leases first."""
+        """Call no lease lost for so many seconds, so that live processes can extend theirs."""
         self._judges = time.monotonic() + seconds
 
     async def step(self) -> None:
-        if not self._sees() or time.monotonic() - self._asked > self._lease / 3:
+        if not self._may_judge() or time.monotonic() - self._asked > self._lease / 3:
             await self._ask_the_clock()
         if database_clock.jump is not self._jump:
             await self._heed(database_clock.jump)
-        latest, sees = database_clock.latest(), self._sees()
-        if sees:
+        latest, judges = database_clock.latest(), self._may_judge()
+        if judges:
             _report(await control(lambda connection: claims.take_back(connection, latest)))
         self._looked = time.monotonic()
         await self._presence.say()
-        if sees and time.monotonic() - self._judged > processes.judge_every():
+        if judges and time.monotonic() - self._judged > processes.judge_every():
             _report(await control(processes.end_unknown))
             self._judged = time.monotonic()
 
@@ -54,14 +54,14 @@ class _Watch:
         database_clock.note(now, self._asked)
 
     async def _heed(self, jump: Jump | None) -> None:
-        """Leases were made by another clock: who holds them will extend them by this one."""
+        """Leases began by the clock as it was: their holders will extend them by the new time."""
         self.wait(self._lease)
         if jump and jump.seconds < 0:
             await control(claims.bring_nearer)
         self._jump = jump
 
-    def _sees(self) -> bool:
-        """Not after a while without the database: nobody could extend leases, and now they will."""
+    def _may_judge(self) -> bool:
+        """Not soon after this process stood still: others may have, and extend their leases."""
         now = time.monotonic()
         if now - self._looked > self._interval + self._lease / 3:
             self.wait(self._lease / 2)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
 from app.core.database import AsyncSessionLocal, SyncSessionLocal
 from app.jobs import Status, SyncJobs, current_job, task
@@ -223,6 +224,14 @@ def itself() -> str:
 async def test_a_task_knows_its_job(host: Host) -> None:
     row = await run(host, itself)
     assert row.result == str(row.id)
+
+
+async def test_a_job_that_ends_dead_is_an_error_in_the_log(host: Host) -> None:
+    with capture_logs() as logs:
+        await run(host, probes.hopeless)
+        await run(host, probes.order_then_fail, "tea")
+    told = [(line["log_level"], line["event"]) for line in logs if line.get("error")]
+    assert told == [("error", "job dead"), ("warning", "job failed"), ("error", "job dead")]
 
 
 @task(name="runner.submits")
