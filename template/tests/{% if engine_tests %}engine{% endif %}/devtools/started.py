@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
 SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
 # Makes its standard input the terminal that closes on it, then becomes the command.
 ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+ONE_FORMAT = re.compile(r"[-\d]{10}T[:.\d]+Z \[\w+ *\] ")
 
 
 def unset() -> dict[str, str]:
@@ -68,6 +71,11 @@ class Dev:
     def names(self) -> set[str]:
         """Of the processes that wrote a line; the first of all is poe's."""
         return {line.partition("|")[0].strip() for line in self.lines[1:]}
+
+    def other_formats(self) -> list[str]:
+        """The lines of its processes that are not as the rest."""
+        said = [line.partition("| ")[2] for line in self.lines[1:] if not line.startswith("dev ")]
+        return [text for text in said if not ONE_FORMAT.match(text)]
 
     def value_of(self, what: str) -> str:
         """What the launcher's line about it says."""
