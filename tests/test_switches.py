@@ -14,6 +14,9 @@ from tests.work import work
 Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 
+NEXT = list(zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True))
+
+
 def pairs() -> Iterator[Pair]:
     """One single back end for another, and one more back end: each is gone there and back."""
     for one, other in combinations(NAMES, 2):
@@ -57,6 +60,17 @@ def test_each_pair_there_and_back(template: Path, tmp_path: Path) -> None:
     every = list(pairs())
     assert len(every) == 6 + 28
     assert check(template, tmp_path, every) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "other"), NEXT)
+def test_its_suite_passes_afterwards(template: Path, tmp_path: Path, one: str, other: str) -> None:
+    """Each back end is left once, and chosen once."""
+    service = Service(template, tmp_path / "it").render({"backends": [one]})
+    work(service.folder)
+    service.committed().update(backends=[other])
+    for command in ("ruff check", "ruff format --check", "mypy", "pytest"):
+        service.run(f"uv run {command}")
 
 
 def check(template: Path, folder: Path, chosen: list[Pair]) -> list[str]:

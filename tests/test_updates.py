@@ -20,6 +20,8 @@ VERSIONS = [f"v{version}" for version in history.versions()]
 SINGLE = ("background", "arq", "celery", "apscheduler", "background-arq-celery-apscheduler")
 QUICK = (("v0.1.0", "arq"), ("v0.2.0", "background-arq-celery-apscheduler-rabbitmq"))
 EVERY = [(version, name) for version in VERSIONS for name in RENDERS]
+# Since 0.2.0 routers are found by themselves, and the import beside the user's has changed.
+CONFLICTS = ["app/dependencies.py", "app/main.py"]
 WORKED = [(version, name) for version in VERSIONS for name in SINGLE]
 
 
@@ -43,14 +45,13 @@ def worked_on(template: Path, folder: Path, version: str, name: str) -> list[str
     service = Service(template, folder / "old").render(answers, version)
     work(service.folder, version)
     service.committed().update()
-    # Routers of one's own stood there one by one; now they are found by themselves.
     unmerged = service.unmerged()
-    if unmerged != ["app/main.py"]:
+    if unmerged != CONFLICTS:
         return [f"{name} of {version}: conflicts in {unmerged}"]
-    service.git("checkout", "--theirs", "app/main.py")
+    service.git("checkout", "--theirs", *CONFLICTS)
     without = {path: text for path, text in service.files().items() if path not in FILES}
     for edit in edits(version):
-        if edit.path != "app/main.py":
+        if edit.path not in CONFLICTS:
             without[edit.path] = edit.undo(without[edit.path])
     fresh = Service(template, folder / "new").render(answers)
     found = differences(without, fresh.files())

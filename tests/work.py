@@ -179,7 +179,7 @@ EDITS = (
         before="from app.services.orders",
     ),
     Edit("app/dependencies.py", PROVIDER, "OPERATORS = "),
-    Edit("app/config.py", '    greeting: str = "Welcome"\n', "    api_key: "),
+    Edit("app/config.py", '    greeting: str = "Welcome"\n', "    environment: "),
     Edit("app/tasks/orders.py", "    # Shipped by hand.\n", '    order.status = "processed"'),
     Edit(
         "tests/api/test_orders.py",
