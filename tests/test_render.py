@@ -54,11 +54,11 @@ def test_without_the_tests_of_the_engine_it_is_the_same(project: Project, plain:
 
 # Files in all: 95 is what is wanted, and each number may only become smaller.
 MOST_FILES = {
-    "background": 108,
-    "arq": 116,
-    "celery": 123,
-    "apscheduler": 108,
-    "arq-apscheduler": 118,
+    "background": 102,
+    "arq": 109,
+    "celery": 116,
+    "apscheduler": 102,
+    "arq-apscheduler": 111,
 }
 MOST_TEST_LINES = 1000
 
