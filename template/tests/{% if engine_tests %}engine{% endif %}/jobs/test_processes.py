@@ -43,6 +43,8 @@ async def test_a_host_says_where_it_is_and_what_it_knows(host: Host) -> None:
 async def test_it_says_so_again_with_one_statement_each_few_seconds() -> None:
     presence = Presence(BACKEND, slots=2, busy=lambda: 1)
     await presence.say()
+    async with AsyncSessionLocal.begin() as session:
+        await session.execute(update(processes).values(seen_at=clock(-1)))
     (first,) = await rows()
     with statements() as made:
         await presence.say()
