@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from devtools import servers
+from devtools.commands import COMMANDS
 from devtools.processes import free_port, stop, wait_until
 
 POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
@@ -23,6 +24,7 @@ SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
 ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 ONE_FORMAT = re.compile(r"[-\d]{10}T[:.\d]+Z \[\w+ *\] ")
+HAVE_BANNERS = {name for name, command in COMMANDS.items() if " -A " in command}
 
 
 def unset() -> dict[str, str]:
@@ -73,9 +75,11 @@ class Dev:
         return {line.partition("|")[0].strip() for line in self.lines[1:]}
 
     def other_formats(self) -> list[str]:
-        """The lines of its processes that are not as the rest."""
-        said = [line.partition("| ")[2] for line in self.lines[1:] if not line.startswith("dev ")]
-        return [text for text in said if not ONE_FORMAT.match(text)]
+        """The lines of its processes that are not as the rest, but for a banner's."""
+        said = [line.partition("| ") for line in self.lines[1:]]
+        own = {"dev", *HAVE_BANNERS}
+        texts = [text for name, _, text in said if name.strip() not in own]
+        return [text for text in texts if not ONE_FORMAT.match(text)]
 
     def value_of(self, what: str) -> str:
         """What the launcher's line about it says."""
