@@ -11,7 +11,7 @@ import pytest
 from tests.service import Service
 
 MAIL = {"email": "a@example.com", "message": "hello"}
-RATES = {"MAIL_RATE": "3/minute", "REQUEST_RATE": "5/minute"}
+RATES = {"MAIL_RATE": "3/day", "REQUEST_RATE": "5/day"}  # no window ends during the tests
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ async def test_mail_has_a_rate(limited: Service) -> None:
     refused = await notify(limited, client)
     assert refused.status_code == 429
     assert refused.json() == {"detail": "too many requests: try again later"}
-    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert 1 <= int(refused.headers["Retry-After"]) <= 86_400
     assert (await notify(limited, anybody())).status_code == 202
 
 
