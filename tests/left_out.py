@@ -20,12 +20,8 @@ THE_SAME = (
     "test_migrations.py",
 )
 WHERE_REDIS_IS = ("api/test_shared_rates.py",)
-# By route, by setting, by database: those that have one back end, or all four, run them.
-IN_PARTS = (
-    "api/test_strangers.py",
-    "test_config.py",
-    "devtools/test_dev.py::test_dev_on_postgresql_keeps_its_data",
-)
+# By route, by setting, by process: those that have one back end, or all four, run them.
+IN_PARTS = ("api/test_strangers.py", "test_config.py", "devtools")
 
 
 def left_out_of(render: Render) -> list[str]:
