@@ -17,6 +17,7 @@ from tests.engine.delivery.world import World
 SCRIPT = """
 import asyncio
 from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs
 from app.tasks.delivered_probes import work
 
 async def main():

@@ -26,6 +26,7 @@ LIMIT = 240
 SUBMIT = """
 import asyncio, sys
 from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs
 from app.tasks.delivered_probes import work
 
 async def main(first, last):
