@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
+from updates import history
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from packaging.version import InvalidVersion, Version  # noqa: E402
-
-from updates import history  # noqa: E402
-
 LIMIT = 200_000  # bytes of an archive
 
 

@@ -2,14 +2,10 @@
 
 import argparse
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.renders import RENDERS, render, uv_command, uv_environment  # noqa: E402
+from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
 
 
 def main() -> int:

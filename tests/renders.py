@@ -29,7 +29,7 @@ class Render:
 
     @property
     def name(self) -> str:
-        """What `pytest -k` and `scripts/render.py` call it."""
+        """What `pytest -k` and `scripts.render` call it."""
         variants = [v for v in (self.broker, self.apscheduler) if v not in ("redis", "3")]
         return "-".join([*self.backends, *variants])
 
