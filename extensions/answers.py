@@ -81,10 +81,15 @@ def choices_of(question: str) -> list[str]:
     return list(choices.values() if isinstance(choices, dict) else choices)
 
 
-def check_backends(answer: object) -> str:
-    """On the command line it is still text here."""
+def parsed(answer: object) -> object:
+    """On the command line it is still text here; what is no YAML stays as it is."""
     with suppress(yaml.YAMLError):
-        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
+        return yaml.safe_load(answer) if isinstance(answer, str) else answer
+    return answer
+
+
+def check_backends(answer: object) -> str:
+    answer = parsed(answer)
     if not isinstance(answer, list | tuple | set):
         return "must be a list in brackets, for example '[arq, apscheduler]'"
     names = choices_of("backends")
@@ -95,8 +100,7 @@ def check_backends(answer: object) -> str:
 
 def check_own_files(answer: object) -> str:
     """Each becomes a pattern of what is left out."""
-    with suppress(yaml.YAMLError):
-        answer = yaml.safe_load(answer) if isinstance(answer, str) else answer
+    answer = parsed(answer)
     names = answer if isinstance(answer, list) else [""]
     plain = all(
         isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) for name in names

@@ -38,8 +38,12 @@ LEFT = {
     ),
     "apscheduler_4": "in PostgreSQL the schema apscheduler, with its own schedules",
 }
-TITLES = {"background": "BackgroundTasks", "celery": "Celery", "apscheduler": "APScheduler"}
-TITLES["arq"] = "ARQ"
+TITLES = {
+    "background": "BackgroundTasks",
+    "arq": "ARQ",
+    "celery": "Celery",
+    "apscheduler": "APScheduler",
+}
 
 
 def main(answers_file: str) -> int:

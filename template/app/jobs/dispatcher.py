@@ -23,8 +23,8 @@ from app.core.outages import Jump, database_clock, tell
 from app.jobs.contract import find_task
 from app.jobs.schedules import CatchUp, StoredSchedule
 from app.jobs.submit import submit_named
-from app.jobs.table import clock, jobs
-from app.jobs.timetable import move, take_ahead, take_due
+from app.jobs.table import jobs
+from app.jobs.timetable import database_now, move, take_ahead, take_due
 from app.jobs.triggers import Trigger, next_tick
 
 log = structlog.get_logger(__name__)
@@ -125,7 +125,7 @@ async def _begin(session: AsyncSession) -> datetime:
     if not IS_SQLITE:
         await session.execute(LIMITS)
     asked = time.monotonic()
-    now = (await session.execute(select(clock(0)))).scalar_one()
+    now = await database_now(session)
     database_clock.note(now, asked)
     return now
 

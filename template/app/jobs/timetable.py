@@ -109,7 +109,9 @@ class Schedules:
         if "trigger" in changes:
             values["next_tick"] = await self._first_tick(changes["trigger"])
         elif schedule.paused and paused is False:
-            values["next_tick"] = next_tick(_in_force(schedule).trigger, await _now(self._session))
+            values["next_tick"] = next_tick(
+                _in_force(schedule).trigger, await database_now(self._session)
+            )
         as_read = schedules.c.id == schedule_id, schedules.c.revision == revision
         changed = update(schedules).where(*as_read).values(values).returning(schedules.c.id)
         if (await self._session.execute(changed)).first() is None:
@@ -133,7 +135,7 @@ class Schedules:
         return await submit_named(self._session, _known(schedule.task), args)
 
     async def _first_tick(self, trigger: Trigger) -> datetime:
-        first = next_tick(trigger, await _now(self._session))
+        first = next_tick(trigger, await database_now(self._session))
         with _part("trigger"):
             if first is None:
                 raise ValueError("never fires: it is over")
@@ -181,7 +183,7 @@ async def _read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedul
     return [StoredSchedule(**row._mapping) for row in await session.execute(found)]
 
 
-async def _now(session: AsyncSession) -> datetime:
+async def database_now(session: AsyncSession) -> datetime:
     return (await session.execute(select(clock(0)))).scalar_one()
 
 
@@ -218,7 +220,7 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
         raise ValueError(f"two schedules are named {twice[0]!r}")
     known = select(schedules).where(schedules.c.id.in_(ids)).with_for_update()
     stored = {each.id: each for each in await _read(session, known)}
-    now = await _now(session)
+    now = await database_now(session)
     for schedule in declared:
         await _declare(session, schedule, stored.get(schedule.id), now)
     gone = schedules.c.declared.is_not(None), schedules.c.id.not_in(ids)

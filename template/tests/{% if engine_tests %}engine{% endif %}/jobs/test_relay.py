@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,7 @@ from structlog.testing import capture_logs
 
 from app.config import get_settings
 from app.jobs import Job, Jobs, Status
-from app.jobs.relay import Message, current_relay, relaying
+from app.jobs.relay import Message, Relay, current_relay, relaying
 from app.jobs.table import jobs
 from tests.engine import probes
 from tests.engine.jobs.recorder import Recorder
@@ -36,25 +37,27 @@ async def commit_one(session: AsyncSession) -> Message:
     return message(job)
 
 
+async def rings_at_the_commit(
+    session: AsyncSession, relay: Relay, sent: Recorder, job: Job[Any]
+) -> None:
+    relay.ring([other := Message(uuid4(), "probes.echo", "default")])
+    await sent.received(other)
+    assert sent.messages == [other]
+    await session.commit()
+    await sent.received(message(job))
+
+
 async def test_it_rings_after_the_commit_and_not_before(session: AsyncSession) -> None:
     async with relaying(bells(sent := Recorder())) as relay:
         job = await Jobs(session).submit(probes.echo, "a")
-        relay.ring([other := Message(uuid4(), "probes.echo", "default")])
-        await sent.received(other)
-        assert sent.messages == [other]
-        await session.commit()
-        await sent.received(message(job))
+        await rings_at_the_commit(session, relay, sent, job)
 
 
 async def test_the_release_of_a_savepoint_is_no_commit(session: AsyncSession) -> None:
     async with relaying(bells(sent := Recorder())) as relay:
         async with session.begin_nested():
             job = await Jobs(session).submit(probes.echo, "a")
-        relay.ring([other := Message(uuid4(), "probes.echo", "default")])
-        await sent.received(other)
-        assert sent.messages == [other]
-        await session.commit()
-        await sent.received(message(job))
+        await rings_at_the_commit(session, relay, sent, job)
 
 
 async def test_it_does_not_ring_for_what_was_rolled_back(session: AsyncSession) -> None:
