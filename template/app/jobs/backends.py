@@ -3,6 +3,7 @@
 from app.jobs.claims import claim
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
+from app.jobs.endings import Ended, Ending, at_each_end
 from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
 from app.jobs.outcomes import Claim, write_all
@@ -27,6 +28,8 @@ __all__ = [
     "Changes",
     "Claim",
     "Definition",
+    "Ended",
+    "Ending",
     "Host",
     "InProcess",
     "Message",
@@ -34,6 +37,7 @@ __all__ = [
     "Presence",
     "Taken",
     "Task",
+    "at_each_end",
     "attempt",
     "claim",
     "clock",

@@ -47,7 +47,8 @@ WORKER_LOST = "WorkerLost: each worker that ran this job died"
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
 LAZY = true() if IS_SQLITE else text(LAZILY)
-ENDED = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.error  # what is told of a job
+# What is told of a job.
+ENDED = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.attempts, jobs.c.error
 
 
 @cache  # a statement that stays the same object is compiled, and its key made, once

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
-import structlog
 from sqlalchemy import Row
 
 from app.config import get_settings
@@ -18,14 +17,12 @@ from app.core.control import Control, control
 from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
+from app.jobs.endings import tell_end
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.outcomes import Claim, Outcomes
 from app.jobs.processes import Presence
 from app.jobs.runner import attempt
-from app.jobs.table import Status
 from app.jobs.watch import watching
-
-log = structlog.get_logger(__name__)
 
 TELL_EVERY = 0.05  # seconds
 AT_LIMIT = 0.1  # seconds in which a task that runs as often as it may isn't asked for again
@@ -174,8 +171,8 @@ class Host:
             self._free_slot(claim)
             if outcome:
                 await self._outcomes.write(outcome)
-                if outcome.status is Status.SUCCEEDED:
-                    log.info("job succeeded", job_id=str(claim.id), task=claim.task.name)
+            if claim.ended:
+                tell_end(claim.ended)
         finally:
             self._free_slot(claim)
             if self._claims.get(claim.id) is claim:
@@ -210,7 +207,7 @@ class Host:
         self._extended = begun
 
     def _stop_lost(self, claim: Claim) -> None:
-        if claim.running and claim.running in self._running and not claim.ending:
+        if claim.running and claim.running in self._running and not claim.fenced:
             claim.lost = True
             claim.running.cancel()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from app.core.database import IS_SQLITE
 from app.core.logging import cut
 from app.core.outages import is_outage, tell
 from app.jobs.contract import Task
+from app.jobs.endings import Ended, Ending
 from app.jobs.table import HEAD_START, Status, clock, jobs
 
 log = structlog.get_logger(__name__)
@@ -58,9 +60,16 @@ class Claim:
     attempt: int
     max_attempts: int
     lost: bool = False
-    ending: bool = False  # from here on the fence decides
+    fenced: bool = False  # from here on the fence decides
+    began: float = field(default_factory=time.monotonic, repr=False)
+    ended: Ended | None = field(default=None, repr=False)
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
     driver: Any = field(default=None, repr=False)  # the driver's connection of its last session
+
+    def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
+        """Note what this try came to; it is told once that is written."""
+        took = time.monotonic() - self.began
+        self.ended = Ended(self.id, self.task.name, ending, self.attempt, took, error, cause)
 
 
 running_job: ContextVar[Claim] = ContextVar("running_job")

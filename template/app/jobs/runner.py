@@ -23,9 +23,10 @@ from app.core.concurrency import in_thread
 from app.core.control import control
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
 from app.core.drivers import give_up
-from app.core.outages import is_outage, tell
+from app.core.outages import is_outage
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
+from app.jobs.endings import Ending
 from app.jobs.outcomes import (
     ONE,
     Claim,
@@ -36,8 +37,6 @@ from app.jobs.outcomes import (
 )
 from app.jobs.processes import is_taken
 from app.jobs.table import Status
-
-log = structlog.get_logger(__name__)
 
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
@@ -69,7 +68,7 @@ async def attempt(claim: Claim) -> Outcome | None:
         try:
             return await _try(claim)
         except LeaseLostError:
-            log.warning("job lost its lease; rolled back")
+            claim.end(Ending.LOST)
         except asyncio.CancelledError:
             return _cancelled(claim)
         except Exception as error:
@@ -102,7 +101,7 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     if task.session is AsyncSession:
         async with JobSession() as session:
             outcome = succeeded(claim, await task.fn(session, **args))
-            claim.ending = True
+            claim.fenced = True
             _fenced(await (await session.connection()).execute(ONE, outcome.values))
             await session.commit()
     elif task.session is Session:
@@ -113,15 +112,17 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
             raise
     else:
         call = partial(task.fn, **args)
-        return succeeded(claim, await (call() if task.is_async else in_thread(call)))
-    log.info("job succeeded")
+        outcome = succeeded(claim, await (call() if task.is_async else in_thread(call)))
+        claim.end(Ending.SUCCEEDED)
+        return outcome
+    claim.end(Ending.SUCCEEDED)
     return None
 
 
 def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
     with SyncSessionLocal() as session:
         outcome = succeeded(claim, claim.task.fn(session, **args))
-        claim.ending = True
+        claim.fenced = True
         _fenced(session.connection().execute(ONE, outcome.values))
         session.commit()
 
@@ -135,21 +136,19 @@ def _cancelled(claim: Claim) -> Outcome | None:
     if running := asyncio.current_task():
         running.uncancel()
     if claim.lost:
-        log.warning("job stopped: it was cancelled or taken over")
+        claim.end(Ending.LOST)
         return None
-    log.info("job handed back")  # this process ends: it runs elsewhere, and the try isn't counted
+    claim.end(Ending.HANDED_BACK)  # this process ends: it runs elsewhere
     return handed_back(claim)
 
 
 def _failed(claim: Claim, error: Exception) -> Outcome:
     if is_outage(error):
-        tell("no database for the job: handed back", error)
+        claim.end(Ending.HANDED_BACK, "no database: " + repr(error).splitlines()[0])
         return handed_back(claim, OUTAGE * random.uniform(0.5, 1.5))  # noqa: S311
     outcome = failed(claim, error)
-    if outcome.status is Status.DEAD:
-        log.error("job dead", error=outcome.error, exc_info=error)
-    else:
-        log.warning("job failed", error=outcome.error, exc_info=error)
+    ending = Ending.DEAD if outcome.status is Status.DEAD else Ending.FAILED
+    claim.end(ending, outcome.error, error)
     return outcome
 
 
@@ -174,15 +173,15 @@ async def refused(claim: Claim, error: ValidationError) -> Outcome:
         raise LeaseLostError
     text, waited = text_of(error), (noted.now - noted.refused_at).total_seconds()
     if noted.signature == claim.task.signature:
-        log.error("job dead", error=text)
+        claim.end(Ending.DEAD, text)
         return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
     sentence = f"ArgumentsRefused: this release doesn't take them. {text}"
     if waited > get_settings().unknown_task_grace:
         known = partial(is_taken, task=claim.task.name, signature=noted.signature)
         if not await control(known):
-            log.error("job dead: no release takes its arguments", error=text)
+            claim.end(Ending.DEAD, sentence)
             return Outcome(claim.id, claim.attempt, Status.DEAD, error=sentence)
-    log.info("job waits for a release that takes its arguments")
+    claim.end(Ending.REFUSED, sentence)
     delay = min(MAX_REFUSED_DELAY, max(1, waited))
     return Outcome(claim.id, claim.attempt, Status.PENDING, error=sentence, delay=delay, more=1)
 

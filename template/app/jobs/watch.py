@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from sqlalchemy import Row, select
 
 from app.config import get_settings
@@ -16,10 +15,9 @@ from app.core.concurrency import heartbeat, in_background, to_the_end
 from app.core.control import control
 from app.core.outages import Jump, database_clock, tell
 from app.jobs import claims, processes
+from app.jobs.endings import Ended, Ending, tell_end
 from app.jobs.processes import Presence
 from app.jobs.table import Status, clock
-
-log = structlog.get_logger(__name__)
 
 
 class _Watch:
@@ -90,5 +88,5 @@ async def watching(presence: Presence) -> AsyncIterator[None]:
 
 def _report(rows: Sequence[Row[Any]]) -> None:
     for row in rows:
-        if row.status == Status.DEAD:
-            log.error("job dead", job_id=str(row.id), task=row.task, error=row.error)
+        ending = Ending.DEAD if row.status == Status.DEAD else Ending.TAKEN_BACK
+        tell_end(Ended(row.id, row.task, ending, row.attempts, error=row.error))

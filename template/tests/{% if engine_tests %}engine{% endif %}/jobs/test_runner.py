@@ -231,7 +231,7 @@ async def test_a_job_that_ends_dead_is_an_error_in_the_log(host: Host) -> None:
         await run(host, probes.hopeless)
         await run(host, probes.order_then_fail, "tea")
     told = [(line["log_level"], line["event"]) for line in logs if line.get("error")]
-    assert told == [("error", "job dead"), ("warning", "job failed"), ("error", "job dead")]
+    assert told == [("error", "job.dead"), ("warning", "job.failed"), ("error", "job.dead")]
 
 
 @task(name="runner.submits")

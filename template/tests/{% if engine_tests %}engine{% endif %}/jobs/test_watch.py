@@ -67,7 +67,7 @@ async def test_a_job_that_keeps_killing_its_workers_is_dead() -> None:
     assert (row.status, row.attempts, row.wake_at) == (DEAD, 3, None)
     assert row.error.startswith("WorkerLost")
     assert row.started_at is None or row.started_at <= row.finished_at
-    assert [(line["event"], line["job_id"]) for line in logs] == [("job dead", str(job_id))]
+    assert [(line["event"], line["job_id"]) for line in logs] == [("job.dead", str(job_id))]
 
 
 async def test_a_count_at_its_limit_stops_nobody() -> None:
@@ -135,7 +135,7 @@ async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSes
     assert row.error.startswith("UnknownTask")
     assert row.run_at <= row.finished_at <= await database_now()
     assert await statuses(new) == [PENDING]
-    assert [(line["event"], line["job_id"]) for line in logs] == [("job dead", str(old))]
+    assert [(line["event"], line["job_id"]) for line in logs] == [("job.dead", str(old))]
 
 
 async def test_a_task_that_another_host_knows_is_left_to_it(session: AsyncSession) -> None:
