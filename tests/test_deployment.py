@@ -22,6 +22,19 @@ from tests.running import run
 APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
 CHECKED = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
 SECRET = re.compile(r"\$\{(\w+)(:\?)?")
+NAPS = '''"""A job that takes a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+from app.jobs import task
+
+
+@task(queue="orders")
+async def nap(seconds: int) -> None:
+    await asyncio.sleep(seconds)
+'''
 SETTING = re.compile(r"(?:job_timeout|celery_time_limit): \w+ = Field\(default=(\d+)")
 
 
@@ -161,15 +174,20 @@ def test_the_image_and_the_workflow_are_linted(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.renders("arq-apscheduler", "celery", "-".join(NAMES))
-def test_compose_brings_it_up_and_an_order_is_done(project: Project, tmp_path: Path) -> None:
-    for name, text in project.files.items():
+@pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", "-".join(NAMES))
+def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
+    """An order is done; then a worker is killed, a replica added, and each service replaced."""
+    files = {**project.files, "app/tasks/naps.py": NAPS}
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, "utf-8")
-    settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml")}
+    settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml"), "PORT": "0"}
     settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
-    order = (sys.executable, ROOT / "tests" / "order.py", f"http://127.0.0.1:{settings['PORT']}")
-    run(project, "compose", *settled, *bringing_up(tmp_path), *order)
+    selection = project.render.selection
+    host = selection.hosts()[selection.queues()["orders"]]
+    others = sorted(set(services(project)) & APP - {"api", "migrate"})
+    rollout = (sys.executable, ROOT / "tests" / "rollout.py", host)
+    run(project, "compose", *settled, *bringing_up(tmp_path), *rollout, *others)
 
 
 def bringing_up(folder: Path) -> list[str | Path]:

@@ -1,6 +1,8 @@
 """Each page is found, each link leads somewhere, and what pages list is there."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -74,3 +76,18 @@ def test_ci_runs_the_readmes_command() -> None:
 
 def test_contributing_is_one_page() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) <= 100
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd isn't here")
+def test_the_units_are_ones_that_systemd_takes(tmp_path: Path) -> None:
+    """But for what only the machine has: the user, the folder and the programs."""
+    page = (DOCS / "operating.md").read_text("utf-8")
+    units = re.findall(r"```ini\n# /etc/systemd/system/([\w@.-]+\.service).*\n((?s:.+?))```", page)
+    assert len(units) == 2
+    for name, unit in units:
+        program = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit, flags=re.MULTILINE)
+        path = tmp_path / name.replace("@.", "@1.")
+        path.write_text(program, "utf-8")
+        verified = ["systemd-analyze", "verify", "--man=no", path]
+        done = subprocess.run(verified, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")

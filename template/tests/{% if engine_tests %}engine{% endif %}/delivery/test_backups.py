@@ -1,0 +1,71 @@
+"""A backup that is taken while jobs run is a service again: it runs what hadn't ended then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from sqlalchemy import func, make_url, select
+
+from app.models import Order
+from devtools.postgresql import find_programs
+from tests.engine.broker import Broker
+from tests.engine.delivery import probes as delivered
+from tests.engine.delivery.world import World
+from tests.service import eventually
+
+
+def back_up(source: str, file: Path) -> None:
+    url = make_url(source)
+    if url.get_backend_name() == "sqlite":
+        with sqlite3.connect(str(url.database)) as connection:
+            connection.execute("VACUUM INTO ?", (str(file),))
+        return
+    dump = [find_programs() / "pg_dump", "--format=custom", f"--file={file}", source]
+    subprocess.run(dump, check=True)
+
+
+def restore(source: str, file: Path) -> str:
+    """Returns the new database's address."""
+    url = make_url(source)
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///{file}"
+    name = f"restored_{uuid4().hex}"
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    restored = url.set(database=name).render_as_string(hide_password=False)
+    subprocess.run([find_programs() / "pg_restore", f"--dbname={restored}", file], check=True)
+    return restored
+
+
+async def test_a_backup_taken_under_load_is_a_service_again(
+    world: World, own_broker: Broker | None, tmp_path: Path
+) -> None:
+    held = await world.submit(delivered.wait_sync, "held")
+    await world.row_is(held, "running")
+    source, file = world.env["DATABASE_URL"], tmp_path / "backup"
+    async with asyncio.TaskGroup() as group:
+        backup = group.create_task(asyncio.to_thread(back_up, source, file))
+        while not backup.done():
+            await world.place_order()
+    world.kill_all()
+    restored = await asyncio.to_thread(restore, source, file)
+    again = World(tmp_path / "again", world.backend, own_broker, DATABASE_URL=restored)
+    (again.folder / "held may end").touch()
+    await again.as_it_should_be()
+    try:
+        assert (await again.row_is(held, "succeeded")).attempts == 2
+        waiting = select(func.count()).where(Order.status == "pending", Order.item == "tea")
+
+        async def all_processed() -> bool:
+            async with again.engine.connect() as connection:
+                return (await connection.execute(waiting)).scalar_one() == 0
+
+        await eventually(all_processed)
+    finally:
+        await again.close()

@@ -1,0 +1,205 @@
+"""Kill a worker's container, add a replica of the API, roll over every service: under load.
+
+`python tests/rollout.py HOST SERVICE...` where HOST runs the queue `orders`. Compose has brought
+the service up; API_KEY is its operators' key.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+CLIENTS = 3
+LIMIT = 90  # seconds
+NAP = 5  # seconds that the job takes whose worker is killed
+HEALTHY = ("healthy", "")
+
+
+def compose(*command: str) -> str:
+    """What `docker compose` says. Its own way of saying how it gets on goes to the log."""
+    done = subprocess.run(["docker", "compose", *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"docker compose {' '.join(command)} ended with {done.returncode}")
+    return done.stdout
+
+
+def ask(url: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    """The answer. Raises OSError where there is none, or one that isn't 2xx."""
+    content = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "X-API-Key": os.environ["API_KEY"]}
+    request = urllib.request.Request(url, content, headers, method=method)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def eventually(holds: Callable[[], Any], what: str) -> Any:
+    """What `holds` returns once it is true."""
+    deadline = time.monotonic() + LIMIT
+    while not (found := holds()):
+        if time.monotonic() > deadline:
+            sys.exit(f"not within {LIMIT} s: {what}")
+        time.sleep(0.1)
+    return found
+
+
+class Balancer:
+    """Sends to the replicas that are ready, as far as it knows: it asks ten times a second."""
+
+    def __init__(self) -> None:
+        self.ready: dict[str, bool] = {}
+        self.accepted: list[str] = []
+        self.failed: list[str] = []
+        self.paused = threading.Event()
+        self.ended = threading.Event()
+
+    def look(self) -> None:
+        """Find out where the replicas are, and wait until all are ready."""
+        self.ready = {url: is_ready(url) for url in map(address, replicas())}
+        eventually(lambda: all(self.ready.values()), f"ready: {self.ready}")
+
+    def watch(self) -> None:
+        """Until the end."""
+        while not self.ended.wait(0.1):
+            for url in list(self.ready):
+                self.ready[url] = is_ready(url)
+
+    def order(self) -> None:
+        """Place orders until the end, with one replica after the other."""
+        for turn in count():
+            if self.ended.wait(0.03):
+                return
+            urls = [url for url, ready in list(self.ready.items()) if ready]
+            if urls and not self.paused.is_set():
+                self._order(urls[turn % len(urls)])
+
+    def _order(self, url: str) -> None:
+        try:
+            answer = ask(f"{url}/orders", {"item": "rollout", "quantity": 1})
+        except OSError as error:
+            self.failed.append(f"{url}: {error}")
+        else:
+            self.accepted.append(answer["data"]["job_id"])
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Clients order meanwhile."""
+        threads = [threading.Thread(target=self.watch)]
+        threads += [threading.Thread(target=self.order) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.ended.set()
+            for thread in threads:
+                thread.join()
+
+
+def docker(*command: str) -> str:
+    """What `docker` says."""
+    return subprocess.check_output(["docker", *command], text=True)
+
+
+def replicas() -> list[str]:
+    """The API's containers."""
+    return compose("ps", "--quiet", "api").split()
+
+
+def address(container: str) -> str:
+    """Where it listens on this machine."""
+    port = docker("port", container, "8000").split()[0].rpartition(":")[2]
+    return f"http://127.0.0.1:{port}"
+
+
+def is_ready(url: str) -> bool:
+    """Whether a balancer may send to it."""
+    try:
+        return bool(ask(f"{url}/health/ready"))
+    except OSError:
+        return False
+
+
+def kill_in_mid_job(host: str, url: str) -> None:
+    """The worker that runs a long job is killed; the job runs again once a worker is there."""
+    never = {"kind": "date", "at": "2999-01-01T00:00:00+00:00"}
+    nap = {"id": "nap", "task": "naps.nap", "args": {"seconds": NAP}, "trigger": never}
+    ask(f"{url}/schedules", nap)
+    job_id = ask(f"{url}/schedules/nap/run", {})["data"]["job_id"]
+
+    def job() -> Any:
+        return ask(f"{url}/jobs/{job_id}")["data"]
+
+    eventually(lambda: job()["status"] == "running", "the long job runs")
+    compose("kill", "--signal", "KILL", host)
+    compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", host)
+    ended = eventually(lambda: job()["status"] == "succeeded" and job(), "the long job has ended")
+    assert ended["attempts"] == 2, ended
+
+
+def have_two_replicas(balancer: Balancer) -> None:
+    """What runs is left as it is."""
+    still = ("--no-deps", "--no-recreate", "--scale", "api=2")
+    compose("up", "--detach", "--wait", *still, "api")
+    balancer.look()
+
+
+def roll_the_api(balancer: Balancer) -> None:
+    """One replica after the other is stopped, removed and made anew."""
+    for old in replicas():
+        docker("stop", old)
+        docker("rm", old)
+        have_two_replicas(balancer)
+
+
+def roll(service: str) -> None:
+    """Made anew, as a deploy does."""
+    compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", service)
+
+
+def number(sql: str) -> int:
+    """What a query of one number answers."""
+    psql = ("psql", "--username=app", "--dbname=app", "--tuples-only", "--command", sql)
+    return int(compose("exec", "-T", "postgres", *psql))
+
+
+def check(balancer: Balancer) -> None:
+    """Each order that was accepted was done once, nothing failed, and everybody is well."""
+    accepted = len(balancer.accepted)
+    done = "SELECT count(*) FROM jobs WHERE task = 'orders.process_order' AND status = 'succeeded'"
+    eventually(lambda: number(done) >= accepted, f"{accepted} orders are done")
+    processed = "SELECT count(*) FROM orders WHERE status = 'processed'"
+    found = number(done), number(processed)
+    assert found == (accepted, accepted), (found, accepted)
+    assert balancer.failed == [], balancer.failed[:5]
+    shown = [json.loads(line) for line in compose("ps", "--format", "json").splitlines()]
+    sick = [each["Name"] for each in shown if each["Health"] not in HEALTHY]
+    assert sick == [], sick
+    print(f"{accepted} orders were accepted, and each was done once")
+
+
+def main(host: str, services: list[str]) -> None:
+    """Raises AssertionError, or exits, where something isn't as it should be."""
+    balancer = Balancer()
+    balancer.ready = {address(replicas()[0]): True}
+    with balancer.running():
+        have_two_replicas(balancer)
+        if host == "api":  # with it end the requests that it answers
+            balancer.paused.set()
+        kill_in_mid_job(host, next(iter(balancer.ready)))
+        balancer.paused.clear()
+        for service in services:
+            roll(service)
+        roll_the_api(balancer)
+    check(balancer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
