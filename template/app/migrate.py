@@ -45,9 +45,9 @@ def upgrade() -> None:
         sys.exit(f"DATABASE_URL: {said}: start it, or correct the address")
     command.upgrade(Config(Path(__file__).parents[1] / "alembic.ini"), "heads")
     if before == (now := revisions()):
-        log.info("schema is up to date", revisions=now)
+        log.info("schema.up_to_date", revisions=now)
     else:
-        log.info("schema migrated", before=before, now=now)
+        log.info("schema.migrated", before=before, now=now)
 
 
 def revisions() -> list[str]:
@@ -62,7 +62,7 @@ def main() -> None:
     tasks.load()
     upgrade()
     asyncio.run(declare_schedules())
-    log.info("schedules are as app/tasks/schedules.py declares them", declared=len(SCHEDULES))
+    log.info("schedules.declared", declared=len(SCHEDULES))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class _Outage:
         if time.monotonic() - self._said < 1:
             return
         first = repr(error).splitlines()[0]
-        log.warning("database can't be used", error=first, requests=self._requests)
+        log.warning("database.unusable", error=first, requests=self._requests)
         self._said, self._requests = time.monotonic(), 0
 
 

@@ -84,5 +84,5 @@ async def in_thread(call: Callable[[], T]) -> T:
         return await asyncio.wrap_future(done)
     except asyncio.CancelledError:
         _abandoned.add(thread)
-        log.warning("a thread can't be stopped and runs on", threads=abandoned())
+        log.warning("thread.abandoned", threads=abandoned())
         raise

@@ -94,4 +94,4 @@ def configure_logging() -> None:
         cache_logger_on_first_use=True,
     )
     for name, nearest in unknown_variables():
-        structlog.get_logger(__name__).warning("unknown in .env", name=name, nearest=nearest)
+        structlog.get_logger(__name__).warning("settings.unknown", name=name, nearest=nearest)

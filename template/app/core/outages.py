@@ -104,7 +104,7 @@ class DatabaseClock:
             by = max(0.0, least - self._ahead[1]) + min(0.0, most - self._ahead[0])
             if abs(by) > TOLERANCE:
                 self.jump = Jump(by, answered)
-                log.warning("the database's clock has jumped", seconds=round(by))
+                log.warning("clock.jumped", seconds=round(by))
         self._ahead = least, most
 
     def latest(self) -> datetime:

@@ -115,7 +115,7 @@ def draining() -> Iterator[None]:
             stop(number, frame)
         else:
             _draining.set()
-            log.info("stopping: no more requests, please", seconds=seconds)
+            log.info("api.draining", seconds=seconds)
             loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, None)
 
     signal.signal(signal.SIGTERM, begin)

@@ -142,7 +142,7 @@ async def _bring_nearer() -> None:
                 nearest = next_tick(schedule.read().trigger, now)
                 if nearest and schedule.next_tick and nearest < schedule.next_tick:
                     await move(session, schedule, next_tick=nearest)
-                    log.warning("next tick was too far ahead", schedule=schedule.id)
+                    log.warning("schedule.tick_moved", schedule=schedule.id)
 
 
 async def _dispatch(
@@ -158,12 +158,10 @@ async def _dispatch(
     values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
-        log.warning("ticks missed", schedule=schedule.id, since=f"{found.missed_since}")
+        log.warning("schedule.ticks_missed", schedule=schedule.id, since=f"{found.missed_since}")
     for tick in found.ticks:
         if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
-            log.info(
-                "tick skipped: the last job hasn't ended", schedule=schedule.id, tick=f"{tick}"
-            )
+            log.info("schedule.tick_skipped", schedule=schedule.id, tick=f"{tick}")
             continue
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
@@ -180,7 +178,7 @@ async def _unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
 
 def _report(schedule_id: str, error: Exception) -> None:
     if schedule_id not in _reported:
-        log.error("schedule can't run", schedule=schedule_id, error=repr(error))
+        log.error("schedule.broken", schedule=schedule_id, error=repr(error))
     _reported.add(schedule_id)
 
 
@@ -194,7 +192,7 @@ async def wake() -> None:
             await _heed_a_jump()
         _succeeded = time.monotonic()
     except Exception as error:
-        tell("dispatcher failed, the next second tries again", error)
+        tell("dispatcher.failed", error)
     heartbeat("clock")
 
 

@@ -83,7 +83,7 @@ class Host:
         try:
             return await self._look()
         except Exception as error:
-            tell("look failed, trying again", error)
+            tell("host.look_failed", error)
             return self._interval
 
     async def _look(self) -> float:
@@ -194,7 +194,7 @@ class Host:
                 await to_the_end(self._beat())
                 await asyncio.sleep(self._lease / 3)
             except Exception as error:
-                tell("heartbeat failed, trying again", error)
+                tell("host.heartbeat_failed", error)
                 await asyncio.sleep(min(0.5, self._lease / 6))
 
     async def _beat(self) -> None:

@@ -207,11 +207,11 @@ class Outcomes:
             except Exception as error:
                 if not is_outage(error):
                     return await self._write_apart(group, error)
-                tell("outcomes not written, trying on", error)
+                tell("outcomes.delayed", error)
                 await asyncio.sleep(PAUSE)
             else:
                 if count < len(group):
-                    log.warning("leases were lost: outcomes dropped", jobs=len(group) - count)
+                    log.warning("outcomes.dropped", jobs=len(group) - count)
                 return None
 
     async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> None:
@@ -221,7 +221,7 @@ class Outcomes:
                 await self._write_patiently([outcome])
             return
         (refused,) = group
-        log.error("outcome refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
+        log.error("outcome.refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
         if refused.status is not Status.DEAD:
             reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
             dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)

@@ -92,7 +92,7 @@ class _Channel:
                 await self.bell.ring(batch)
         except Exception as error:  # hosts look by themselves, only later
             if not self._failing:
-                log.warning("ring failed", backend=self.name, error=repr(error))
+                log.warning("bell.failed", backend=self.name, error=repr(error))
             self._failing = True
         else:
             self._failing = False

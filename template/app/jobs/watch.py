@@ -74,7 +74,7 @@ async def watch(presence: Presence | None = None) -> None:
         try:
             await to_the_end(each.step())
         except Exception as error:
-            tell("watch failed, trying again", error)
+            tell("watch.failed", error)
         heartbeat("relay")
         await asyncio.sleep(get_settings().relay_interval)
 

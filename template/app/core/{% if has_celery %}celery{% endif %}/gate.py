@@ -150,4 +150,4 @@ def tell_dropped(queue: object, error: Exception, task: object = None) -> None:
     """One line, which is all that is left of a message."""
     names = {"queue": queue, "task": task}
     shown = {key: str(name)[:SHOWN] for key, name in names.items() if name is not None}
-    log.warning("message dropped", why=why(error), **shown)
+    log.warning("message.dropped", why=why(error), **shown)

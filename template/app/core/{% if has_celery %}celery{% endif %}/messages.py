@@ -148,11 +148,11 @@ class Keeper:
         try:
             more = await self._step()
         except SQLAlchemyError as error:
-            tell("keeper failed, trying again", error)
+            tell("keeper.failed", error)
             return False
         except Exception as error:
             if not broker_is_away():
-                log.warning("the broker takes no messages", error=repr(error).splitlines()[0])
+                log.warning("bell.failed", error=repr(error).splitlines()[0])
             _shared[0] = 1
             return False
         _shared[0] = 0

@@ -69,7 +69,7 @@ class Worker(asynpool.Worker):  # type: ignore[misc]
 
         def wait_unless_spoilt() -> Any:
             if threads := abandoned():
-                log.warning("process replaced: tasks' threads run on in it", threads=threads)
+                log.warning("process.replaced", threads=threads)
                 raise SystemExit
             return wait()
 

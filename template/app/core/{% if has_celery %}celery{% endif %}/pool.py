@@ -104,7 +104,7 @@ class PoolHost(Host):
         except SQLAlchemyError as error:
             if not is_outage(error):
                 raise
-            tell("no database for a message: its job waits", error)
+            tell("message.deferred", error)
             await asyncio.sleep(OUTAGE)
             return None
 
@@ -165,7 +165,7 @@ class Child:
         try:
             self._call(control_between_jobs(forget)).result()
         except SQLAlchemyError as error:  # the next one comes soon
-            tell("no database for a checkpoint", error)
+            tell("checkpoint.failed", error)
 
     def close(self) -> None:
         """What it took while the broker was away gets the rest of the stop grace, too."""

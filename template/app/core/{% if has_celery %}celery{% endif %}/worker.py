@@ -145,7 +145,7 @@ def _bound_the_stop(sender: Any, **_: Any) -> None:
 
 def _end_at_once() -> None:
     """Celery waits for a silent broker's answer without limit; the jobs are handed back by now."""
-    log.warning("the broker does not let the worker take its leave: it ends without")
+    log.warning("worker.cut_off")
     os._exit(0)
 
 

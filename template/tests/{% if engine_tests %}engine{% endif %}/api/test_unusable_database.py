@@ -22,7 +22,7 @@ from devtools.processes import stop
 from tests.service import ROOT, Service, eventually
 
 ORDER = {"item": "book", "quantity": 1}
-LINE = "database can't be used"
+LINE = "database.unusable"
 
 
 @pytest.fixture

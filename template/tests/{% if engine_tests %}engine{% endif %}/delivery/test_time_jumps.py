@@ -90,7 +90,7 @@ async def ticks_go_on(world: World) -> None:
 
 def logged(world: World) -> list[str]:
     """The processes that logged that the clock has jumped."""
-    return [name for name in world.processes if "clock has jumped" in world.log(name)]
+    return [name for name in world.processes if "clock.jumped" in world.log(name)]
 
 
 async def test_a_jump_forward_takes_no_job_from_a_host_that_lives(

@@ -148,7 +148,7 @@ async def test_missed_ticks_are_recorded_as_a_span(session: AsyncSession) -> Non
     row = await row_of(session, schedule_id)
     assert row.missed_since == tick
     assert timedelta(days=7, minutes=-5) - (row.missed_until - tick) < 2 * SECOND
-    assert [line["event"] for line in logs] == ["ticks missed"]
+    assert [line["event"] for line in logs] == ["schedule.ticks_missed"]
     assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the latest, and those on time
 
 
@@ -204,7 +204,7 @@ async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
     with capture_logs() as logs:
 
         async def failed() -> bool:
-            return any(line["event"].startswith("dispatcher failed") for line in logs)
+            return any(line["event"] == "dispatcher.failed" for line in logs)
 
         async def ticked() -> bool:
             return len(await jobs_of(session, schedule_id)) > 0

@@ -215,7 +215,7 @@ async def test_a_host_outlives_its_table(session: AsyncSession, host: Host) -> N
     with capture_logs() as logs:
 
         async def failed() -> bool:
-            return any(line["event"].startswith("look failed") for line in logs)
+            return any(line["event"] == "host.look_failed" for line in logs)
 
         await session.execute(text("ALTER TABLE jobs RENAME TO away"))
         await session.commit()

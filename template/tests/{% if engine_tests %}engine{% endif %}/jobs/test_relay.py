@@ -136,7 +136,7 @@ async def test_a_bell_that_fails_does_no_harm_and_rings_for_the_next(
             assert (await Jobs(session).get(lost.id)).status == Status.PENDING
             sent.down = False
             await sent.received(await commit_one(session))
-    assert [line["event"] for line in logs] == ["ring failed"]  # each outage is said once
+    assert [line["event"] for line in logs] == ["bell.failed"]  # each outage is said once
 
 
 async def test_a_bell_that_is_silent_is_given_up(

@@ -224,7 +224,7 @@ async def test_it_outlives_its_tables(session: AsyncSession) -> None:
     with capture_logs() as logs:
 
         async def failed() -> bool:
-            return any(line["event"].startswith("watch failed") for line in logs)
+            return any(line["event"] == "watch.failed" for line in logs)
 
         await session.execute(text("ALTER TABLE jobs RENAME TO away"))
         await session.commit()

@@ -1,0 +1,51 @@
+"""`docs/operating.md` names each event that a service logs, and no other."""
+
+import re
+
+from tests.checks import none
+from tests.renders import ROOT
+
+APP = ROOT / "template" / "app"
+PAGE = (ROOT / "docs" / "operating.md").read_text("utf-8")
+USERS_OWN = {"tasks", "services"}
+EVENT = r"[a-z]+\.[a-z_]+"
+
+
+def test_the_table_of_events_is_that_of_the_code() -> None:
+    told = {event for text in sources() for event in events_of(text)}
+    named = set(re.findall(f"`({EVENT})`", table_of("event")))
+    none([f"not in the table: {event}" for event in sorted(told - named)])
+    none([f"told nowhere: {event}" for event in sorted(named - told)])
+    assert {"job.succeeded", "bell.failed", "worker.started"} < told
+
+
+def test_an_event_is_a_name_and_no_sentence() -> None:
+    none(
+        [event for text in sources() for event in events_of(text) if not re.fullmatch(EVENT, event)]
+    )
+
+
+def sources() -> list[str]:
+    """Of what the template owns; users log as they like."""
+    paths = [path for path in APP.rglob("*.py*") if path.is_file() and path.suffix != ".pyc"]
+    own = [path for path in paths if not is_users(path.relative_to(APP).as_posix())]
+    assert len(own) > 50
+    return [path.read_text("utf-8") for path in own]
+
+
+def is_users(name: str) -> bool:
+    return name.partition("/")[0] in USERS_OWN and "worker.py" not in name
+
+
+def events_of(text: str) -> set[str]:
+    """By `log`, by `tell`, as an ending of a try, and by a constant's name."""
+    events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell)\(\s*"([^"]+)"', text))
+    events |= set(re.findall(rf'^[A-Z]+ = "({EVENT})"$', text, re.MULTILINE))
+    if "class Ending(" in text:
+        events |= {f"job.{ending}" for ending in re.findall(r'^    [A-Z_]+ = "(\w+)"', text, re.M)}
+    return events
+
+
+def table_of(first: str) -> str:
+    """The table whose first column has this title."""
+    return PAGE.split(f"| {first} |")[1].split("\n\n")[0]
