@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.outages import is_outage, is_read_only
+from app.core.request_ids import HEADER, current_request_id
 from app.jobs import (
     InvalidScheduleError,
     JobNotFoundError,
@@ -108,7 +109,10 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "internal error"}, status.HTTP_500_INTERNAL_SERVER_ERROR)
+    """Outside of all middleware, so that nothing else gives it the request's id."""
+    named = {HEADER: request_id} if (request_id := current_request_id()) else {}
+    detail = {"detail": "internal error"}
+    return JSONResponse(detail, status.HTTP_500_INTERNAL_SERVER_ERROR, named)
 
 
 class _Outage:

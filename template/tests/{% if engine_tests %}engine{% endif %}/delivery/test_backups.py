@@ -26,7 +26,7 @@ def back_up(source: str, file: Path) -> None:
         with sqlite3.connect(str(url.database)) as connection:
             connection.execute("VACUUM INTO ?", (str(file),))
         return
-    dump = [find_programs() / "pg_dump", "--format=custom", f"--file={file}", source]
+    dump = [str(find_programs() / "pg_dump"), "--format=custom", f"--file={file}", source]
     subprocess.run(dump, check=True)
 
 
