@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from extensions.context import NAMES, REQUIREMENTS, Selection
+from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
 from tests.conftest import Project
 from tests.renders import ROOT, uv_command, uv_environment
 
@@ -22,7 +22,7 @@ MINUTES = 60
 NOTHING_TESTED = re.compile(r"^Exit: nothing was tested: (.+)", re.MULTILINE)
 
 
-def run(project: Project, what: str, *command: str | Path) -> str:
+def run(project: Project, what: str, *command: str | Path, **env: str) -> str:
     """Run in the project, with its output in a log that can be followed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     path = LOGS / f"{project.name}-{what}.log"
@@ -30,7 +30,7 @@ def run(project: Project, what: str, *command: str | Path) -> str:
         process = subprocess.Popen(
             command,
             cwd=project.folder,
-            env={**uv_environment(), "MYPY_CACHE_DIR": _mypy_cache(project)},
+            env={**uv_environment(), **env},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -42,12 +42,6 @@ def run(project: Project, what: str, *command: str | Path) -> str:
     if code != 0:
         pytest.fail(_report(project, what, path, text), pytrace=False)
     return text
-
-
-def _mypy_cache(project: Project) -> str:
-    """What services have in common is checked once by each process of this run."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    return str(ROOT / ".mypy_cache" / worker / project.render.apscheduler)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | str:
@@ -81,7 +75,7 @@ def type_checker(apscheduler: str) -> Path:
     uv, environment = uv_command(), uv_environment()
     folder = TYPES / f"apscheduler-{apscheduler}"
     python = folder / "bin" / "python"
-    with _one_at_a_time():
+    with _one_at_a_time(TYPES):
         if not python.is_file():
             create: list[str | Path] = [uv, "venv", "-q", "--python", "3.12", folder]
             subprocess.run(create, env=environment, check=True)
@@ -90,9 +84,18 @@ def type_checker(apscheduler: str) -> Path:
     return python
 
 
+def check_types(project: Project, what: str) -> None:
+    """By the oldest Python that it may run on. What services have in common is checked once."""
+    version = project.render.apscheduler
+    mypy = type_checker(version), "-m", "mypy", "--python-version", PYTHON_VERSIONS[0]
+    cache = ROOT / ".mypy_cache" / f"apscheduler-{version}"
+    with _one_at_a_time(cache):
+        run(project, what, *mypy, MYPY_CACHE_DIR=str(cache))
+
+
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    TYPES.mkdir(parents=True, exist_ok=True)
-    with (TYPES / "lock").open("w") as lock:
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

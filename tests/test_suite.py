@@ -11,20 +11,22 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rendered import add_bench
-from extensions.context import NAMES, PYTHON_VERSIONS
+from extensions.context import NAMES
 from tests.conftest import Project
 from tests.left_out import (
     IN_PARTS,
+    RATES,
     RENDERED,
+    RUN_RATES,
+    RUN_THE_SAME,
     TESTS,
     THE_SAME,
-    WHERE_REDIS_IS,
     left_out_of,
     of_one_back_end,
 )
 from tests.marks import PLAIN
-from tests.renders import RENDERS, ROOT, render, uv_command
-from tests.running import run, type_checker
+from tests.renders import RENDERS, ROOT, Render, render, uv_command
+from tests.running import check_types, run, type_checker
 
 WHAT_THEY_TEST = (
     "app/jobs",
@@ -37,20 +39,14 @@ WHAT_THEY_TEST = (
     *(f"app/core/{name}.py" for name in ("addresses", "concurrency", "control", "database")),
     *(f"app/core/{name}.py" for name in ("drivers", "logging", "outages", "requests")),
 )
-WHAT_REDIS_CHANGES = "app/core/security.py.jinja"  # a single back end has it, and another has not
+WHAT_REDIS_CHANGES = "app/core/security.py.jinja"
 
 
 def test_types(project: Project) -> None:
     check_types(project, "types")
 
 
-def check_types(project: Project, what: str) -> None:
-    """By the oldest Python that it may run on."""
-    oldest = ("--python-version", PYTHON_VERSIONS[0])
-    run(project, what, type_checker(project.render.apscheduler), "-m", "mypy", *oldest)
-
-
-def test_what_single_back_ends_test_is_the_same_everywhere() -> None:
+def test_what_two_services_test_is_the_same_everywhere() -> None:
     """Neither its files nor their names have a condition."""
     tested = map((ROOT / "template").joinpath, WHAT_THEY_TEST)
     for place in [*map(TESTS.joinpath, THE_SAME), *tested]:
@@ -79,10 +75,14 @@ def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def database_of(what: Render) -> str:
+    """APScheduler 4 has its store in PostgreSQL alone."""
+    can = what.selection.capabilities()
+    return "postgresql" if can["has_apscheduler_4"] else "sqlite"
+
+
 def test_suite(project: Project) -> None:
-    # APScheduler 4 has its store in PostgreSQL alone.
-    can = project.render.selection.capabilities()
-    database = "postgresql" if can["has_apscheduler_4"] else "sqlite"
+    database = database_of(project.render)
     left_out = [f"--ignore=tests/{name}" for name in left_out_of(project.render)]
     log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
     if os.environ.get("CI") == "true":
@@ -98,13 +98,16 @@ def test_what_is_left_out_runs_elsewhere() -> None:
         *("background", "arq", "celery_redis", "celery_rabbitmq", "apscheduler_3", "apscheduler_4")
     }
     assert {len(r.backends) for r in run_them} == {1, len(NAMES)}
-    run_all = {name for name, r in RENDERS.items() if left_out_of(r) == []}
-    assert run_all == {*NAMES, "apscheduler-4"}
+    run_all = [r for r in RENDERS.values() if left_out_of(r) == []]
+    assert {r.name for r in run_all} == {*RUN_THE_SAME}
+    assert {database_of(r) for r in run_all} == {"sqlite", "postgresql"}
+    run_rates = [RENDERS[name].selection.capabilities()["needs_redis"] for name in RUN_RATES]
+    assert {*run_rates} == {False, True}
 
 
 def test_what_is_left_out_is_there() -> None:
     """Pytest wouldn't say so."""
-    for name in (*THE_SAME, *WHERE_REDIS_IS, *IN_PARTS):
+    for name in (*THE_SAME, *RATES, *IN_PARTS):
         [place] = [p for p in TESTS.rglob("*") if RENDERED.sub(r"\1", p.name) == Path(name).name]
         assert place.relative_to(TESTS).with_name(Path(name).name).as_posix() == name
 

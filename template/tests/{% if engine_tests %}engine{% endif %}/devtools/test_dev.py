@@ -68,7 +68,7 @@ print(wait_for(child, child.terminate, above))
 def project(tmp_path: Path) -> Path:
     """A copy, so that its database and its servers' data stay apart."""
     for name in ("app", "devtools", "migrations"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("alembic.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path

@@ -24,7 +24,7 @@ MIGRATE = f"{sys.executable} -m app.migrate"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     for name in ("app", "migrations"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "alembic.ini", tmp_path)
     return tmp_path
 
