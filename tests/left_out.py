@@ -19,10 +19,11 @@ THE_SAME = (
     "api/test_unusable_database.py",
     "test_migrations.py",
 )
-RUN_THE_SAME = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
-# Where there is a Redis, it counts.
 RATES = ("api/test_rates.py", "api/test_shared_rates.py")
-RUN_RATES = (*RUN_THE_SAME, "arq")
+LAUNCH = ("devtools/test_launch.py",)
+TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
+# Which services run them. Redis counts requests where it is; servers have processes of their own.
+RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
 # By route, by setting, by process.
 IN_PARTS = (
     "api/test_strangers.py",
@@ -40,10 +41,9 @@ def left_out_of(render: Render) -> list[str]:
     all four are. The rest run what is about the whole: processes, queues, jobs, schedules.
     """
     left_out = list[str]()
-    if render.name not in RUN_THE_SAME:
-        left_out += [f"engine/{name}" for name in THE_SAME]
-    if render.name not in RUN_RATES:
-        left_out += [f"engine/{name}" for name in RATES]
+    for tests, services in RUN_BY.items():
+        if render.name not in services:
+            left_out += [f"engine/{name}" for name in tests]
     if len(render.backends) > 1 and render.name != ALL:
         left_out += [f"engine/{name}" for name in IN_PARTS] + of_one_back_end()
     return left_out

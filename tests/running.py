@@ -85,12 +85,28 @@ def type_checker(apscheduler: str) -> Path:
 
 
 def check_types(project: Project, what: str) -> None:
-    """By the oldest Python that it may run on. What services have in common is checked once."""
+    """By the oldest Python that it may run on."""
     version = project.render.apscheduler
     mypy = type_checker(version), "-m", "mypy", "--python-version", PYTHON_VERSIONS[0]
-    cache = ROOT / ".mypy_cache" / f"apscheduler-{version}"
+    with types_known(version) as cache:
+        run(project, what, *mypy, MYPY_CACHE_DIR=cache)
+
+
+def check_types_of(folder: Path, *packages: str) -> None:
+    """Of packages beside those of a service that has every back end."""
+    mypy = [str(type_checker("3")), "-m", "mypy", "--strict", *packages]
+    with types_known("3") as cache:
+        env = {**os.environ, "MYPY_CACHE_DIR": cache}
+        done = subprocess.run(mypy, cwd=folder, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+@contextmanager
+def types_known(apscheduler: str) -> Iterator[str]:
+    """The folder in which mypy keeps what services have in common, for one process at a time."""
+    cache = ROOT / ".mypy_cache" / f"apscheduler-{apscheduler}"
     with _one_at_a_time(cache):
-        run(project, what, *mypy, MYPY_CACHE_DIR=str(cache))
+        yield str(cache)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Both releases run on one database and one broker, under load, while old processe
 one is killed.
 """
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.deploys import Deployment
 from tests.evidence import problems
 from tests.releases import add_inside, copied, real_servers, released
 from tests.renders import RENDERS, ROOT, render
-from tests.running import type_checker
+from tests.running import check_types_of
 
 WORKERS = pytest.mark.renders("arq", "celery")
 APIS = pytest.mark.renders("background")
@@ -88,9 +87,7 @@ def test_apis_that_run_jobs_on_sqlite(project: Project, tmp_path: Path) -> None:
 def test_what_runs_inside_fits(tmp_path: Path) -> None:
     render(RENDERS["arq"].answers, tmp_path)
     add_inside(tmp_path)
-    mypy = [str(type_checker("3")), "-m", "mypy", "--strict", "-p", "inside", "-p", "app.tasks"]
-    done = subprocess.run(mypy, cwd=tmp_path, text=True, capture_output=True)
-    assert done.returncode == 0, done.stdout
+    check_types_of(tmp_path, "-p", "inside", "-p", "app.tasks")
 
 
 def workers_first(deploy: Deployment) -> None:

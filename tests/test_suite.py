@@ -15,18 +15,19 @@ from extensions.context import NAMES
 from tests.conftest import Project
 from tests.left_out import (
     IN_PARTS,
+    LAUNCH,
     RATES,
     RENDERED,
-    RUN_RATES,
-    RUN_THE_SAME,
+    RUN_BY,
     TESTS,
     THE_SAME,
+    TWO,
     left_out_of,
     of_one_back_end,
 )
-from tests.marks import PLAIN
+from tests.marks import NOT_THREE, PLAIN, THREE
 from tests.renders import RENDERS, ROOT, Render, render, uv_command
-from tests.running import check_types, run, type_checker
+from tests.running import check_types, check_types_of, run, type_checker
 
 WHAT_THEY_TEST = (
     "app/jobs",
@@ -38,6 +39,7 @@ WHAT_THEY_TEST = (
     "app/api/schedules.py",
     *(f"app/core/{name}.py" for name in ("addresses", "concurrency", "control", "database")),
     *(f"app/core/{name}.py" for name in ("drivers", "logging", "outages", "requests")),
+    *(f"devtools/{name}.py" for name in ("dev", "postgresql", "processes", "supervisor")),
 )
 WHAT_REDIS_CHANGES = "app/core/security.py.jinja"
 
@@ -81,7 +83,18 @@ def database_of(what: Render) -> str:
     return "postgresql" if can["has_apscheduler_4"] else "sqlite"
 
 
+@pytest.mark.renders(*NOT_THREE)
 def test_suite(project: Project) -> None:
+    run_suite(project)
+
+
+@pytest.mark.slow
+@pytest.mark.renders(*THREE)
+def test_suite_of_three(project: Project) -> None:
+    run_suite(project)
+
+
+def run_suite(project: Project) -> None:
     database = database_of(project.render)
     left_out = [f"--ignore=tests/{name}" for name in left_out_of(project.render)]
     log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
@@ -99,15 +112,28 @@ def test_what_is_left_out_runs_elsewhere() -> None:
     }
     assert {len(r.backends) for r in run_them} == {1, len(NAMES)}
     run_all = [r for r in RENDERS.values() if left_out_of(r) == []]
-    assert {r.name for r in run_all} == {*RUN_THE_SAME}
+    assert {r.name for r in run_all} == {*TWO}
     assert {database_of(r) for r in run_all} == {"sqlite", "postgresql"}
-    run_rates = [RENDERS[name].selection.capabilities()["needs_redis"] for name in RUN_RATES]
-    assert {*run_rates} == {False, True}
+    for tests, services in RUN_BY.items():
+        assert {*services} <= {r.name for r in RENDERS.values() if runs(r, tests)}
+    assert {needs for name in RUN_BY[RATES] for needs in brokers_of(RENDERS[name])} == {"redis"}
+    assert {needs for name in RUN_BY[LAUNCH] for needs in brokers_of(RENDERS[name])} == {
+        *("redis", "rabbitmq")
+    }
+
+
+def runs(what: Render, tests: tuple[str, ...]) -> bool:
+    return not {f"engine/{name}" for name in tests} & set(left_out_of(what))
+
+
+def brokers_of(what: Render) -> list[str]:
+    can = what.selection.capabilities()
+    return [name for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
 
 
 def test_what_is_left_out_is_there() -> None:
     """Pytest wouldn't say so."""
-    for name in (*THE_SAME, *RATES, *IN_PARTS):
+    for name in (*THE_SAME, *RATES, *LAUNCH, *IN_PARTS):
         [place] = [p for p in TESTS.rglob("*") if RENDERED.sub(r"\1", p.name) == Path(name).name]
         assert place.relative_to(TESTS).with_name(Path(name).name).as_posix() == name
 
@@ -144,7 +170,5 @@ def test_the_benchmark_fits(tmp_path: Path) -> None:
     """It runs, and is checked, inside a rendered service; one that has every back end."""
     render(RENDERS["-".join(NAMES)].answers, tmp_path)
     add_bench(tmp_path)
-    mypy = [str(type_checker("3")), "-m", "mypy", "--strict"]
-    for packages in (["-p", "bench", "-p", "control"], ["--ignore-missing-imports", "-p", "peers"]):
-        done = subprocess.run([*mypy, *packages], cwd=tmp_path, text=True, capture_output=True)
-        assert done.returncode == 0, done.stdout
+    check_types_of(tmp_path, "-p", "bench", "-p", "control")
+    check_types_of(tmp_path, "--ignore-missing-imports", "-p", "peers")

@@ -32,6 +32,11 @@ def unset() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in SET_BY_THE_RUN}
 
 
+def python(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command, environment = [sys.executable, *arguments], unset() | env
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+
+
 def is_alive(process: psutil.Process) -> bool:
     """What has ended may wait for its new parent, the system's first process, to notice."""
     try:

@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import os
 import pty
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import pytest
 
 from devtools import servers
 from devtools.commands import COMMANDS
-from tests.engine.devtools.started import Dev, unset
-from tests.service import ROOT
+from tests.engine.devtools.started import Dev, python
 
 NEW_TASK = """
 from app.jobs import task
@@ -46,37 +40,6 @@ async def main() -> None:
 
 asyncio.run(main())
 """
-LEAVE_A_CHILD = """
-from pathlib import Path
-from devtools.processes import claim, enter, spawn
-
-claim(Path("processes"))
-enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
-"""
-
-WAIT = """
-from devtools.dev import launchers, wait_for
-from devtools.processes import spawn
-
-child, above = spawn(["sleep", "60"]), launchers()
-print(len(above), flush=True)
-print(wait_for(child, child.terminate, above))
-"""
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy, so that its database and its servers' data stay apart."""
-    for name in ("app", "devtools", "migrations"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    return tmp_path
-
-
-def python(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command, environment = [sys.executable, *arguments], unset() | env
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
 def test_dev_runs_the_code_as_it_is_now_and_keeps_its_key(project: Path) -> None:
@@ -122,59 +85,6 @@ def status_of_an_order(dev: Dev) -> str | None:
     with suppress(httpx.TransportError):
         return str(dev.order()["result"]["status"])
     return None
-
-
-def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
-    """SIGTERM ends the first start; the second is killed."""
-    with Dev(project, "--postgresql") as dev:
-        dev.until(dev.answers)
-        job = dev.order()
-        assert dev.value_of("DATABASE_URL=").startswith("postgresql://")
-        assert dev.ends_by(dev.signalled(signal.SIGTERM)) == 0
-    with Dev(project, "--postgresql") as dev:
-        dev.until(dev.answers)
-        assert dev.succeeded(job["job_id"])["result"] == job["result"]
-        assert dev.ends_by(dev.signalled(signal.SIGKILL)) == -signal.SIGKILL
-
-
-def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
-    start = ["-c", LEAVE_A_CHILD]
-    assert python(tmp_path, *start, PYTHONPATH=str(ROOT)).returncode == 0
-    refused = python(tmp_path, *start, PYTHONPATH=str(ROOT))
-    pid = (tmp_path / "processes").read_text().split()[0]
-    said = f"an earlier start still runs: worker ({pid})\nTo end it: kill -9 -- -{pid}\n"
-    assert (refused.returncode, refused.stderr) == (1, said)
-    os.killpg(int(pid), signal.SIGKILL)
-
-
-def test_a_launcher_that_is_killed_ends_it(tmp_path: Path) -> None:
-    """`uv run poe dev` is a uv that waits for another, which waits for it."""
-    uv = tmp_path / "uv"
-    uv.write_text('#!/bin/sh\n"$@"\nexit $?\n')
-    uv.chmod(0o755)
-    command = [str(uv), str(uv), sys.executable, "-c", WAIT]
-    env = unset() | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as launcher:
-        assert launcher.stdout
-        assert launcher.stdout.readline() == "2\n"
-        launcher.kill()
-        launcher.wait()
-        assert launcher.stdout.readline() == f"{-signal.SIGTERM}\n"
-
-
-def test_a_port_in_use_is_named(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        ended = python(project, "-m", "devtools.dev", PORT=port)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"PORT: {port} can't be used")
-    assert len(ended.stderr.splitlines()) == 1
-
-
-def test_dev_uses_the_key_that_is_set(project: Path) -> None:
-    (project / ".env").write_text("API_KEY=mine\n")
-    script = "from devtools.supervisor import is_set; print(is_set('API_KEY'))"
-    assert python(project, "-c", script).stdout == "True\n"
 
 
 def test_a_process_gets_only_what_it_uses(project: Path) -> None:

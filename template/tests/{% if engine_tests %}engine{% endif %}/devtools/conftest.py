@@ -1,0 +1,20 @@
+"""A copy of the service for `poe dev`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.service import ROOT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy, so that its database and its servers' data stay apart."""
+    for name in ("app", "devtools", "migrations"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path

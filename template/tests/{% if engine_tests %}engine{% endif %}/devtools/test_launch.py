@@ -1,0 +1,83 @@
+"""How `poe dev` starts and ends, whichever processes it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.engine.devtools.started import Dev, python, unset
+from tests.service import ROOT
+
+LEAVE_A_CHILD = """
+from pathlib import Path
+from devtools.processes import claim, enter, spawn
+
+claim(Path("processes"))
+enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
+"""
+
+WAIT = """
+from devtools.dev import launchers, wait_for
+from devtools.processes import spawn
+
+child, above = spawn(["sleep", "60"]), launchers()
+print(len(above), flush=True)
+print(wait_for(child, child.terminate, above))
+"""
+
+
+def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
+    """SIGTERM ends the first start; the second is killed."""
+    with Dev(project, "--postgresql") as dev:
+        dev.until(dev.answers)
+        job = dev.order()
+        assert dev.value_of("DATABASE_URL=").startswith("postgresql://")
+        assert dev.ends_by(dev.signalled(signal.SIGTERM)) == 0
+    with Dev(project, "--postgresql") as dev:
+        dev.until(dev.answers)
+        assert dev.succeeded(job["job_id"])["result"] == job["result"]
+        assert dev.ends_by(dev.signalled(signal.SIGKILL)) == -signal.SIGKILL
+
+
+def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
+    start = ["-c", LEAVE_A_CHILD]
+    assert python(tmp_path, *start, PYTHONPATH=str(ROOT)).returncode == 0
+    refused = python(tmp_path, *start, PYTHONPATH=str(ROOT))
+    pid = (tmp_path / "processes").read_text().split()[0]
+    said = f"an earlier start still runs: worker ({pid})\nTo end it: kill -9 -- -{pid}\n"
+    assert (refused.returncode, refused.stderr) == (1, said)
+    os.killpg(int(pid), signal.SIGKILL)
+
+
+def test_a_launcher_that_is_killed_ends_it(tmp_path: Path) -> None:
+    """`uv run poe dev` is a uv that waits for another, which waits for it."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\n"$@"\nexit $?\n')
+    uv.chmod(0o755)
+    command = [str(uv), str(uv), sys.executable, "-c", WAIT]
+    env = unset() | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout
+        assert launcher.stdout.readline() == "2\n"
+        launcher.kill()
+        launcher.wait()
+        assert launcher.stdout.readline() == f"{-signal.SIGTERM}\n"
+
+
+def test_a_port_in_use_is_named(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ended = python(project, "-m", "devtools.dev", PORT=port)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"PORT: {port} can't be used")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_dev_uses_the_key_that_is_set(project: Path) -> None:
+    (project / ".env").write_text("API_KEY=mine\n")
+    script = "from devtools.supervisor import is_set; print(is_set('API_KEY'))"
+    assert python(project, "-c", script).stdout == "True\n"
