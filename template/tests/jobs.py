@@ -97,7 +97,7 @@ class OwnJobs:
         taken = await control(claiming, transaction=bound is not None)
         assert taken, f"another job of {task.name} runs, of which max_running={bound} may"
         outcome = await attempt(
-            Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts)
+            Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, taken.origin)
         )
         if outcome:
             await control(partial(write_all, group=[outcome]))

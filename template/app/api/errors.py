@@ -17,6 +17,7 @@ from app.jobs import (
     InvalidScheduleError,
     JobNotFoundError,
     JobStateError,
+    QueueNotFoundError,
     ScheduleConflictError,
     ScheduleNotFoundError,
 )
@@ -51,6 +52,7 @@ def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
 # What tasks, services and the engine refuse; routes let it pass.
 MISSING: dict[type[Exception], str] = {
     JobNotFoundError: "no such job",
+    QueueNotFoundError: "no such queue",
     OrderNotFoundError: "no such order",
     ScheduleNotFoundError: "no such schedule",
 }

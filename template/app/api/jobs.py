@@ -12,7 +12,7 @@ from app.api.errors import answers
 from app.api.routing import PageLimit, Router
 from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
-from app.jobs import Status
+from app.jobs import JobFilter, Status
 from app.schemas.jobs import CURSOR_PATTERN, JobOut, QueueOut, cursor_of, place_of
 from app.schemas.response import ApiResponse, Page
 
@@ -34,9 +34,10 @@ async def list_jobs(
     after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
 ) -> Page[JobOut]:
     """The newest first."""
-    found = await jobs.find(status, limit + 1, after=place_of(after) if after else None)
-    data = [JobOut.of(job, whole_error=True) for job in found[:limit]]
-    return Page(data=data, next=cursor_of(found[:limit]) if len(found) > limit else None)
+    wanted = JobFilter(status=status)
+    found = await jobs.find(wanted, limit, after=place_of(after) if after else None)
+    data = [JobOut.of(job, whole_error=True) for job in found.jobs]
+    return Page(data=data, next=found.next and cursor_of(found.next))
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)

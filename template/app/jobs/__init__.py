@@ -1,7 +1,13 @@
 """The engine's front door: all that tasks, services and routes need. README.md says the rest."""
 
 from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
-from app.jobs.operations import Backlog, JobNotFoundError, JobStateError, StoredJob
+from app.jobs.finding import JobFilter, JobPage, StoredJob
+from app.jobs.operations import (
+    Backlog,
+    JobNotFoundError,
+    JobStateError,
+    QueueNotFoundError,
+)
 from app.jobs.outcomes import CurrentJob, current_job
 from app.jobs.schedules import (
     InvalidScheduleError,
@@ -24,10 +30,13 @@ __all__ = [
     "Interval",
     "InvalidScheduleError",
     "Job",
+    "JobFilter",
     "JobNotFoundError",
+    "JobPage",
     "JobStateError",
     "Jobs",
     "NonRetryable",
+    "QueueNotFoundError",
     "RetryLater",
     "Schedule",
     "ScheduleConflictError",

@@ -4,16 +4,20 @@ from app.jobs.claims import claim
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
 from app.jobs.endings import Ended, Ending, at_each_end
+from app.jobs.finding import JobFilter, JobPage, StoredJob
 from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
+from app.jobs.operations import QueueNotFoundError
 from app.jobs.outcomes import Claim, write_all
 from app.jobs.processes import Presence, present
+from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying
 from app.jobs.runner import attempt
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Definition, Overlap
 from app.jobs.submit import submit_named
-from app.jobs.table import HEAD_START, MAX_COUNT, clock, jobs, known_tasks, metadata
+from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
 from app.jobs.timetable import Changes, reconcile
+from app.jobs.tries import Try
 from app.jobs.watch import watching
 
 __all__ = [
@@ -23,6 +27,7 @@ __all__ = [
     "LAZILY",
     "MAX_COUNT",
     "MAX_GRACE",
+    "PAUSED",
     "Bell",
     "CatchUp",
     "Changes",
@@ -32,11 +37,18 @@ __all__ = [
     "Ending",
     "Host",
     "InProcess",
+    "JobFilter",
+    "JobPage",
     "Message",
     "Overlap",
     "Presence",
+    "ProcessState",
+    "QueueNotFoundError",
+    "QueueState",
+    "StoredJob",
     "Taken",
     "Task",
+    "Try",
     "at_each_end",
     "attempt",
     "claim",

@@ -35,18 +35,22 @@ from sqlalchemy import (
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.looks import COUNTED, LAZILY, Taken, Wanted, as_taken
-from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, jobs
+from app.jobs.looks import COUNTED, LAZILY, SHOWN, Taken, Wanted, as_taken
+from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, Status, clock, jobs
+from app.jobs.tries import this_worker, tried
 
 Names = tuple[str, ...]
 
 BATCH = 100  # jobs in one statement; more would hold SQLite's lock for too long
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
+LEASE_LOST = "WorkerLost: it died, or was silent for longer than its lease"
 
 # Written out, for a bound value would keep the planner from the partial index.
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
+CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
+TAKEN = [jobs.c[name] for name in SHOWN.split(", ")]
 # What is told of a job.
 ENDED = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.attempts, jobs.c.error
 
@@ -58,6 +62,7 @@ def _claim(bounded: bool) -> Update:
         jobs.c.task == bindparam("name", type_=String),
         WAITS,
         DUE,
+        CARRIED,
         text(COUNTED),
         LAZY,
     )
@@ -71,7 +76,8 @@ def _claim(bounded: bool) -> Update:
         attempts=jobs.c.attempts + 1,
         started_at=clock(0),
         wake_at=clock(get_settings().lease),
-    ).returning(jobs.c.id, jobs.c.task, jobs.c.args, jobs.c.attempts, jobs.c.max_attempts)
+        worker=bindparam("its_worker", type_=String),
+    ).returning(*TAKEN)
 
 
 def claim(connection: Connection, job_id: UUID, task: str, max_running: int | None) -> Taken | None:
@@ -80,6 +86,7 @@ def claim(connection: Connection, job_id: UUID, task: str, max_running: int | No
     With `max_running` it must be in a transaction, or two hosts could count before either claims.
     """
     values = {"job_id": job_id, "name": task, "max_running": max_running}
+    values["its_worker"] = this_worker()
     if max_running is None:
         del values["max_running"]
     elif not IS_SQLITE:
@@ -93,7 +100,9 @@ _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name
 
 def due_one_by_one(connection: Connection, wanted: Wanted, limit: int) -> Sequence[Row[Any]]:
     """Those that must be claimed alone: of bounded tasks, and whose worker died; oldest first."""
-    due = _due_one_by_one(tuple(wanted.queues), tuple(wanted.tasks), tuple(wanted.bounded))
+    paused = set(connection.scalars(text(PAUSED)))
+    carried = tuple(queue for queue in wanted.queues if queue not in paused)
+    due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded))
     return connection.execute(due, {"most": limit}).all()
 
 
@@ -137,6 +146,7 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
         "wake_at": case((poison, null()), else_=clock(HEAD_START)),
         "finished_at": case((poison, clock(0)), else_=null()),
         "error": case((poison, WORKER_LOST), else_=jobs.c.error),
+        "tries": tried(LEASE_LOST),
     }
     back = update(jobs).where(jobs.c.id.in_(lost.with_for_update(skip_locked=True)))
     back = back.values(values).returning(*ENDED)

@@ -15,13 +15,14 @@ import structlog
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bound_contextvars
 
 from app.core.concurrency import heartbeat, to_the_end
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
 from app.jobs.contract import find_task
-from app.jobs.schedules import CatchUp, StoredSchedule
+from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
 from app.jobs.submit import submit_named
 from app.jobs.table import jobs
 from app.jobs.timetable import database_now, move, take_ahead, take_due
@@ -29,7 +30,6 @@ from app.jobs.triggers import Trigger, next_tick
 
 log = structlog.get_logger(__name__)
 
-ON_TIME = timedelta(seconds=5)  # a tick is a misfire only if it is later than this
 BATCH = 100  # schedules, and jobs, in one transaction
 WAKE_LIMIT = 5  # seconds; the next wake-up tries again
 STALE = 10  # seconds without success after which this process isn't ready
@@ -164,7 +164,8 @@ async def _dispatch(
             log.info("schedule.tick_skipped", schedule=schedule.id, tick=f"{tick}")
             continue
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
+        with bound_contextvars(schedule_id=schedule.id):
+            job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
         if job.created:  # where another clock was faster, the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}
     await move(session, schedule, **values)

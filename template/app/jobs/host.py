@@ -158,7 +158,7 @@ class Host:
 
     def _start(self, taken: Taken) -> asyncio.Task[None]:
         task = find_task(taken.task)
-        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts)
+        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, taken.origin)
         self._claims[claim.id] = claim
         claim.running = asyncio.create_task(self._run(claim))
         self._running.add(claim.running)

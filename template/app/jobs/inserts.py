@@ -29,7 +29,7 @@ from app.jobs.table import HEAD_START, clock, jobs
 MANY = 5_000  # jobs in one statement
 
 _DELAY = bindparam("delay", type_=Float)
-_SHARED = ("task", "queue", "max_attempts", "signature", "pushes")
+_SHARED = ("task", "queue", "max_attempts", "signature", "origin", "pushes")
 
 
 @cache  # a statement that stays the same object is compiled, and its key made, once

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +20,8 @@ from sqlalchemy import Connection, Row, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.table import MAX_COUNT, Count, Id, Json
+from app.jobs.table import MAX_COUNT, PAUSED, Count, Id, Json
+from app.jobs.tries import this_worker
 
 EVER = "-infinity"  # a look from there on sees all that is due
 AHEAD = 50  # jobs that a look considers beside those it takes: others take the first ones, too
@@ -44,6 +45,7 @@ class Taken:
     args: dict[str, Any]
     attempt: int
     max_attempts: int
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,26 @@ class Look:
     oldest: str = EVER
 
 
-SHOWN = "id, task, args, attempts, max_attempts"
-TYPES: dict[str, Any] = {"id": Id(), "args": Json(), "attempts": Count(), "max_attempts": Count()}
+SHOWN = "id, task, args, attempts, max_attempts, origin"
+TYPES: dict[str, Any] = {
+    "id": Id(),
+    "args": Json(),
+    "attempts": Count(),
+    "max_attempts": Count(),
+    "origin": Json(),
+}
 COUNTED = f"attempts < {MAX_COUNT}"  # one at its limit would fail the statement for all
 
 # A claim that a crash of the database undoes is a pending job again: nobody waits for the disk.
 LAZILY = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
 
 _POSTGRESQL = f"""
-WITH free AS (
-  SELECT * FROM unnest(CAST(:queues AS text[])) AS q (queue)
-  CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
+WITH carried AS (
+  SELECT queue FROM unnest(CAST(:queues AS text[])) AS q (queue) WHERE queue NOT IN ({PAUSED})
+), free AS (
+  SELECT * FROM carried CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
 ), bounded AS (
-  SELECT * FROM unnest(CAST(:queues AS text[])) AS q (queue)
-  CROSS JOIN unnest(CAST(:bounded AS text[])) AS t (task)
+  SELECT * FROM carried CROSS JOIN unnest(CAST(:bounded AS text[])) AS t (task)
 ), due AS (
   SELECT found.* FROM free CROSS JOIN LATERAL (
     SELECT id, run_at FROM jobs
@@ -83,7 +91,7 @@ WITH free AS (
   ) AS found
 ), taken AS (
   UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = statement_timestamp(),
-    wake_at = statement_timestamp() + make_interval(secs => :lease)
+    worker = :worker, wake_at = statement_timestamp() + make_interval(secs => :lease)
   WHERE {LAZILY} AND id = ANY(ARRAY(
     SELECT id FROM jobs
     WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT :considered))
@@ -112,12 +120,14 @@ SELECT extract(epoch FROM next.run_at - statement_timestamp())::float8 AS wait,
   ) OR EXISTS (
     SELECT FROM jobs
     WHERE status = 'pending' AND crashes > 0 AND run_at <= statement_timestamp() AND {COUNTED}
-      AND queue = ANY(:queues) AND (task = ANY(:tasks) OR task = ANY(:bounded))
+      AND queue = ANY(ARRAY(SELECT queue FROM carried))
+      AND (task = ANY(:tasks) OR task = ANY(:bounded))
   ) AS one_by_one, taken.*
 FROM next LEFT JOIN taken ON true
 """  # noqa: S608 - nothing of it comes from outside
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_QUEUES = f"(SELECT value FROM json_each(:queues) WHERE value NOT IN ({PAUSED}))"  # noqa: S608
 _PAIR = "status = 'pending' AND crashes = 0 AND queue = q.value AND task = t.value"
 _DUE = f"{_PAIR} AND run_at <= {_NOW} AND {COUNTED}"
 # To read takes no lock: a look that finds nothing keeps nobody from writing.
@@ -126,28 +136,28 @@ SELECT (
     SELECT (julianday(min(run_at)) - julianday('now')) * 86400 FROM (
       SELECT (
         SELECT run_at FROM jobs WHERE {_PAIR} AND run_at > {_NOW} ORDER BY run_at LIMIT 1
-      ) AS run_at FROM json_each(:queues) AS q, json_each(:all) AS t
+      ) AS run_at FROM {_QUEUES} AS q, json_each(:all) AS t
     )
   ) AS wait,
   EXISTS (
-    SELECT 1 FROM json_each(:queues) AS q, json_each(:tasks) AS t
+    SELECT 1 FROM {_QUEUES} AS q, json_each(:tasks) AS t
     WHERE EXISTS (SELECT 1 FROM jobs WHERE {_DUE})
   ) AS due,
   EXISTS (
-    SELECT 1 FROM json_each(:queues) AS q, json_each(:bounded) AS t
+    SELECT 1 FROM {_QUEUES} AS q, json_each(:bounded) AS t
     WHERE EXISTS (SELECT 1 FROM jobs WHERE {_DUE})
   ) OR EXISTS (
     SELECT 1 FROM jobs
     WHERE status = 'pending' AND crashes > 0 AND run_at <= {_NOW} AND {COUNTED}
-      AND queue IN (SELECT value FROM json_each(:queues))
+      AND queue IN {_QUEUES}
       AND task IN (SELECT value FROM json_each(:all))
   ) AS one_by_one
 """  # noqa: S608 - nothing of it comes from outside
 _TAKE_SQLITE = f"""
-UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = {_NOW},
+UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = {_NOW}, worker = :worker,
   wake_at = strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', :lease))
 WHERE rowid IN (
-  SELECT job.rowid FROM json_each(:queues) AS q, json_each(:tasks) AS t
+  SELECT job.rowid FROM {_QUEUES} AS q, json_each(:tasks) AS t
   JOIN jobs AS job ON job.rowid IN (
     SELECT rowid FROM jobs WHERE {_DUE} ORDER BY run_at LIMIT :slots
   ) ORDER BY job.run_at LIMIT :slots
@@ -166,6 +176,7 @@ def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) 
     On PostgreSQL it may overlook what fell due before `since`, an earlier look's `oldest`.
     """
     claimed = {"slots": slots, "lease": get_settings().lease, "since": since}
+    claimed["worker"] = this_worker()
     return (_in_two_steps if IS_SQLITE else _in_one)(connection, wanted, claimed)
 
 
@@ -211,4 +222,6 @@ def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any
 
 
 def as_taken(row: Row[Any]) -> Taken:
-    return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts)
+    """A job whose origin was broken by hand has none."""
+    origin = row.origin if isinstance(row.origin, dict) else {}
+    return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts, origin)

@@ -1,68 +1,40 @@
-"""What operators do with jobs: find them, run dead ones again, end them, see what waits."""
+"""What operators do with jobs and queues: find, run again, end, pause, see what waits."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from pydantic import JsonValue
-from sqlalchemy import (
-    ColumnElement,
-    Row,
-    Update,
-    delete,
-    func,
-    literal,
-    select,
-    text,
-    tuple_,
-    update,
-)
+from sqlalchemy import ColumnElement, Update, case, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from app.jobs import relay
+from app.jobs import finding, relay
 from app.jobs.contract import registry
-from app.jobs.relay import Message
-from app.jobs.table import HAS_ENDED, HEAD_START, MAX_COUNT, Status, clock, jobs
+from app.jobs.finding import JobFilter, JobPage, Place, StoredJob, stored
+from app.jobs.queues import (
+    ProcessState,
+    QueueState,
+    pausing,
+    process_states,
+    queue_states,
+    resuming,
+)
+from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, jobs
 
 
 class JobNotFoundError(LookupError):
     """No job has this id."""
 
 
+class QueueNotFoundError(LookupError):
+    """Neither QUEUES nor any job names this queue."""
+
+
 class JobStateError(RuntimeError):
     """The job isn't in a state that allows this."""
-
-
-@dataclass(frozen=True)
-class StoredJob:
-    """A job's row. What somebody broke by hand stands here as it was read."""
-
-    id: UUID
-    task: str
-    queue: str
-    args: JsonValue
-    key: str | None
-    keep_key: bool
-    status: Status
-    attempts: int
-    max_attempts: int
-    signature: str | None
-    refused_at: datetime | None
-    crashes: int
-    pushes: int
-    result: Any  # JSON
-    error: str | None
-    created_at: datetime
-    run_at: datetime
-    wake_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +45,9 @@ class Backlog:
     waiting: int
     oldest: datetime | None
     dead: int
+
+
+_ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
 
 
 class Operations:
@@ -88,53 +63,47 @@ class Operations:
         row = (await self._session.execute(select(jobs).where(jobs.c.id == job_id))).first()
         if row is None:
             raise JobNotFoundError(job_id)
-        return _stored(row)
+        return stored(row)
 
     async def find(
-        self, status: Status, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
-    ) -> list[StoredJob]:
-        """The newest jobs of this status; what comes `after` the `created_at` and id of one."""
-        # A literal, and HAS_ENDED: else no planner takes a partial index.
-        found = select(jobs).where(jobs.c.status == literal(status, literal_execute=True))
-        if status not in (Status.PENDING, Status.RUNNING):
-            found = found.where(text(HAS_ENDED))
-        if after is not None:
-            found = found.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
-        newest = jobs.c.created_at.desc(), jobs.c.id.desc()
-        rows = await self._session.execute(found.order_by(*newest).limit(limit))
-        return [_stored(row) for row in rows]
+        self, wanted: JobFilter, limit: int = 100, *, after: Place | None = None
+    ) -> JobPage:
+        """The newest jobs first, from the place on that a page named as its `next`.
+
+        A page looks at 10,000 rows at most. Where they have fewer such jobs than the limit it is
+        short, and still names the next one.
+        """
+        rows = (await self._session.execute(finding.page(wanted, limit + 1, after))).all()
+        found = [stored(row) for row in rows[:limit]]
+        if len(rows) > limit:
+            return JobPage(found, finding.place_of(found))
+        last = await self._session.execute(finding.end_of_page(wanted, after))
+        return JobPage(found, finding.place_of(last.all()))
+
+    async def count(self, wanted: JobFilter, most: int = 100_000) -> int:
+        """How many there are; it stops counting at `most`."""
+        counted = await self._session.execute(finding.number(wanted, most))
+        return int(counted.scalar_one())
 
     async def replay(self, job_id: UUID) -> None:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
         row = await self.get(job_id)
-        task = registry().get(row.task)
         if row.attempts >= MAX_COUNT:
             raise JobStateError("the job has been tried as often as can be counted")
-        again = update(jobs).values(
-            status=Status.PENDING,
-            max_attempts=min(row.attempts + (task.tries if task else 1), MAX_COUNT),
-            crashes=0,
-            pushes=0,
-            refused_at=None,
-            run_at=clock(0),
-            wake_at=clock(HEAD_START),
-            finished_at=None,
-        )
         try:
-            await self._change(job_id, again, jobs.c.status == Status.DEAD, "is not dead")
+            await self._change(job_id, _again(), jobs.c.status == Status.DEAD, "is not dead")
         except IntegrityError:
             raise JobStateError("another job has taken this job's key") from None
-        relay.ring_after_commit(self._session.sync_session, Message(job_id, row.task, row.queue))
+        self._ring_for(row.queue)
 
     async def cancel(self, job_id: UUID) -> None:
         """End a job; where it runs, its worker stops it at the next heartbeat.
 
         Raises JobNotFoundError, JobStateError.
         """
-        ended = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
         await self.get(job_id)
         over = jobs.c.status.in_([Status.SUCCEEDED, Status.DEAD, Status.CANCELLED])
-        await self._change(job_id, ended, ~over, "has ended")
+        await self._change(job_id, _ENDED, ~over, "has ended")
 
     async def _change(
         self, job_id: UUID, change: Update, allowed: ColumnElement[bool], otherwise: str
@@ -143,18 +112,72 @@ class Operations:
         if (await self._session.execute(where.returning(jobs.c.id))).first() is None:
             raise JobStateError(f"the job {otherwise}")
 
+    async def replay_some(self, wanted: JobFilter, limit: int = 1000) -> int:
+        """Run a batch of the dead jobs again; returns how many. Commit, and repeat until 0.
+
+        Left dead are those whose key another job has, and those that were tried as often as can be
+        counted.
+        """
+        if Status.DEAD not in wanted.statuses(Status.DEAD):
+            return 0
+        rows = (await self._session.execute(finding.replayable(wanted, limit))).all()
+        one_each = {(row.task, row.key or row.id): row for row in rows}
+        changed = _again().where(jobs.c.id.in_([row.id for row in one_each.values()]))
+        try:
+            async with self._session.begin_nested():
+                await self._session.execute(changed)
+        except IntegrityError:  # somebody has taken a key since it was read
+            return await self.replay_some(wanted, limit)
+        for queue in {row.queue for row in one_each.values()}:
+            self._ring_for(queue)
+        return len(one_each)
+
+    async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
+        """End a batch of the jobs that wait or run; returns how many. Commit, repeat until 0."""
+        for status in wanted.statuses(Status.PENDING, Status.RUNNING):
+            ids = list(await self._session.scalars(finding.oldest(wanted, status, limit)))
+            if ids:
+                await self._session.execute(_ENDED.where(jobs.c.id.in_(ids)))
+                return len(ids)
+        return 0
+
+    async def queues(self) -> list[QueueState]:
+        """Those of QUEUES, and those that only rows name."""
+        return await queue_states(self._session)
+
+    async def processes(self) -> list[ProcessState]:
+        """Those that were seen in the last five minutes."""
+        return await process_states(self._session)
+
+    async def pause(self, queue: str) -> None:
+        """Nothing of the queue starts until it is resumed; what runs goes on.
+
+        Raises QueueNotFoundError for one that neither QUEUES nor any job names.
+        """
+        await self._must_know(queue)
+        await self._session.execute(pausing(queue))
+
+    async def resume(self, queue: str) -> None:
+        """Raises QueueNotFoundError, as `pause` does."""
+        await self._must_know(queue)
+        await self._session.execute(resuming(queue))
+        self._ring_for(queue)
+
+    async def _must_know(self, queue: str) -> None:
+        if queue not in {each.name for each in await self.queues()}:
+            raise QueueNotFoundError(queue)
+
+    def _ring_for(self, queue: str) -> None:
+        relay.ring_after_commit(self._session.sync_session, relay.any_job_of(queue))
+
     async def backlog(self) -> list[Backlog]:
-        """Of each queue that has jobs which wait or are dead."""
-        waits = jobs.c.status == Status.PENDING, jobs.c.run_at <= clock(0)
-        counted = select(
-            jobs.c.queue,
-            func.count().filter(*waits).label("waiting"),
-            func.min(jobs.c.run_at).filter(*waits).label("oldest"),
-            func.count().filter(jobs.c.status == Status.DEAD).label("dead"),
-        )
-        unfinished = jobs.c.status.in_([Status.PENDING, Status.DEAD])
-        rows = await self._session.execute(counted.where(unfinished).group_by(jobs.c.queue))
-        return [Backlog(**row._mapping) for row in rows]
+        """Of each queue that has jobs which wait or are dead; counts end as those of `queues`."""
+        states = await self.queues()
+        return [
+            Backlog(each.name, each.waiting, each.oldest, each.dead)
+            for each in states
+            if each.waiting or each.dead
+        ]
 
     async def prune(self, age: timedelta) -> int:
         """Delete the jobs that succeeded or were cancelled this long ago; returns how many."""
@@ -163,8 +186,19 @@ class Operations:
         return len((await self._session.execute(old.returning(jobs.c.id))).all())
 
 
-def _stored(row: Row[Any]) -> StoredJob:
-    values = dict(row._mapping)
-    with suppress(ValueError):
-        values["status"] = Status(values["status"])
-    return StoredJob(**values)
+def _again() -> Update:
+    """Dead jobs are pending, with all the tries that their tasks allow."""
+    allowed = {task.name: task.tries for task in registry().values()} or {"": 1}
+    tries = case(allowed, value=jobs.c.task, else_=1)
+    return update(jobs).values(
+        status=Status.PENDING,
+        max_attempts=case(
+            (jobs.c.attempts < MAX_COUNT - tries, jobs.c.attempts + tries), else_=MAX_COUNT
+        ),
+        crashes=0,
+        pushes=0,
+        refused_at=None,
+        run_at=clock(0),
+        wake_at=clock(HEAD_START),
+        finished_at=None,
+    )

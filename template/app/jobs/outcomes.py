@@ -35,6 +35,7 @@ from app.core.outages import is_outage, tell
 from app.jobs.contract import Task
 from app.jobs.endings import Ended, Ending
 from app.jobs.table import HEAD_START, Status, clock, jobs
+from app.jobs.tries import tried, tried_postgresql
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Claim:
     args: dict[str, Any]
     attempt: int
     max_attempts: int
+    origin: dict[str, Any] = field(default_factory=dict)  # what submitted it
     lost: bool = False
     fenced: bool = False  # from here on the fence decides
     began: float = field(default_factory=time.monotonic, repr=False)
@@ -137,6 +139,10 @@ def _one() -> Update:
             error=bindparam("its_error", type_=String),
             args=case((bindparam("its_keep_args", type_=Boolean), jobs.c.args)),
             max_attempts=jobs.c.max_attempts + bindparam("its_more", type_=Integer),
+            tries=case(
+                (status == Status.SUCCEEDED, jobs.c.tries),
+                else_=tried(bindparam("its_error", type_=String)),
+            ),
             pushes=0,
             run_at=func.coalesce(clock(delay), jobs.c.run_at),  # without a delay: as it was
             wake_at=case((waits, clock(HEAD_START))),
@@ -152,6 +158,8 @@ _MANY = text(
     UPDATE jobs SET status = its.status, result = its.result::json, error = its.error,
       args = CASE WHEN its.keep_args THEN jobs.args END,
       max_attempts = jobs.max_attempts + its.more, pushes = 0,
+      tries = CASE WHEN its.status = 'succeeded' THEN jobs.tries
+        ELSE {tried_postgresql("its.error")} END,
       run_at = CASE WHEN its.delay IS NULL THEN jobs.run_at
         ELSE statement_timestamp() + make_interval(secs => its.delay) END,
       wake_at = CASE WHEN its.status = 'pending'

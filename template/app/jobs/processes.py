@@ -56,6 +56,7 @@ class Presence:
             "backend": backend,
             "queues": sorted(queue for queue, name in carried if name == backend),
             "slots": slots,
+            "version": get_settings().release,
         }
 
     async def say(self) -> None:
@@ -112,8 +113,7 @@ def judge_every() -> float:
 
 
 # The kinds of jobs that wait, each by one step in the index however many jobs there are.
-_KINDS = text(
-    """
+KINDS = """
     WITH RECURSIVE kind (id) AS (
       SELECT * FROM (
         SELECT id FROM jobs WHERE status = 'pending' AND crashes = 0 ORDER BY queue, task LIMIT 1
@@ -126,9 +126,9 @@ _KINDS = text(
       ) FROM kind JOIN jobs AS this ON this.id = kind.id
     )
     SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
-    WHERE task NOT IN (SELECT name FROM known_tasks WHERE seen_at >= :since)
-    """
-)
+"""
+_KNOWN = "SELECT name FROM known_tasks WHERE seen_at >= :since"
+_UNKNOWN = text(f"{KINDS} WHERE task NOT IN ({_KNOWN})")
 
 
 def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
@@ -141,7 +141,7 @@ def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
     since = connection.scalar(select(clock(-grace)))
     _note_what_is_known(connection)
     since_then = bindparam("since", since, clock.type)
-    kinds = connection.execute(_KINDS.bindparams(since_then)).all()
+    kinds = connection.execute(_UNKNOWN.bindparams(since_then)).all()
     noted = set(connection.scalars(select(known_tasks.c.name)))
     _note(connection, {(kind.task, "") for kind in kinds if kind.task not in noted})
     found: list[Row[Any]] = []

@@ -139,6 +139,11 @@ def current_relay() -> Relay | None:
     return _current
 
 
+def any_job_of(queue: str) -> Message:
+    """What to ring with for a queue, and no job in particular."""
+    return Message(UUID(int=0), "", queue)
+
+
 def ring_after_commit(session: Session, *messages: Message) -> None:
     """Ring in this process for what the session commits next."""
     session.info.setdefault(_COMMITTING, []).extend(messages)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.triggers import EPOCH, Trigger, next_tick, require
 
+ON_TIME = timedelta(seconds=5)  # a tick is a misfire only if it is later than this
 MAX_GRACE = timedelta(days=366)
 MAX_LATE = 1000  # ticks within the grace of a schedule that catches up on each
 ID_PATTERN = r"^\w[\w .:-]{0,199}$"
@@ -108,6 +109,14 @@ class StoredSchedule:
     last_job_id: UUID | None
     missed_since: datetime | None
     missed_until: datetime | None
+    late: timedelta | None = None  # for how long its next tick has been overdue, where it is
+
+    @classmethod
+    def of(cls, now: datetime, **row: Any) -> Self:
+        """`now` by the database's clock."""
+        tick, paused = row["next_tick"], row["paused"]
+        overdue = now - tick if tick and not paused else timedelta(0)
+        return cls(**row, late=overdue if overdue > ON_TIME else None)
 
     def read(self) -> Definition:
         """Raises ValidationError."""

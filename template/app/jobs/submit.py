@@ -18,6 +18,7 @@ from app.jobs import relay
 from app.jobs.contract import Bound, Task
 from app.jobs.inserts import insert_many, insert_one
 from app.jobs.operations import Operations
+from app.jobs.origin import origin
 from app.jobs.relay import Message
 from app.jobs.table import HEAD_START, jobs
 
@@ -85,7 +86,7 @@ class Jobs(Operations):
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
-        shared |= {"signature": task.signature} | _timing(delay, at)
+        shared |= {"signature": task.signature, "origin": origin()} | _timing(delay, at)
         # Messages for a task that bounds how many run at once are sent as its jobs end.
         bounded = task.max_running is not None
         noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
@@ -159,6 +160,7 @@ def _submit(
         "keep_key": keep_key,
         "max_attempts": task.tries,
         "signature": task.signature,
+        "origin": origin(),
         "pushes": int(message.noted),
         **_timing(delay, at),
     }

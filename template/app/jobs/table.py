@@ -23,8 +23,10 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.types import TypeEngine
 
 from app.core.database import UtcDateTime
 from app.core.drivers import Tolerant
@@ -51,6 +53,16 @@ class Id(Tolerant[UUID]):
 class Json(Tolerant[Any]):
     impl = JSON
     cache_ok = True
+
+
+class JsonArray(Json):
+    """One that statements add to."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        kind = JSONB if dialect.name == "postgresql" else JSON
+        return dialect.type_descriptor(kind(none_as_null=True))
 
 
 class Flag(Tolerant[bool]):
@@ -123,6 +135,9 @@ jobs = Table(
     Column("wake_at", UtcDateTime, comment="when the relay looks next: push due or lease end"),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
+    Column("worker", String(220), comment="host:pid of the process that took it last"),
+    Column("tries", JsonArray, comment="the last ten that ended, but for one that succeeded"),
+    Column("origin", Json(none_as_null=True), comment="what submitted it"),
     _index("jobs_wake_at", "wake_at", where="wake_at IS NOT NULL"),
     _index("jobs_key", "task", "key", where=HOLDS_KEY, unique=True),
     _index("jobs_dead", "finished_at", where="status = 'dead'"),
@@ -149,7 +164,16 @@ processes = Table(
     Column("busy", Count, nullable=False, comment="slots, when it was seen"),
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
+    Column("version", String(100), comment="of the service: RELEASE"),
 )
+
+queues = Table(
+    "queues",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("paused_at", UtcDateTime, comment="null: it isn't paused"),
+)
+PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
 
 known_tasks = Table(
     "known_tasks",

@@ -12,6 +12,7 @@ from pydantic import JsonValue, ValidationError
 from sqlalchemy import Select, String, case, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.contextvars import bound_contextvars
 
 from app.jobs.contract import Task, UnknownTaskError, find_task, registry
 from app.jobs.schedules import (
@@ -132,7 +133,8 @@ class Schedules:
         """A job at once, beside the ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
         schedule = await self.get(schedule_id)
         args = _in_force(schedule).args
-        return await submit_named(self._session, _known(schedule.task), args)
+        with bound_contextvars(schedule_id=schedule.id):
+            return await submit_named(self._session, _known(schedule.task), args)
 
     async def _first_tick(self, trigger: Trigger) -> datetime:
         first = next_tick(trigger, await database_now(self._session))
@@ -180,7 +182,8 @@ def _part(*name: str) -> Iterator[None]:
 
 
 async def _read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
-    return [StoredSchedule(**row._mapping) for row in await session.execute(found)]
+    rows = await session.execute(found.add_columns(clock(0).label("now")))
+    return [StoredSchedule.of(**row._mapping) for row in rows]
 
 
 async def database_now(session: AsyncSession) -> datetime:

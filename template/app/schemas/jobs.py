@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -22,20 +21,13 @@ STAND_INS = {
 COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-PATTERNS_END = EPOCH + timedelta(microseconds=10**16)
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 
-def cursor_of(found: Sequence[StoredJob]) -> str | None:
-    """The microsecond that the last of these was made in, and its id.
-
-    Garbage has no such place: it comes again on the next page.
-    """
-    for job in reversed(found):
-        if job.id and job.created_at and EPOCH <= job.created_at < PATTERNS_END:
-            microseconds = (job.created_at - EPOCH) // timedelta(microseconds=1)
-            return f"{microseconds:016}-{job.id.hex}"
-    return None
+def cursor_of(place: tuple[datetime, UUID]) -> str:
+    """The microsecond that a job was made in, and its id."""
+    microseconds = (place[0] - EPOCH) // timedelta(microseconds=1)
+    return f"{microseconds:016}-{place[1].hex}"
 
 
 def place_of(cursor: str) -> tuple[datetime, UUID]:

@@ -104,7 +104,7 @@ class CeleryBell:
         """How full the queues are."""
         limit, queues = self._limit, self.queues
         found = await control(lambda connection: rows.states(connection, queues, limit))
-        self._room = {state.queue: limit - state.sent for state in found}
+        self._room = {each.queue: 0 if each.paused else limit - each.sent for each in found}
         return found
 
     async def fill(self, tasks: Sequence[str] = ()) -> bool:

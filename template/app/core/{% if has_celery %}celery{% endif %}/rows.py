@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from app.core.database import IS_SQLITE
-from app.jobs.backends import COUNTED, HEAD_START, LAZILY, Message, clock, jobs
+from app.jobs.backends import COUNTED, HEAD_START, LAZILY, PAUSED, Message, clock, jobs
 
 BATCH = 100  # rows at once; more would hold SQLite's lock for too long
 CONSIDERED = BATCH + 50  # others may be noting the first ones
@@ -42,6 +42,7 @@ class State:
     queue: str
     sent: int
     late: datetime | None
+    paused: bool
 
 
 def states(connection: Connection, queues: Iterable[str], limit: int) -> list[State]:
@@ -55,7 +56,8 @@ def _of(queue: str, limit: int) -> Any:
     late = select(clock(0)).where(
         select(jobs.c.id).where(jobs.c.queue == queue, SENT, jobs.c.wake_at <= clock(0)).exists()
     )
-    return select(literal(queue), count, late.scalar_subquery())
+    paused = literal(queue).in_(text(PAUSED))
+    return select(literal(queue), count, late.scalar_subquery(), paused)
 
 
 def sent_of(connection: Connection, queues: Iterable[str], tasks: Iterable[str]) -> dict[str, int]:
@@ -70,7 +72,7 @@ _NOTE = text(
     WITH pair AS (
       SELECT * FROM unnest(
         CAST(:queues AS text[]), CAST(:tasks AS text[]), CAST(:rooms AS int[])
-      ) AS pair (queue, task, room)
+      ) AS pair (queue, task, room) WHERE queue NOT IN ({PAUSED})
     ), due AS (
       SELECT found.* FROM pair CROSS JOIN LATERAL (
         SELECT id, run_at FROM jobs
@@ -112,7 +114,10 @@ def _note_all(connection: Connection, room: Room) -> Sequence[Any]:
 
 def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
     due: list[Any] = []
+    paused = set(connection.scalars(text(PAUSED)))
     for (queue, task), limit in room.items():
+        if queue in paused:
+            continue
         where = UNSENT, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= clock(0)
         for lane in (text("crashes = 0"), text("crashes > 0")):
             found = select(jobs.c.run_at, jobs.c.id).where(lane, *where).order_by(jobs.c.run_at)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
-from app.jobs import Interval, Jobs, Schedule, Schedules, Status
+from app.jobs import Interval, JobFilter, Jobs, Schedule, Schedules, Status
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
@@ -62,12 +62,12 @@ async def test_jobs_come_in_pages_while_others_are_made(service: Service) -> Non
 @pytest.mark.usefixtures("no_other_jobs")
 async def test_jobs_of_one_moment_come_in_pages(session: AsyncSession) -> None:
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * 7, delay=LATER)
-    seen = [*await Jobs(session).find(Status.PENDING, 1)]
-    while cursor := cursor_of(seen):
-        found = await Jobs(session).find(Status.PENDING, 2, after=place_of(cursor))
-        if not found:
-            break
-        seen += found
+    waiting = JobFilter(status=Status.PENDING)
+    page = await Jobs(session).find(waiting, 1)
+    seen = [*page.jobs]
+    while page.next:
+        page = await Jobs(session).find(waiting, 2, after=place_of(cursor_of(page.next)))
+        seen += page.jobs
     assert len({row.created_at for row in seen}) == 1
     assert sorted(row.id for row in seen) == sorted(job.id for job in made)
     await session.rollback()
@@ -115,8 +115,8 @@ async def test_no_page_of_jobs_looks_at_the_others(
     ended = {"status": status, "finished_at": clock(0)} if status != Status.PENDING else {}
     await session.execute(update(jobs).values({"args": None} | ended))
     await analyze(session)
-    last = (await Jobs(session).find(status, 10))[-1]
-    await Jobs(session).find(status, 10, after=(last.created_at, last.id))
+    page = await Jobs(session).find(JobFilter(status=status), 10)
+    await Jobs(session).find(JobFilter(status=status), 10, after=page.next)
     await session.rollback()
     assert_walks(plans, "jobs_waiting" if status == Status.PENDING else "jobs_ended")
 

@@ -1,0 +1,205 @@
+"""Which jobs an operator means, and how each page of them is found by looking at few rows.
+
+The newest come first, so each status is walked backwards in an index of its own; what the filter
+says beside the status and the time is compared row by row, for a bounded number of rows a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import JsonValue
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    Subquery,
+    TextClause,
+    func,
+    literal,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
+
+from app.jobs.table import HAS_ENDED, MAX_COUNT, Status, jobs
+from app.jobs.tries import Try, tries_of
+
+Condition = ColumnElement[bool] | TextClause
+Place = tuple[datetime, UUID]  # a job's `created_at`, and its id
+
+EXAMINED = 10_000  # rows that one page looks at
+OTHER_HOLDS = text(
+    "others.key IS NOT NULL AND (others.keep_key OR others.status IN ('pending', 'running'))"
+)
+
+
+@dataclass(frozen=True)
+class StoredJob:
+    """A job's row. What somebody broke by hand stands here as it was read."""
+
+    id: UUID
+    task: str
+    queue: str
+    args: JsonValue
+    key: str | None
+    keep_key: bool
+    status: Status
+    attempts: int
+    max_attempts: int
+    signature: str | None
+    refused_at: datetime | None
+    crashes: int
+    pushes: int
+    result: Any  # JSON
+    error: str | None
+    created_at: datetime
+    run_at: datetime
+    wake_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    worker: str | None  # that took it last: `host:pid`
+    tries: list[Try]  # the last ten, oldest first
+    origin: dict[str, Any]  # what submitted it: request_id, job_id, schedule_id
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some jobs, and where the next page begins; it may be short though there is a next one."""
+
+    jobs: list[StoredJob]
+    next: Place | None
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """All that is given holds. `since` and `until` are aware, and `until` is no part of the time.
+
+    `error` is a part of the error's text, in capitals or not.
+    """
+
+    status: Status | None = None
+    task: str | None = None
+    queue: str | None = None
+    key: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+
+    def statuses(self, *allowed: Status) -> list[Status]:
+        """Those of its statuses that are allowed."""
+        return [each for each in allowed if self.status in (None, each)]
+
+
+def _at(status: Status) -> list[Condition]:
+    """Literals, and HAS_ENDED: else no planner takes a partial index."""
+    one: Condition = jobs.c.status == literal(status, literal_execute=True)
+    return [one] if status in (Status.PENDING, Status.RUNNING) else [one, text(HAS_ENDED)]
+
+
+def _in_time(wanted: JobFilter) -> list[Condition]:
+    found: list[Condition] = []
+    if wanted.since is not None:
+        found.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(jobs.c.created_at < wanted.until)
+    return found
+
+
+def matching(wanted: JobFilter, columns: Any = jobs.c) -> list[Condition]:
+    """What is compared row by row."""
+    found: list[Condition] = [
+        columns[name] == getattr(wanted, name) for name in _compared(wanted) - {"error"}
+    ]
+    if wanted.error is not None:
+        found.append(columns.error.icontains(wanted.error, autoescape=True))
+    return found
+
+
+def _compared(wanted: JobFilter) -> set[str]:
+    names = "task", "queue", "key", "error"
+    return {name for name in names if getattr(wanted, name) is not None}
+
+
+def page(wanted: JobFilter, most: int, after: Place | None) -> Select[Any]:
+    """The newest, at most so many, among the rows that are examined."""
+    found = select(jobs).order_by(*_newest_first(jobs.c)).limit(most)
+    if wanted.status and not _compared(wanted):
+        return found.where(*_lane(wanted, wanted.status, after))
+    seen = _newest(wanted, EXAMINED if _compared(wanted) else most, after)
+    ids = select(seen.c.id).where(*matching(wanted, seen.c)).order_by(*_newest_first(seen.c))
+    return found.where(jobs.c.id.in_(ids.limit(most)))
+
+
+def end_of_page(wanted: JobFilter, after: Place | None) -> Select[Any]:
+    """The place of the last row that is examined, where there may be more."""
+    seen = _newest(wanted, EXAMINED, after)
+    last = select(seen.c.created_at, seen.c.id).order_by(*_newest_first(seen.c))
+    return last.offset(EXAMINED - 1).limit(1)
+
+
+def place_of(found: Sequence[Any]) -> Place | None:
+    """Of the last of these rows. Garbage has no such place: it comes again on the next page."""
+    for row in reversed(found):
+        if row.id and row.created_at and 1970 <= row.created_at.year < 2286:
+            return row.created_at, row.id
+    return None
+
+
+def number(wanted: JobFilter, most: int) -> Select[Any]:
+    """How many there are, as far as `most`."""
+    lanes = [
+        select(jobs.c.id).where(*_at(status), *_in_time(wanted), *matching(wanted)).limit(most)
+        for status in wanted.statuses(*Status)
+    ]
+    each = union_all(*(select(lane.subquery()) for lane in lanes)).limit(most)
+    return select(func.count()).select_from(each.subquery())
+
+
+def oldest(wanted: JobFilter, status: Status, limit: int) -> Select[Any]:
+    """Those of this status, locked; without those that somebody else has locked."""
+    found = select(jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.key)
+    found = found.where(*_at(status), *_in_time(wanted), *matching(wanted))
+    found = found.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
+    return found.with_for_update(skip_locked=True)
+
+
+def replayable(wanted: JobFilter, limit: int) -> Select[Any]:
+    """The oldest dead ones, locked; without those whose key another job holds."""
+    others = jobs.alias("others")
+    same = others.c.task == jobs.c.task, others.c.key == jobs.c.key, others.c.id != jobs.c.id
+    taken = select(others.c.id).where(*same, OTHER_HOLDS).exists()
+    return oldest(wanted, Status.DEAD, limit).where(~taken, jobs.c.attempts < MAX_COUNT)
+
+
+def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:
+    """Of each of its statuses the newest rows, and of these the newest."""
+    shown = [jobs.c[name] for name in ("id", "created_at", *sorted(_compared(wanted)))]
+    each = select(*shown).order_by(*_newest_first(jobs.c)).limit(most)
+    lanes = [each.where(*_lane(wanted, one, after)) for one in wanted.statuses(*Status)]
+    found = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
+    return select(found).order_by(*_newest_first(found.c)).limit(most).subquery()
+
+
+def _lane(wanted: JobFilter, status: Status, after: Place | None) -> list[Condition]:
+    lane = [*_at(status), *_in_time(wanted)]
+    return lane if after is None else [*lane, tuple_(jobs.c.created_at, jobs.c.id) < after]
+
+
+def _newest_first(columns: Any) -> tuple[Any, Any]:
+    return columns.created_at.desc(), columns.id.desc()
+
+
+def stored(row: Row[Any]) -> StoredJob:
+    values = dict(row._mapping)
+    with suppress(ValueError):
+        values["status"] = Status(values["status"])
+    values["tries"] = tries_of(row)
+    values["origin"] = row.origin if isinstance(row.origin, dict) else {}
+    return StoredJob(**values)

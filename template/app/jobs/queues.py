@@ -1,0 +1,184 @@
+"""What queues and processes look like from outside: counted by steps in the table's indexes.
+
+A count ends at MOST, so that it costs the same at a million rows as at ten thousand.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Executable,
+    Select,
+    String,
+    Update,
+    func,
+    literal,
+    null,
+    select,
+    text,
+    type_coerce,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.config import get_settings
+from app.core.database import IS_SQLITE
+from app.jobs.processes import KINDS, SILENT
+from app.jobs.table import clock, jobs, processes, queues
+
+MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
+
+WAITS = text("status = 'pending' AND crashes = 0")
+CRASHED = text("status = 'pending' AND crashes > 0")
+RUNS, DEAD = text("status = 'running'"), text("status = 'dead'")
+DUE = jobs.c.run_at <= clock(0)
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """`waiting` are due jobs, `oldest` is when the first of them fell due.
+
+    Where `..._is_at_least` is set the count ended early, and there may be more. `processes` are the
+    live ones that carry it.
+    """
+
+    name: str
+    backend: str | None
+    waiting: int
+    waiting_is_at_least: bool
+    oldest: datetime | None
+    running: int
+    dead: int
+    dead_is_at_least: bool
+    paused_at: datetime | None
+    processes: int
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """`busy` slots, when it was last seen; without a `backend` it hosts no queue."""
+
+    id: UUID
+    host: str
+    pid: int
+    backend: str | None
+    version: str | None
+    queues: list[str]
+    slots: int
+    busy: int
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+
+
+@dataclass
+class _Counts:
+    waiting: int = 0
+    running: int = 0
+    dead: int = 0
+    oldest: list[datetime] = field(default_factory=list)
+
+
+async def queue_states(session: AsyncSession) -> list[QueueState]:
+    """Of the queues in QUEUES, and of those that only rows name."""
+    counts = await _count(session)
+    paused = {row.name: row.paused_at for row in await session.execute(_PAUSED)}
+    live = [each for each in await process_states(session) if each.alive]
+    carried, dead = get_settings().queues, sum(each.dead for each in counts.values())
+    names = [*carried, *sorted({*counts, *paused} - set(carried))]
+    return [
+        QueueState(
+            name=name,
+            backend=carried.get(name),
+            waiting=min(counts[name].waiting, MOST),
+            waiting_is_at_least=counts[name].waiting > MOST,
+            oldest=min(counts[name].oldest, default=None),
+            running=counts[name].running,
+            dead=counts[name].dead,
+            dead_is_at_least=dead > MOST,
+            paused_at=paused.get(name),
+            processes=sum(name in each.queues for each in live),
+        )
+        for name in names
+    ]
+
+
+async def process_states(session: AsyncSession) -> list[ProcessState]:
+    """Those that were seen in the last minutes, alive or not."""
+    alive = (processes.c.seen_at > clock(-SILENT)).label("alive")
+    shown = [processes.c[each] for each in ProcessState.__annotations__ if each != "alive"]
+    rows = await session.execute(select(*shown, alive).order_by(processes.c.host, processes.c.pid))
+    return [_process(**row._mapping) for row in rows]
+
+
+def _process(**row: Any) -> ProcessState:
+    carries = row["queues"] if isinstance(row["queues"], list) else []
+    return ProcessState(**{**row, "queues": carries})
+
+
+async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:
+    kinds = (await session.execute(_KINDS)).all()
+    tasks: defaultdict[str, list[str]] = defaultdict(list)
+    for kind in kinds:
+        tasks[kind.queue].append(kind.task)
+    waiting = [_waiting(queue, names) for queue, names in tasks.items()]
+    found: defaultdict[str, _Counts] = defaultdict(_Counts)
+    for row in await session.execute(union_all(*waiting, _CRASHED, _RUNNING, _DEAD)):
+        counts = found[str(row.queue)]
+        setattr(counts, row.kind, getattr(counts, row.kind) + row.number)
+        counts.oldest += [row.oldest] if row.oldest else []
+    return found
+
+
+def _waiting(queue: str, tasks: Sequence[str]) -> Select[Any]:
+    """Task by task, for the index has the tasks before the times."""
+    lanes = [(WAITS, jobs.c.queue == queue, jobs.c.task == task, DUE) for task in tasks]
+    due = union_all(*(select(jobs.c.run_at).where(*lane) for lane in lanes)).limit(MOST + 1)
+    first = union_all(*(select(func.min(jobs.c.run_at).label("at")).where(*lane) for lane in lanes))
+    number = select(func.count()).select_from(due.subquery()).scalar_subquery()
+    oldest = select(func.min(first.subquery().c.at)).scalar_subquery()
+    return _row(literal(queue), "waiting", number, oldest)
+
+
+def _of_few(kind: str, found: Select[Any]) -> Select[Any]:
+    each = found.subquery()
+    oldest = func.min(each.c.run_at) if kind == "waiting" else null()
+    return _row(each.c.queue, kind, func.count(), oldest).group_by(each.c.queue)
+
+
+def _row(queue: Any, kind: str, number: Any, oldest: Any) -> Select[Any]:
+    return select(
+        queue.label("queue"),
+        literal(kind).label("kind"),
+        number.label("number"),
+        type_coerce(oldest, jobs.c.run_at.type).label("oldest"),
+    )
+
+
+_KINDS = text(KINDS).columns(queue=String, task=String)
+_PAUSED = select(queues).where(queues.c.paused_at.is_not(None))
+_LANE = select(jobs.c.queue, jobs.c.run_at)
+_CRASHED = _of_few("waiting", _LANE.where(CRASHED, DUE).limit(MOST))
+_RUNNING = _of_few("running", _LANE.where(RUNS))
+_DEAD = _of_few("dead", _LANE.where(DEAD).order_by(jobs.c.finished_at.desc()).limit(MOST + 1))
+
+
+def pausing(queue: str) -> Executable:
+    """What is paused stays so since then."""
+    dialect: Any = sqlite if IS_SQLITE else postgresql
+    inserted = dialect.insert(queues).values(name=queue, paused_at=clock(0))
+    since = {"paused_at": func.coalesce(queues.c.paused_at, clock(0))}
+    paused: Executable = inserted.on_conflict_do_update(index_elements=["name"], set_=since)
+    return paused
+
+
+def resuming(queue: str) -> Update:
+    return update(queues).where(queues.c.name == queue).values(paused_at=None)

@@ -1,0 +1,117 @@
+"""The tries of a job: who ran it, from when to when, and with which error it ended.
+
+A try that ends joins the list in the row, in the statement that writes its outcome. One that
+succeeds doesn't: like the one that runs, it is told by the row's other columns.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Row
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
+
+from app.jobs.table import JsonArray, Status
+
+KEPT = 10
+LONGEST = 1000  # characters of an error that is kept of an earlier try
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try, the first is 1; without an error it succeeded, was handed back, or still runs.
+
+    `worker` is `host:pid`.
+    """
+
+    number: int
+    started_at: datetime | None
+    ended_at: datetime | None
+    worker: str | None
+    error: str | None
+
+
+def this_worker() -> str:
+    """This process, as a row names it."""
+    return _worker(os.getpid())
+
+
+@cache
+def _worker(pid: int) -> str:
+    return f"{socket.gethostname()[:200]}:{pid}"
+
+
+_POSTGRESQL = """
+  CASE WHEN jsonb_typeof(jobs.tries) <> 'array' OR jobs.tries IS NULL THEN '[]'::jsonb
+    WHEN jsonb_array_length(jobs.tries) >= {kept} THEN jobs.tries - 0
+    ELSE jobs.tries END
+  || jsonb_build_array(jsonb_build_object('number', jobs.attempts, 'started_at', jobs.started_at,
+    'ended_at', statement_timestamp(), 'worker', jobs.worker,
+    'error', left({error}, {longest})))
+"""
+
+_SQLITE = """json_insert(
+  CASE WHEN json_valid(jobs.tries) IS NOT 1 OR json_type(jobs.tries) <> 'array' THEN '[]'
+    WHEN json_array_length(jobs.tries) >= {kept} THEN json_remove(jobs.tries, '$[0]')
+    ELSE jobs.tries END,
+  '$[#]', json_object('number', jobs.attempts, 'started_at', jobs.started_at || '+00:00',
+    'ended_at', strftime('%Y-%m-%d %H:%M:%f000', 'now') || '+00:00', 'worker', jobs.worker,
+    'error', substr({error}, 1, {longest})))
+"""
+
+
+class tried(GenericFunction[Any]):  # noqa: N801 - reads as the SQL function that it is
+    """`tried(error)`: the list of a job's tries with the one that ends now."""
+
+    type = JsonArray()
+    inherit_cache = True
+
+
+def tried_postgresql(error: str) -> str:
+    """The same for a statement that is text; `error` is SQL."""
+    return _POSTGRESQL.format(error=error, kept=KEPT, longest=LONGEST)
+
+
+@compiles(tried, "postgresql")
+def _tried_postgresql(element: tried, compiler: Any, **kw: Any) -> str:
+    return f"({tried_postgresql(compiler.process(element.clauses, **kw))})"
+
+
+@compiles(tried, "sqlite")
+def _tried_sqlite(element: tried, compiler: Any, **kw: Any) -> str:
+    error = compiler.process(element.clauses, **kw)
+    return _SQLITE.format(error=error, kept=KEPT, longest=LONGEST)
+
+
+_ONE: TypeAdapter[Try] = TypeAdapter(Try)
+
+
+def tries_of(row: Row[Any]) -> list[Try]:
+    """The last ones, oldest first. What somebody broke by hand is left out."""
+    kept = row.tries if isinstance(row.tries, list) else []
+    tries = [each for entry in kept if (each := _read(entry))]
+    told = tries and tries[-1].number == row.attempts
+    if row.status != Status.PENDING and row.started_at and not told:
+        error = row.error if row.status == Status.DEAD else None
+        last = Try(row.attempts, row.started_at, row.finished_at or None, row.worker, error)
+        tries = [*tries, last][-KEPT:]
+    return tries
+
+
+def _read(entry: Any) -> Try | None:
+    try:
+        found = _ONE.validate_python(entry)
+    except ValidationError:
+        return None
+    return replace(found, started_at=_utc(found.started_at), ended_at=_utc(found.ended_at))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment and moment.astimezone(UTC)

@@ -1,0 +1,72 @@
+"""What operators see and steer: who ran a job, its tries, what submitted it, and paused queues.
+
+Nothing that the releases before use is changed: their processes may run beside the new ones, but
+they don't heed a pause.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
+
+revision = "jobs_0004"
+down_revision = "jobs_0003"
+branch_labels = None
+depends_on = None
+
+TIMES = 60
+
+
+def columns() -> list[tuple[str, sa.Column[Any]]]:
+    array = sa.JSON().with_variant(JSONB(), "postgresql")
+    worker = "host:pid of the process that took it last"
+    tries = "the last ten that ended, but for one that succeeded"
+    return [
+        ("jobs", sa.Column("worker", sa.String(220), comment=worker)),
+        ("jobs", sa.Column("tries", array, comment=tries)),
+        ("jobs", sa.Column("origin", sa.JSON(), comment="what submitted it")),
+        ("processes", sa.Column("version", sa.String(100), comment="of the service: RELEASE")),
+    ]
+
+
+def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        for table, column in columns():
+            there = {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}
+            if column.name not in there:
+                patiently(partial(op.add_column, table, column))
+    op.create_table(
+        "queues",
+        sa.Column("name", sa.String(100), primary_key=True),
+        sa.Column("paused_at", sa.DateTime(timezone=True), comment="null: it isn't paused"),
+    )
+
+
+def patiently(change: Callable[[], Any]) -> None:
+    """A change that waits for its lock makes all others wait: it gives way, and comes again."""
+    if op.get_context().dialect.name == "sqlite":
+        change()
+        return
+    op.execute("SET lock_timeout = '1s'")
+    for _ in range(TIMES):
+        try:
+            change()
+            break
+        except OperationalError:
+            time.sleep(1)
+    else:
+        raise RuntimeError("a table is locked: end what holds its lock, and migrate again")
+    op.execute("RESET lock_timeout")
+
+
+def downgrade() -> None:
+    op.drop_table("queues")
+    for table, column in columns():
+        op.drop_column(table, column.name)
