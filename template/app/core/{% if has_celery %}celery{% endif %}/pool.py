@@ -8,6 +8,7 @@ connection, since the loop can't.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 import threading
 import time
@@ -34,6 +35,8 @@ from app.jobs.backends import HEAD_START, Claim, Host, Taken, find_task, registr
 T = TypeVar("T")
 
 OUTAGE = 1  # seconds for which a message is held while there is no database
+
+STANDARD_ERROR = 2  # the file itself: Celery has put a log in the place of Python's
 
 HAND_BACK = signal.SIGUSR2  # from the worker's main process, when the stop grace is over
 
@@ -83,6 +86,27 @@ class PoolHost(Host):
         none_come = broker_is_away() or (is_idle and messages_are_late())
         return none_come and super()._may_take()
 
+    async def show_life(self) -> None:
+        """End this process when its loop hasn't turned for a whole lease: its job is lost by then.
+
+        A task that holds the GIL keeps any Python code from doing so, its timeout included. What
+        ends the process is a thread in C, which writes first where each of Python's threads is.
+        """
+        while True:
+            self._show_life()
+            await asyncio.sleep(self._lease / 3)
+
+    def _show_life(self) -> None:
+        if self._running:
+            faulthandler.dump_traceback_later(self._lease, exit=True, file=STANDARD_ERROR)
+        else:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _start(self, taken: Taken) -> asyncio.Task[None]:
+        running = super()._start(taken)
+        self._show_life()
+        return running
+
     async def run(self, job_id: UUID, name: str) -> None:
         """Run a job if it is due and nobody else runs it; a duplicate message does nothing."""
         while held := [claim.running for claim in self._claims.values() if claim.running]:
@@ -125,6 +149,7 @@ class PoolHost(Host):
 
     def _free_slot(self, claim: Claim) -> None:
         super()._free_slot(claim)
+        self._show_life()
         self._returned.set()
 
     def hand_back(self) -> None:
@@ -146,9 +171,9 @@ class Child:
 
     async def _open(self) -> None:
         self._host = PoolHost()
-        self._endless = [
-            asyncio.create_task(each) for each in (self._host.keep_leases(), self._host.look_on())
-        ]
+        host = self._host
+        endless = host.keep_leases(), host.look_on(), host.show_life()
+        self._endless = [asyncio.create_task(each) for each in endless]
 
     def _call(self, step: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(step, self._loop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from datetime import timedelta
@@ -59,6 +60,13 @@ async def write_first(db: AsyncSession, item: str, seconds: float) -> None:
 @task(name="delivered.kill")
 async def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(name="delivered.hold_the_gil", tries=1)
+def hold_the_gil() -> None:
+    """No other thread of its process runs meanwhile."""
+    mark("holds the GIL")
+    re.match("(a+)+$", "a" * 99 + "b")
 
 
 @task(name="delivered.alone", max_running=1)
