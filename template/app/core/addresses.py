@@ -45,6 +45,17 @@ def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], str]:
     return check
 
 
+def sentry_address() -> AfterValidator:
+    def check(dsn: str) -> str:
+        parts = urlsplit(dsn)
+        is_web = parts.scheme in ("http", "https") and parts.hostname and parts.username
+        if not is_web or not parts.path.rpartition("/")[2].isdigit():
+            raise ValueError("must be a DSN as Sentry shows it: https://KEY@HOST/NUMBER")
+        return dsn
+
+    return AfterValidator(check)
+
+
 def _parsed(url: str) -> URL | None:
     try:
         return make_url(url)

@@ -57,6 +57,14 @@ def _drop_colors(logger: object, name: str, event: structlog.typing.EventDict) -
     return event
 
 
+def flush_reports() -> None:
+    """Send what was just reported: for a process that ends without Python's own exit."""
+    if get_settings().sentry_dsn:
+        from app.core.sentry import flush_sentry
+
+        flush_sentry()
+
+
 def configure_logging() -> None:
     """Send structlog and the standard library through one renderer, to standard error."""
     settings = get_settings()
@@ -79,7 +87,13 @@ def configure_logging() -> None:
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    handlers: list[logging.Handler] = [handler]
+    if settings.sentry_dsn:
+        from app.core.sentry import SentryHandler, start_sentry  # not imported where it is unset
+
+        start_sentry(settings.sentry_dsn)
+        handlers.append(SentryHandler())
+    logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
     for server in ("uvicorn", "uvicorn.access"):
         logging.getLogger(server).handlers.clear()
         logging.getLogger(server).propagate = True

@@ -69,7 +69,7 @@ class Definition(BaseModel):
     Raises ValidationError for garbage, and for what only a newer release understands.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
     trigger: Trigger
     args: dict[str, Any]

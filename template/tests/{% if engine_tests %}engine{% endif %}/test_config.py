@@ -179,6 +179,6 @@ def test_what_nothing_reads_in_the_env_file_is_named(tmp_path: Path) -> None:
     ended = boot(ENV_FILE=str(tmp_path / ".env"))
     assert ended.returncode == 0
     first, second = ended.stderr.splitlines()
-    assert re.search(r"unknown in \.env .*name=API_KEYY nearest=API_KEY\b", first)
-    assert re.search(r"unknown in \.env .*name=SOMETHING_ELSE nearest=None\b", second)
+    assert re.search(r"settings.unknown .*name=API_KEYY nearest=API_KEY\b", first)
+    assert re.search(r"settings.unknown .*name=SOMETHING_ELSE nearest=None\b", second)
     assert "top secret" not in ended.stderr

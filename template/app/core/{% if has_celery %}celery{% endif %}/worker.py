@@ -33,7 +33,7 @@ from app.core.celery import broker, celery_app, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.pool import HAND_BACK, this_child
 from app.core.concurrency import heartbeat, in_background
-from app.core.logging import configure_logging
+from app.core.logging import configure_logging, flush_reports
 from app.jobs.backends import Presence, Task, registry, watching
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,7 @@ def _start_child(**_: Any) -> None:
 
 def _end_child(**_: Any) -> None:
     this_child().close()
+    flush_reports()
 
 
 def register(task: Task[..., Any, Any]) -> None:

@@ -1,0 +1,76 @@
+"""Sends to Sentry what is logged as an error: once each, and without anybody's data.
+
+Sentry's own integrations are off. They would report an error in each layer that it passes, and with
+it the request, its body and what a library logged before.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import sentry_sdk
+from sentry_sdk.integrations.atexit import AtexitIntegration
+from sentry_sdk.integrations.dedupe import DedupeIntegration
+from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+from structlog.contextvars import get_contextvars
+
+from app.config import get_settings
+
+TAGS = {"attempt", "job_id", "queue", "request_id", "schedule", "task", "task_id"}
+FLUSH = 2  # seconds that a process which ends gives to what it still has to send
+
+
+def start_sentry(dsn: str) -> None:
+    settings = get_settings()
+    sentry_sdk.init(
+        dsn,
+        environment=settings.environment,
+        release=settings.release,
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        integrations=[
+            AtexitIntegration(callback=lambda pending, timeout: None),
+            DedupeIntegration(),
+            ExcepthookIntegration(),
+        ],
+        include_local_variables=False,  # they hold arguments
+        send_default_pii=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        shutdown_timeout=FLUSH,
+    )
+
+
+class SentryHandler(logging.Handler):
+    """Shows a line's event, error and ids; of a library's line the text without its arguments."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.addFilter(lambda record: not record.name.startswith("sentry_sdk"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.msg if isinstance(record.msg, dict) else get_contextvars()
+        error = _error_of(line.get("exc_info") or record.exc_info)
+        with sentry_sdk.new_scope() as scope:
+            scope.set_tags({name: str(line[name]) for name in TAGS & line.keys()})
+            scope.set_tag("logger", record.name)
+            if error:
+                sentry_sdk.capture_exception(error)
+            else:
+                told = [str(line.get("event", record.msg)), str(line.get("error", ""))]
+                sentry_sdk.capture_message(": ".join(filter(None, told)), "error")
+
+
+def _error_of(given: Any) -> BaseException | None:
+    """As a log takes it: an error, a triple, or True for the one that is handled."""
+    if given is True:
+        given = sys.exc_info()
+    error = given[1] if isinstance(given, tuple) else given
+    return error if isinstance(error, BaseException) else None
+
+
+def flush_sentry() -> None:
+    """For processes that end without the interpreter's exit; waits for seconds."""
+    sentry_sdk.flush(FLUSH)
