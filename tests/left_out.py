@@ -31,6 +31,7 @@ IN_PARTS = (
     "test_config.py",
     "test_imports.py",
     "devtools",
+    "operations",
 )
 
 

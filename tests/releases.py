@@ -59,7 +59,7 @@ class Release:
         """For a process of this release: its environment's programs come first."""
         usual = uv_environment()
         path = os.pathsep.join([str(self.programs), usual["PATH"]])
-        return usual | {"PATH": path, "PYTHONUNBUFFERED": "1"} | more
+        return usual | {"PATH": path, "PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"} | more
 
 
 def released(name: str) -> Path:

@@ -23,6 +23,7 @@ FLOORS = {
     "schemas": ["app.schemas"],
     "services": ["app.services"],
     "API": ["app.api", "app.dependencies"],
+    "commands": ["app.doctor", "app.cli"],
     # What a process or a command starts with: nothing imports it.
     "entries": [
         *("app.main", "app.migrate", "app.core.scheduler_process", "app.tasks.worker"),

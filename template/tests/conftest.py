@@ -50,6 +50,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         MAIL_RATE="off",
         STOP_GRACE="5",
         DRAIN_SECONDS="0",
+        PYTHONPATH=".",  # a process in a copy of the code runs that
     )
     wanted = [*servers.BROKERS]
     if session.config.getoption("--database") == "postgresql":

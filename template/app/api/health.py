@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from datetime import datetime
-from uuid import uuid4
 
 from fastapi import Response, status
-from sqlalchemy import Connection, delete, insert
 
 from app.api.routing import Router
 from app.core.control import control
 from app.core.outages import database_clock
 from app.core.requests import is_draining
-from app.jobs.backends import clock, current_relay, is_clock, known_tasks, ping_clock
+from app.jobs.backends import current_relay, is_clock, ping_clock, try_to_write
 from app.schemas.response import ApiResponse
 
 router = Router(prefix="/health", tags=["health"], limited=False)
@@ -52,18 +49,8 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
 
 async def _ping_database() -> None:
-    """A row that comes and goes in one transaction: who can be read from may be full."""
     asked = time.monotonic()
-    database_clock.note(await control(_write, transaction=True), asked)
-
-
-def _write(connection: Connection) -> datetime:
-    """Returns the database's time."""
-    name = f"ready {uuid4()}"
-    seen = insert(known_tasks).values(name=name, seen_at=clock(0)).returning(known_tasks.c.seen_at)
-    now: datetime = connection.execute(seen).scalar_one()
-    connection.execute(delete(known_tasks).where(known_tasks.c.name == name))
-    return now
+    database_clock.note(await control(try_to_write, transaction=True), asked)
 
 
 async def _state(check: Awaitable[None]) -> str:

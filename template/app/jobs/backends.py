@@ -9,7 +9,7 @@ from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
 from app.jobs.operations import QueueNotFoundError
 from app.jobs.outcomes import Claim, write_all
-from app.jobs.processes import Presence, present
+from app.jobs.processes import Presence, present, try_to_write
 from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying
 from app.jobs.runner import attempt
@@ -67,6 +67,7 @@ __all__ = [
     "registry",
     "relaying",
     "submit_named",
+    "try_to_write",
     "wake",
     "watching",
     "write_all",

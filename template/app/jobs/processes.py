@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -106,6 +107,18 @@ async def _say_on(presence: Presence) -> None:
         with suppress(Exception):  # whoever needs the database says that it is away
             await presence.say()
         await asyncio.sleep(SAID_EVERY)
+
+
+def try_to_write(connection: Connection) -> datetime:
+    """A row that comes and goes in one transaction: who can be read from may be full.
+
+    Returns the database's time. Raises SQLAlchemyError.
+    """
+    name = f"ready {uuid4()}"
+    seen = insert(known_tasks).values(name=name, seen_at=clock(0)).returning(known_tasks.c.seen_at)
+    now: datetime = connection.execute(seen).scalar_one()
+    connection.execute(delete(known_tasks).where(known_tasks.c.name == name))
+    return now
 
 
 def judge_every() -> float:

@@ -1,0 +1,106 @@
+"""What the command writes: the result to standard output, all else to standard error.
+
+Values come from rows that anybody may have written: none of them steers a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from app.core.logging import escaped
+
+WIDEST = 100_000  # characters of a line that no terminal cuts
+STYLES = {
+    "fault": "red",
+    "dead": "red",
+    "no": "red",
+    "note": "yellow",
+    "paused": "yellow",
+    "running": "cyan",
+    "ok": "green",
+    "succeeded": "green",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Without colours where NO_COLOR is set, or no terminal reads it."""
+    file = sys.stderr if stderr else sys.stdout
+    width = None if file.isatty() else WIDEST
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def show_json(document: Any) -> None:
+    """One document; ASCII, so that no character of it steers a terminal."""
+    print(json.dumps(to_jsonable_python(document), indent=2))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str) -> None:
+    """On a terminal the last column is cut where a row is too long."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        last = name == columns[-1]
+        table.add_column(name, no_wrap=True, overflow="ellipsis" if last else "fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    console().print(table if table.row_count else none, soft_wrap=not table.row_count)
+
+
+def show_pairs(pairs: Mapping[str, object]) -> None:
+    """A line a value, those of several lines indented below its name."""
+    width = max(map(len, pairs))
+    for name, value in pairs.items():
+        lines = _text(value).splitlines() if isinstance(value, str) else [_text(value)]
+        line = Text(f"{name:{width}}  ", style="bold")
+        line.append_text(_cell("\n".join(lines[:1])))
+        console().print(line, soft_wrap=True)
+        for more in lines[1:]:
+            console().print(Text(f"{'':{width}}  {escaped(more)}"), soft_wrap=True)
+
+
+def say(line: str, *, style: str = "") -> None:
+    console().print(Text(escaped(line), style=style), soft_wrap=True)
+
+
+def complain(line: str) -> None:
+    console(stderr=True).print(Text(escaped(line)), soft_wrap=True)
+
+
+def progress(what: str, total: int) -> AbstractContextManager[Any]:
+    """On a terminal, a bar that the body moves on by `advance(count)`."""
+    shown = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(stderr=True),
+        transient=True,
+    )
+    return shown if sys.stderr.isatty() else nullcontext()
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
+    if isinstance(value, timedelta):
+        return str(timedelta(seconds=round(value.total_seconds())))
+    return value if isinstance(value, str) else json.dumps(to_jsonable_python(value))
+
+
+def _cell(value: object) -> Text:
+    text = escaped(_text(value))
+    return Text(text, style=STYLES.get(text, ""))

@@ -1,0 +1,76 @@
+"""What is wrong with the service, in one line each, and what to do about it.
+
+Each subject has a module here; a new one with an `examine` is found by itself. It reads the
+settings only when it is called, so that it can tell of wrong ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from app.cli.output import say, show_json
+
+LIMIT = 10  # seconds for a subject: what is silent for longer is a fault
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault is to be mended; a note is worth knowing."""
+
+    about: str
+    what: str
+    todo: str = ""
+    level: Literal["fault", "note"] = "fault"
+
+
+Examine = Callable[[], AsyncIterator[Finding]]
+
+
+async def examine() -> list[Finding]:
+    """All subjects at once, in the order of their names."""
+    found = await asyncio.gather(*(_within_limit(*each) for each in _subjects().items()))
+    return [finding for each in found for finding in each]
+
+
+def _subjects() -> dict[str, Examine]:
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    found = {name: importlib.import_module(f"{__name__}.{name}") for name in modules}
+    return {name: found[name].examine for name in modules if hasattr(found[name], "examine")}
+
+
+async def _within_limit(subject: str, examine: Examine) -> list[Finding]:
+    found = list[Finding]()
+    try:
+        async with asyncio.timeout(LIMIT):
+            async for finding in examine():
+                found.append(finding)
+    except TimeoutError:
+        silent = f"no answer within {LIMIT} s"
+        found.append(Finding(subject, silent, "look at its server, and at the network between"))
+    except Exception as error:
+        found.append(Finding(subject, f"can't be examined: {error!r}", "tell its maintainers"))
+    return found
+
+
+def report(findings: list[Finding], *, as_json: bool) -> int:
+    """Returns the exit code."""
+    if as_json:
+        show_json({"data": [asdict(finding) for finding in findings]})
+    for each in [] if as_json else findings:
+        todo = f": {each.todo}" if each.todo else ""
+        say(
+            f"{each.level:5}  {each.about:10}  {each.what.rstrip('.')}{todo}",
+            style=STYLE[each.level],
+        )
+    faults = sum(finding.level == "fault" for finding in findings)
+    if not as_json and not faults:
+        say("ok     no fault", style="green")
+    return 1 if faults else 0
+
+
+STYLE = {"fault": "red", "note": "yellow"}

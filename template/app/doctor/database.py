@@ -1,0 +1,117 @@
+"""The database: its server and its schema first, then what is in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.concurrency import in_thread
+from app.core.control import control_now
+from app.core.database import IS_SQLITE, AsyncSessionLocal
+from app.core.outages import is_read_only
+from app.doctor import Finding, work
+from app.doctor.connections import most_of
+from app.jobs import Jobs
+from app.jobs.backends import ProcessState, try_to_write
+
+T = TypeVar("T")
+
+SCRIPTS = ScriptDirectory.from_config(Config(Path(__file__).parents[2] / "alembic.ini"))
+SKEW = 1  # seconds by which a clock may differ from the database's
+LIMIT = text(
+    """
+    SELECT current_setting('max_connections')::int
+      - current_setting('superuser_reserved_connections')::int
+      - coalesce(current_setting('reserved_connections', true), '0')::int, pg_backend_pid()
+    """
+)
+
+
+async def examine() -> AsyncIterator[Finding]:
+    """What is in it only where it is there, has its schema and can be written."""
+    for finding in await _schema() or await _room():
+        yield finding
+        if finding.level == "fault":
+            return
+    for finding in await _clock():
+        yield finding
+    async with AsyncSessionLocal() as session:
+        for finding in await _connections(await Jobs(session).processes()):
+            yield finding
+        async for finding in work.examine_all(session):
+            yield finding
+
+
+async def _schema() -> list[Finding]:
+    try:
+        has = set(await _ask(lambda each: MigrationContext.configure(each).get_current_heads()))
+    except SQLAlchemyError as error:
+        what = f"DATABASE_URL: {said(error)}"
+        return [Finding("database", what, "start it, or correct the address")]
+    if newer := has - {each.revision for each in SCRIPTS.walk_revisions()}:
+        what = f"its schema has {', '.join(sorted(newer))}, which this release doesn't know"
+        return [Finding("migrations", what, "in a deploy that is as it should be", "note")]
+    if missing := set(SCRIPTS.get_heads()) - has:
+        what = f"its schema lacks {', '.join(sorted(missing))}"
+        return [Finding("migrations", what, "run `poe migrate` (python -m app.migrate)")]
+    return []
+
+
+async def _room() -> list[Finding]:
+    try:
+        await _ask(try_to_write)
+    except SQLAlchemyError as error:
+        if is_read_only(error):
+            return [Finding("database", "it is read-only", "name the primary in DATABASE_URL")]
+        return [Finding("database", f"nothing can be written: {said(error)}", "free its disk")]
+    return []
+
+
+async def _clock() -> list[Finding]:
+    asked = time.time()
+    now = (await _ask(try_to_write)).timestamp()
+    by = max(0, now - time.time()) + min(0, now - asked)
+    if abs(by) < SKEW:
+        return []
+    what = f"the database's clock is {abs(by):.1f} s {'ahead of' if by > 0 else 'behind'} this one"
+    return [Finding("clock", what, "let both machines keep time by NTP")]
+
+
+async def _connections(processes: list[ProcessState]) -> list[Finding]:
+    """What all live processes may open at most; a pooler bounds that by itself."""
+    if IS_SQLITE:
+        return []
+    limit, pooled = await _ask(_limit)
+    alive = {(each.host, each.pid): each for each in processes if each.alive}
+    wanted = sum(map(most_of, alive.values()))
+    if pooled or wanted <= limit:
+        return []
+    what = f"{len(alive)} processes may open {wanted} connections, and the server has {limit}"
+    todo = "raise its max_connections, lower DATABASE_CONNECTIONS, or put PgBouncer between"
+    return [Finding("database", what, todo)]
+
+
+def _limit(connection: Connection) -> tuple[int, bool]:
+    """For others than the superuser; and whether a pooler is between, which names other pids."""
+    driver: Any = connection.connection.driver_connection
+    limit, pid = connection.execute(LIMIT).one()
+    return limit, pid != driver.info.backend_pid
+
+
+def said(error: SQLAlchemyError) -> str:
+    """By the server or its driver, as one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+async def _ask(question: Callable[[Connection], T]) -> T:
+    """In a thread that ends with the process, however long the database is silent."""
+    return await in_thread(partial(control_now, question))
