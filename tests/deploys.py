@@ -45,6 +45,11 @@ class Deployment:
         self.processes: dict[str, Child] = {}
         self.seen = Evidence(folder / FILES["RUNS"], folder / FILES["ACCEPTED"])
 
+    def host(self, release: str) -> str:
+        """The process of this release that runs jobs."""
+        (kind,) = self.releases[release].hosts.values()
+        return f"{release}-{kind}"
+
     def migrate(self, release: str) -> None:
         """The one step before a release starts."""
         name = f"{release}-migrate"
@@ -63,6 +68,14 @@ class Deployment:
         for name in self.seen.ports.keys() & set(names):
             self.until(partial(listens, self.seen.ports[name]), f"{name} answers")
         self._balance()
+
+    def start_all(self, release: str) -> None:
+        self.start(*(f"{release}-{kind}" for kind in self.releases[release].commands))
+
+    def submit(self, what: str) -> None:
+        """By a script of the old release; `inside/submit.py` says what."""
+        self._spawn("old-script", ["python", "-m", "inside.submit", what])
+        self._wait_for_end("old-script")
 
     def begin_load(self) -> None:
         """Orders by HTTP to each API, and jobs of a script of the old release."""

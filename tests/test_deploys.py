@@ -94,7 +94,7 @@ def workers_first(deploy: Deployment) -> None:
     first, second = begin(deploy, "old-api")
     killed = deploy.hold()
     deploy.migrate("new")
-    deploy.start(new := host(deploy, "new"))
+    deploy.start(new := deploy.host("new"))
     deploy.will_begin(MANY, new)
     deploy.kill(killed)
     deploy.let_end()
@@ -117,7 +117,7 @@ def api_first(deploy: Deployment) -> None:
     deploy.stop("old-api")
     deploy.will_begin(MANY, first, second, by="new-api", limit=SOON)
     killed = deploy.hold()
-    deploy.start(new := host(deploy, "new"))
+    deploy.start(new := deploy.host("new"))
     deploy.will_begin(MANY, new)
     deploy.kill(killed)
     deploy.let_end()
@@ -145,7 +145,7 @@ def apis(deploy: Deployment) -> None:
 def begin(deploy: Deployment, *apis: str) -> tuple[str, str]:
     """The old release under load; returns the two processes that run its jobs."""
     deploy.migrate("old")
-    hosts = host(deploy, "old"), host(deploy, "old") + "-2"
+    hosts = deploy.host("old"), deploy.host("old") + "-2"
     deploy.start(*apis, *hosts)
     deploy.begin_load()
     for each in hosts:
@@ -166,12 +166,6 @@ def end(deploy: Deployment, killed: str) -> None:
     tries = deploy.seen.hosts_of("hold 0")
     assert tries[0] == killed and len(tries) == 2, "what it ran is run again"
     deploy.stop(*deploy.processes)
-
-
-def host(deploy: Deployment, release: str) -> str:
-    """The process of this release that runs jobs."""
-    (kind,) = deploy.releases[release].hosts.values()
-    return f"{release}-{kind}"
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Other back ends for a service with a user's work, and back: nothing is lost, nothing is left."""
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from extensions.context import NAMES
+from extensions.context import NAMES, Selection
+from tests.deploys import Deployment
+from tests.releases import copied, real_servers
 from tests.renders import RENDERS
 from tests.services import Service, differences, in_parallel, read_all
 from tests.work import work
@@ -15,6 +21,10 @@ Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 NEXT = list(zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True))
+QUICK = ("arq", "celery")
+# Of what `inside/submit.py` submits while nothing runs.
+WORK = [f"work {number}" for number in range(20)]
+WAITING = [*WORK, *(f"later {number}" for number in range(20)), "once"]
 
 
 def pairs() -> Iterator[Pair]:
@@ -60,6 +70,75 @@ def test_each_pair_there_and_back(template: Path, tmp_path: Path) -> None:
     every = list(pairs())
     assert len(every) == 6 + 28
     assert check(template, tmp_path, every) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [QUICK])
+def test_what_waits_or_runs_meanwhile_runs_once(
+    template: Path, tmp_path: Path, one: str, other: str
+) -> None:
+    over_a_switch(template, tmp_path, one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("one", "other"), [pair for pair in NEXT if pair != QUICK])
+def test_what_waits_or_runs_meanwhile_runs_once_on_each(
+    template: Path, tmp_path: Path, one: str, other: str
+) -> None:
+    over_a_switch(template, tmp_path, one, other)
+
+
+def over_a_switch(template: Path, folder: Path, one: str, other: str) -> None:
+    """What began on the old back end ends on the new one; no tick in between is without its job."""
+    with switching(template, folder, one, other) as deploy:
+        old, new, seen = deploy.host("old"), deploy.host("new"), deploy.seen
+        deploy.migrate("old")
+        deploy.start_all("old")
+        deploy.submit("running")
+        deploy.until(lambda: seen.hosts_of("hold 0"), "a job runs")
+        deploy.until(lambda: len(seen.hosts_of("each second")) > 1, "a schedule ticks")
+        deploy.stop(*deploy.processes)
+        deploy.submit("waiting")
+        deploy.let_end()
+        deploy.migrate("new")
+        deploy.start_all("new")
+        for item in WAITING:
+            deploy.until(partial(seen.hosts_of, item), f"{item} runs")
+        deploy.until(lambda: seen.hosts_of("each second").count(new) > 2, "it ticks on")
+        deploy.submit("no more")
+        result = deploy.result()
+        deploy.stop(*deploy.processes)
+    rows = result["jobs"].values()
+    assert {(row["status"], row["crashes"]) for row in rows} == {("succeeded", 0)}
+    assert {item: seen.hosts_of(item) for item in WAITING} == {item: [new] for item in WAITING}
+    assert seen.hosts_of("hold 0") == [old, new]
+    assert result["orders"] == dict.fromkeys(["hold 0", *WORK], 1)
+    keys = [row["key"] for row in rows if "each_second" in str(row["key"])]
+    ticks = sorted(datetime.fromisoformat(key.partition("each_second:")[2]) for key in keys)
+    assert ticks == [ticks[0] + timedelta(seconds=number) for number in range(len(ticks))]
+    assert len(seen.hosts_of("each second")) == len(ticks)
+
+
+@contextmanager
+def switching(template: Path, folder: Path, one: str, other: str) -> Iterator[Deployment]:
+    """A service before its switch and after it, each with an environment of its own."""
+    before, after = folder / "before", folder / "after"
+    Service(template, before).render({"backends": [one]}).committed()
+    shutil.copytree(before, after)
+    Service(template, after).update(backends=[other])
+    releases = {"old": copied(before, folder / "old"), "new": copied(after, folder / "new")}
+    redis = {
+        name: ["REDIS_URL"]
+        for name, backend in (("old", one), ("new", other))
+        if Selection((backend,)).capabilities()["needs_redis"]
+    }
+    has_servers, variables = next(iter(redis.items()), ("new", list[str]()))
+    with real_servers(releases[has_servers], folder / "servers", *variables) as addresses:
+        file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
+        deploy = Deployment(folder, releases, file | addresses)
+        try:
+            yield deploy
+        finally:
+            deploy.close()
 
 
 @pytest.mark.slow

@@ -53,6 +53,31 @@ What remains:
     assert service.read("app/core/arq.py").endswith("# mine\n")
 
 
+def test_what_the_old_back_ends_leave_is_named(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By what it is called there: a queue, a key, a table."""
+    chosen = {"backends": ["celery", "apscheduler"], "apscheduler_version": "4"}
+    service = Service(template, tmp_path / "it").render(chosen)
+    assert '\nSCHEMA = "apscheduler"' in service.read("app/core/shared_scheduler.py")
+    capfd.readouterr()
+    service.committed().update(celery_broker="rabbitmq")
+    (in_redis,) = left(capfd.readouterr().err)
+    assert in_redis.startswith("in Redis the lists that are named as the queues are, _kombu.* and ")
+    assert in_redis.endswith("; in its database 1 celery-task-meta-*")
+    service.committed().update(backends=["background"])
+    in_postgresql, in_rabbitmq = left(capfd.readouterr().err)
+    assert in_postgresql == "in PostgreSQL the schema apscheduler, with its own schedules"
+    assert in_rabbitmq.startswith("in RabbitMQ the queues that are named as those of QUEUES, ")
+    assert in_rabbitmq.endswith("the tables celery_taskmeta and celery_tasksetmeta")
+
+
+def left(said: str) -> list[str]:
+    """Those lines that say what the old back ends leave."""
+    _, _, lines = said.partition("\nThe old back end leaves, ")
+    return [line.strip() for line in lines.partition("\n\n")[0].splitlines()[1:]]
+
+
 def test_what_behaves_differently_is_said_of_the_chosen_back_ends(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

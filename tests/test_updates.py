@@ -12,7 +12,7 @@ import yaml
 
 from tests.renders import RENDERS, uv_command, uv_environment
 from tests.services import Service, differences, in_parallel
-from tests.work import FILES, edits, work
+from tests.work import EDITS, FILES, edits, work
 from updates import history
 from updates.history import ROOT
 
@@ -73,14 +73,30 @@ def test_untouched_each_becomes_what_is_rendered_afresh(template: Path, tmp_path
     assert in_parallel(untouched, cases) == []
 
 
-def test_a_users_work_stays(template: Path, tmp_path: Path) -> None:
+def test_a_users_work_stays_and_its_suite_passes(template: Path, tmp_path: Path) -> None:
     assert worked_on(template, tmp_path, "v0.2.0", "background") == []
+    mended_it_passes(template, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_users_work_stays_in_each(template: Path, tmp_path: Path) -> None:
-    cases = [(template, tmp_path / " ".join(case), *case) for case in WORKED]
-    assert in_parallel(worked_on, cases) == []
+@pytest.mark.parametrize(("version", "name"), [case for case in WORKED if case[1] != "background"])
+def test_a_users_work_stays_in_each(
+    template: Path, tmp_path: Path, version: str, name: str
+) -> None:
+    assert worked_on(template, tmp_path, version, name) == []
+    mended_it_passes(template, tmp_path)
+
+
+def mended_it_passes(template: Path, folder: Path) -> None:
+    """With the user's lines beside the template's where both had changed the same ones."""
+    service = Service(template, folder / "old")
+    for edit in EDITS:
+        if edit.path in CONFLICTS:
+            edit.apply(service.folder)
+    service.git("add", "--all")
+    service.run("uv lock --quiet")
+    for command in ("ruff check", "ruff format --check", "mypy", "pytest"):
+        service.run(f"uv run {command}")
 
 
 @pytest.mark.slow

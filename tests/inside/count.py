@@ -22,7 +22,8 @@ def unfinished(connection: Connection) -> bool:
 
 
 def counted(connection: Connection) -> dict[str, object]:
-    shown = select(jobs.c.id, jobs.c.status, jobs.c.attempts, jobs.c.crashes, jobs.c.error)
+    told = jobs.c.key, jobs.c.status, jobs.c.attempts, jobs.c.crashes, jobs.c.error
+    shown = select(jobs.c.id, *told)
     rows = [dict(row._mapping) for row in connection.execute(shown.where(OURS))]
     orders = Counter(connection.scalars(select(Order.item)))
     return {"jobs": {str(row.pop("id")): row for row in rows}, "orders": orders}

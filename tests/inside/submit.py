@@ -1,0 +1,54 @@
+# mypy: disable-error-code="import-not-found,untyped-decorator"
+"""Submit what is to run over a switch: what begins before it, and what only waits."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app import tasks
+from app.core.database import AsyncSessionLocal, dispose
+from app.jobs import Date, Interval, Jobs, Schedules
+from app.jobs.backends import Definition
+from app.tasks.deployed import hold, note, work
+
+COUNT = 20
+SOON = timedelta(seconds=2)
+
+
+async def running(session: Any) -> None:
+    """Each tick of the schedule is to have a job, those of the time in between as well."""
+    await Jobs(session).submit(hold, "hold 0")
+    await schedule(session, "each second", Interval(seconds=1))
+
+
+async def waiting(session: Any) -> None:
+    for number in range(COUNT):
+        await Jobs(session).submit(work, f"work {number}")
+        await Jobs(session).submit(note, f"later {number}", delay=SOON)
+    await schedule(session, "once", Date(datetime.now(UTC) + SOON))
+
+
+async def no_more(session: Any) -> None:
+    await Schedules(session).delete("each_second")
+
+
+async def schedule(session: Any, item: str, trigger: Any) -> None:
+    wanted = Definition(
+        trigger=trigger, args={"item": item}, misfire_grace=300, catch_up="each", overlap="queue"
+    )
+    await Schedules(session).create(item.replace(" ", "_"), note.name, wanted)
+
+
+async def main(what: str) -> None:
+    tasks.load()
+    async with AsyncSessionLocal() as session:
+        await {"running": running, "waiting": waiting, "no more": no_more}[what](session)
+        await session.commit()
+    await dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
