@@ -2,68 +2,126 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import answers
 from app.api.routing import PageLimit, Router
-from app.config import get_settings
 from app.dependencies import OPERATORS, DBSession, IsOperator, JobsDep
-from app.jobs import JobFilter, Status
-from app.schemas.jobs import CURSOR_PATTERN, JobOut, QueueOut, cursor_of, place_of
+from app.jobs import JobFilter, Jobs, Status
+from app.schemas.jobs import (
+    CURSOR_PATTERN,
+    CancelSelection,
+    ChangedOut,
+    JobDetails,
+    JobListed,
+    JobOut,
+    Moment,
+    ReplaySelection,
+    cursor_of,
+    place_of,
+)
 from app.schemas.response import ApiResponse, Page
 
 router = Router(tags=["jobs"])
 
 CHANGE = answers(401, 404, 409, 422, 503)
+CHANGE_MANY = answers(401, 413, 422, 503)
+BATCHES = 100  # of a thousand jobs each, that one request changes
 
 
 @router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
-async def get_job(job_id: UUID, jobs: JobsDep, operator: IsOperator) -> ApiResponse[JobOut]:
-    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=operator))
+async def get_job(
+    job_id: UUID, jobs: JobsDep, operator: IsOperator
+) -> ApiResponse[JobDetails | JobOut]:
+    """Operators see its arguments, its tries, and what submitted it."""
+    job = await jobs.get(job_id)
+    return ApiResponse(data=JobDetails.of(job) if operator else JobOut.of(job, whole_error=False))
 
 
 @router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 422, 503))
 async def list_jobs(
     jobs: JobsDep,
-    status: Status = Status.DEAD,
+    status: Status | Literal["any"] = Status.DEAD,
+    task: Annotated[str | None, Query(max_length=200)] = None,
+    queue: Annotated[str | None, Query(max_length=100)] = None,
+    key: Annotated[str | None, Query(max_length=300)] = None,
+    since: Annotated[Moment | None, Query(description="created then or later")] = None,
+    until: Annotated[Moment | None, Query(description="created before")] = None,
+    error: Annotated[
+        str | None, Query(min_length=1, max_length=1000, description="a part of its text")
+    ] = None,
     limit: PageLimit = 100,
     after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
-) -> Page[JobOut]:
-    """The newest first."""
-    wanted = JobFilter(status=status)
+) -> Page[JobListed]:
+    """The newest first. A page may be short, or empty, though there is a next one."""
+    wanted = JobFilter(None if status == "any" else status, task, queue, key, since, until, error)
     found = await jobs.find(wanted, limit, after=place_of(after) if after else None)
-    data = [JobOut.of(job, whole_error=True) for job in found.jobs]
-    return Page(data=data, next=found.next and cursor_of(found.next))
+    data = [JobListed.of(job) for job in found.jobs]
+    return Page(data=data, next=cursor_of(found.next) if found.next else None)
+
+
+@router.post("/jobs/replay", dependencies=OPERATORS, responses=CHANGE_MANY)
+async def replay_jobs(
+    selection: ReplaySelection, session: DBSession, jobs: JobsDep
+) -> ApiResponse[ChangedOut]:
+    """Run these dead jobs again, with all their tries. What has changed stays changed.
+
+    With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
+    """
+    wanted = replace(JobFilter(**selection.wanted), status=Status.DEAD)
+    return await _changed(session, jobs, [wanted], jobs.replay_some, selection.dry_run)
+
+
+@router.post("/jobs/cancel", dependencies=OPERATORS, responses=CHANGE_MANY)
+async def cancel_jobs(
+    selection: CancelSelection, session: DBSession, jobs: JobsDep
+) -> ApiResponse[ChangedOut]:
+    """End these jobs that wait or run. What has changed stays changed.
+
+    With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
+    """
+    wanted = JobFilter(**selection.wanted)
+    each = [replace(wanted, status=one) for one in wanted.statuses(Status.PENDING, Status.RUNNING)]
+    return await _changed(session, jobs, each, jobs.cancel_some, selection.dry_run)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)
-async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
+async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobDetails]:
     """Run a dead job again, with all its tries."""
     await jobs.replay(job_id)
     await session.commit()
-    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
+    return ApiResponse(data=JobDetails.of(await jobs.get(job_id)))
 
 
 @router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS, responses=CHANGE)
-async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobOut]:
+async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobDetails]:
     """End a job that waits or runs; what a running one has written is rolled back."""
     await jobs.cancel(job_id)
     await session.commit()
-    return ApiResponse(data=JobOut.of(await jobs.get(job_id), whole_error=True))
+    return ApiResponse(data=JobDetails.of(await jobs.get(job_id)))
 
 
-@router.get("/queues", dependencies=OPERATORS, responses=answers(401, 503))
-async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
-    """What waits, since when the oldest does, and what is dead; queues nobody carries, too."""
-    backends, now = get_settings().queues, datetime.now(UTC)
-    shown = {name: QueueOut(queue=name, backend=backend) for name, backend in backends.items()}
-    for found in await jobs.backlog():
-        name = str(found.queue)
-        out = shown.setdefault(name, QueueOut(queue=name, backend=None))
-        out.waiting, out.dead = found.waiting, found.dead
-        out.oldest_seconds = (now - found.oldest).total_seconds() if found.oldest else None
-    return ApiResponse(data=list(shown.values()))
+async def _changed(
+    session: AsyncSession,
+    jobs: Jobs,
+    wanted: Sequence[JobFilter],
+    step: Callable[[JobFilter], Awaitable[int]],
+    dry_run: bool,
+) -> ApiResponse[ChangedOut]:
+    """In batches, each with a commit of its own."""
+    found, changed = sum([await jobs.count(each) for each in wanted]), 0
+    for each in wanted if not dry_run else ():
+        for _ in range(BATCHES):
+            number = await step(each)
+            await session.commit()
+            changed += number
+            if not number:
+                break
+    left = sum([await jobs.count(each) for each in wanted]) if changed else found
+    return ApiResponse(data=ChangedOut(found=found, changed=changed, left=left))

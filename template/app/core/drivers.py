@@ -201,7 +201,7 @@ class Tolerant(TypeDecorator[T]):
 
 def tolerate(adapters: AdaptersMap) -> None:
     """The same for what PostgreSQL's driver reads by itself."""
-    for name in ("timestamptz", "json"):
+    for name in ("timestamptz", "json", "jsonb"):
         oid = adapters.types[name].oid
         if strict := adapters.get_loader(oid, Format.TEXT):
             adapters.register_loader(oid, _tolerant(strict))

@@ -170,12 +170,14 @@ def oldest(wanted: JobFilter, status: Status, limit: int) -> Select[Any]:
     return found.with_for_update(skip_locked=True)
 
 
-def replayable(wanted: JobFilter, limit: int) -> Select[Any]:
+def replayable(wanted: JobFilter, limit: int, died_until: datetime) -> Select[Any]:
     """The oldest dead ones, locked; without those whose key another job holds."""
     others = jobs.alias("others")
     same = others.c.task == jobs.c.task, others.c.key == jobs.c.key, others.c.id != jobs.c.id
     taken = select(others.c.id).where(*same, OTHER_HOLDS).exists()
-    return oldest(wanted, Status.DEAD, limit).where(~taken, jobs.c.attempts < MAX_COUNT)
+    return oldest(wanted, Status.DEAD, limit).where(
+        ~taken, jobs.c.attempts < MAX_COUNT, jobs.c.finished_at <= died_until
+    )
 
 
 def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:

@@ -57,6 +57,7 @@ class Operations:
         if isinstance(session, Session):
             raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
+        self._replays_since: datetime | None = None
 
     async def get(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
@@ -115,12 +116,15 @@ class Operations:
     async def replay_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Run a batch of the dead jobs again; returns how many. Commit, and repeat until 0.
 
-        Left dead are those whose key another job has, and those that were tried as often as can be
-        counted.
+        Left dead are those whose key another job has, and those that died since the first batch
+        of this object: so it ends. Those that were tried as often as can be counted are left, too.
         """
-        if Status.DEAD not in wanted.statuses(Status.DEAD):
+        if not wanted.statuses(Status.DEAD):
             return 0
-        rows = (await self._session.execute(finding.replayable(wanted, limit))).all()
+        if self._replays_since is None:
+            self._replays_since = (await self._session.execute(select(clock(0)))).scalar_one()
+        dead = finding.replayable(wanted, limit, self._replays_since)
+        rows = (await self._session.execute(dead)).all()
         one_each = {(row.task, row.key or row.id): row for row in rows}
         changed = _again().where(jobs.c.id.in_([row.id for row in one_each.values()]))
         try:

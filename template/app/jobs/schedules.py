@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -121,6 +122,17 @@ class StoredSchedule:
     def read(self) -> Definition:
         """Raises ValidationError."""
         return Definition.model_validate(self.definition)
+
+    def upcoming(self, number: int = 3) -> list[datetime]:
+        """Its next ticks; none while it is paused, over or broken."""
+        ticks: list[datetime] = []
+        tick = None if self.paused else self.next_tick or None
+        with suppress(ValueError):
+            trigger = self.read().trigger
+            while tick and len(ticks) < number:
+                ticks.append(tick)
+                tick = next_tick(trigger, tick)
+        return ticks
 
     @property
     def problem(self) -> str | None:

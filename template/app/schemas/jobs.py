@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.jobs import Status, StoredJob
-from app.jobs.backends import MAX_COUNT
+from app.jobs.backends import MAX_COUNT, Try
 from app.schemas.response import shown
 
 # For what a row of garbage has in their places; `problem` says so.
@@ -15,12 +15,16 @@ STAND_INS = {
     "job_id": UUID(int=0),
     "task": "unknown",
     "status": "unknown",
+    "queue": "unknown",
     "attempts": 0,
+    "max_attempts": 0,
+    "run_at": datetime.fromtimestamp(0, UTC),
     "created_at": datetime.fromtimestamp(0, UTC),
 }
 COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Moment = Annotated[AwareDatetime, Field(ge=EPOCH, le=datetime(3000, 1, 1, tzinfo=UTC))]
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 
@@ -48,7 +52,7 @@ class JobOut(BaseModel):
     problem: str | None = Field(default=None, description="what is wrong with the row itself")
 
     @classmethod
-    def of(cls, job: StoredJob, *, whole_error: bool) -> Self:
+    def of(cls, job: StoredJob, *, whole_error: bool = True) -> Self:
         """An error's text can hold secrets: without the key only its class is shown."""
         out, wrong = shown(cls, {**vars(job), "job_id": job.id}, STAND_INS)
         full = [name for name in COUNTS if getattr(job, name) == MAX_COUNT]
@@ -58,13 +62,64 @@ class JobOut(BaseModel):
         return out
 
 
+class JobListed(JobOut):
+    """With what is for operators alone."""
+
+    queue: str
+    key: str | None = None
+    max_attempts: int
+    run_at: datetime = Field(description="it isn't tried before")
+    worker: str | None = Field(default=None, description="host:pid that has tried it last")
+
+
+class JobDetails(JobListed):
+    args: Any = Field(default=None, description="gone once it has succeeded")
+    tries: list[Try] = Field(description="the last ten, oldest first")
+    origin: dict[str, Any] = Field(
+        description="what submitted it: request_id, schedule_id, job_id, as far as there was one"
+    )
+
+
 class JobAccepted(BaseModel):
     job_id: UUID
 
 
-class QueueOut(BaseModel):
-    queue: str
-    backend: str | None
-    waiting: int = 0
-    oldest_seconds: float | None = None
-    dead: int = 0
+class Selection(BaseModel):
+    """Jobs for which all that is given holds; something must be given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Annotated[str, Field(max_length=200)] | None = None
+    queue: Annotated[str, Field(max_length=100)] | None = None
+    key: Annotated[str, Field(max_length=300)] | None = None
+    since: Moment | None = Field(default=None, description="created then or later")
+    until: Moment | None = Field(default=None, description="created before")
+    error: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="a part of the error's text, in capitals or not"
+    )
+
+    @model_validator(mode="after")
+    def _refuse_everything(self) -> Self:
+        if not self.wanted:
+            raise ValueError("give at least one condition")
+        return self
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"dry_run"}, exclude_none=True)
+
+
+class ReplaySelection(Selection):
+    status: Literal[Status.DEAD] | None = None
+    dry_run: bool = False
+
+
+class CancelSelection(Selection):
+    status: Literal[Status.PENDING, Status.RUNNING] | None = None
+    dry_run: bool = False
+
+
+class ChangedOut(BaseModel):
+    found: int = Field(description="of which 100,000 are counted at most")
+    changed: int
+    left: int = Field(description="more to ask for, or those whose key another job has")

@@ -111,6 +111,8 @@ class ScheduleOut(BaseModel):
     last_job_id: UUID | None
     missed_since: datetime | None
     missed_until: datetime | None
+    late: float | None = Field(description="seconds for which its next tick has been overdue")
+    upcoming: list[datetime] = Field(description="its next three ticks; none while it is paused")
 
     @classmethod
     def of(cls, schedule: StoredSchedule) -> Self:
@@ -120,6 +122,8 @@ class ScheduleOut(BaseModel):
         computed = {
             "declared": schedule.declared is not None,
             "problem": None,
+            "late": schedule.late and schedule.late.total_seconds(),
+            "upcoming": schedule.upcoming(),
             "next_tick": None if schedule.paused else schedule.next_tick,
         }
         out, wrong = shown(cls, {**stored, **vars(schedule), **computed}, STAND_INS)

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from app.api import errors
 from app.api import jobs as jobs_api
+from app.api import queues as queues_api
 from app.api import schedules as schedules_api
 from app.config import get_settings
 from app.core.database import IS_SQLITE
@@ -55,6 +56,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     api = FastAPI()
     errors.install(api)
     api.include_router(jobs_api.router)
+    api.include_router(queues_api.router)
     api.include_router(schedules_api.router)
     transport = httpx.ASGITransport(api)
     async with httpx.AsyncClient(
@@ -111,6 +113,11 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
     for status in Status:
         answer = await client.get("/jobs", params={"status": status, "limit": 1000})
         assert answer.status_code == 200, (status, answer.text)
+    for query in ({"status": "any"}, {"status": "any", "error": "x"}, {"queue": "default"}):
+        assert (await client.get("/jobs", params=query)).status_code == 200, query
+    for path, selection in (("replay", {"task": "probes.echo"}), ("cancel", {"key": "x"})):
+        answer = await client.post(f"/jobs/{path}", json=selection | {"dry_run": True})
+        assert answer.status_code == 200, answer.text
     assert (await client.get("/queues")).status_code == 200
     for job_id, what in bad.items():
         shown = await client.get(f"/jobs/{job_id}")
@@ -141,7 +148,7 @@ async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> No
     last = select(schedules.c.last_job_id).where(schedules.c.id == "good")
     assert await session.scalar(last)
     await session.rollback()
-    answer = await client.get("/schedules")
+    answer = await client.get("/schedules", params={"limit": 1000})
     assert answer.status_code == 200, answer.text
     assert {each["id"] for each in answer.json()["data"]} == {"good", *bad}
     for name, what in bad.items():
@@ -222,7 +229,7 @@ async def test_a_schedule_of_a_newer_release_waits_for_it(
     await session.execute(insert(schedules).values(id="newer", **row))
     await session.commit()
     await run_due()
-    data = (await client.get("/schedules")).json()["data"][0]
+    data = (await client.get("/schedules", params={"limit": 1000})).json()["data"][0]
     assert data["problem"].startswith(part)
     assert (data["last_job_id"], data["next_tick"] is None) == (None, False)
     paused = await client.patch("/schedules/newer", json={"revision": 1, "paused": True})

@@ -1,0 +1,50 @@
+"""What waits and who carries it, and how operators stop a queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Path
+
+from app.api.errors import answers
+from app.api.routing import Router
+from app.dependencies import OPERATORS, DBSession, JobsDep
+from app.jobs import Jobs
+from app.schemas.queues import ProcessOut, QueueOut
+from app.schemas.response import ApiResponse
+
+router = Router(tags=["queues"], dependencies=OPERATORS, responses=answers(401, 503))
+
+Name = Annotated[str, Path(max_length=100)]
+
+
+@router.get("/queues")
+async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
+    """What waits, runs and is dead, and who carries it; queues nobody carries, too."""
+    return ApiResponse(data=[QueueOut.of(each) for each in await jobs.queues()])
+
+
+@router.post("/queues/{queue}/pause", responses=answers(404, 422))
+async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
+    """From now on none of its jobs starts, also after a deploy; what runs goes on."""
+    await jobs.pause(queue)
+    await session.commit()
+    return await _answer(jobs, queue)
+
+
+@router.post("/queues/{queue}/resume", responses=answers(404, 422))
+async def resume_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
+    await jobs.resume(queue)
+    await session.commit()
+    return await _answer(jobs, queue)
+
+
+@router.get("/processes")
+async def list_processes(jobs: JobsDep) -> ApiResponse[list[ProcessOut]]:
+    """Those that were seen in the last five minutes."""
+    return ApiResponse(data=[ProcessOut.of(each) for each in await jobs.processes()])
+
+
+async def _answer(jobs: Jobs, queue: str) -> ApiResponse[QueueOut]:
+    [state] = [each for each in await jobs.queues() if each.name == queue]
+    return ApiResponse(data=QueueOut.of(state))
