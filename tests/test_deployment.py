@@ -20,6 +20,7 @@ from tests.renders import ROOT
 from tests.running import run
 
 APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
+WATCHERS = {"prometheus", "grafana"}
 CHECKED = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
 SECRET = re.compile(r"\$\{(\w+)(:\?)?")
 NAPS = '''"""A job that takes a while."""
@@ -57,6 +58,7 @@ def test_a_secret_has_no_default(project: Project) -> None:
     variables = dict(SECRET.findall(project.files["compose.yaml"]))
     can = project.render.selection.capabilities()
     expected = {"API_KEY": ":?", "ALLOWED_HOSTS": ":?", "POSTGRES_PASSWORD": ":?", "PORT": ""}
+    expected |= {"PROMETHEUS_PORT": "", "GRAFANA_PORT": ""}
     expected |= {"VALKEY_PASSWORD": ":?"} if can["needs_redis"] else {}
     expected |= {"RABBITMQ_PASSWORD": ":?"} if can["needs_rabbitmq"] else {}
     expected |= {"FLOWER_PASSWORD": ":?", "FLOWER_PORT": ""} if can["has_celery"] else {}
@@ -96,7 +98,8 @@ def test_the_services_are_what_the_answer_needs(project: Project) -> None:
     expected |= {"flower"} if can["has_celery"] else set()
     expected |= {"valkey"} if can["needs_redis"] else set()
     expected |= {"rabbitmq"} if can["needs_rabbitmq"] else set()
-    assert set(services(project)) == expected
+    assert set(services(project)) == expected | WATCHERS
+    assert {n for n, s in services(project).items() if s.get("profiles")} == WATCHERS
     brokers = expected & {"valkey", "rabbitmq"}
     healthy = {"condition": "service_healthy"}
     for name in expected & APP - {"migrate"}:
@@ -116,6 +119,8 @@ def test_each_command_is_the_catalogues(project: Project) -> None:
 def test_nothing_but_the_api_is_published(project: Project) -> None:
     published = {name: s["ports"] for name, s in services(project).items() if "ports" in s}
     assert published.pop("api") == ["${PORT:-8000}:8000"]
+    assert published.pop("prometheus") == ["127.0.0.1:${PROMETHEUS_PORT:-9090}:9090"]
+    assert published.pop("grafana") == ["127.0.0.1:${GRAFANA_PORT:-3000}:3000"]
     assert published in ({}, {"flower": ["127.0.0.1:${FLOWER_PORT:-5555}:5555"]})
 
 
@@ -153,7 +158,7 @@ def test_a_container_can_do_little(project: Project) -> None:
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
             assert service["environment"]["ENVIRONMENT"] == "production"
         else:
-            assert re.search(r":\d+\.\d+(\.\d+)?$", service["image"]), "an exact version"
+            assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), "an exact version"
     assert re.search(r"^USER \d+$", project.files["Dockerfile"], re.MULTILINE)
 
 

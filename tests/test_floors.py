@@ -17,7 +17,8 @@ FLOORS = {
     "engine": ["app.jobs"],
     "back ends": [
         *("app.core.arq", "app.core.arq_worker", "app.core.background", "app.core.celery"),
-        *("app.core.scheduler", "app.core.shared_scheduler", "app.core.supervisor"),
+        *("app.core.metrics", "app.core.scheduler", "app.core.shared_scheduler"),
+        "app.core.supervisor",
     ],
     "tasks": ["app.tasks"],
     "schemas": ["app.schemas"],

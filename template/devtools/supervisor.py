@@ -83,7 +83,14 @@ def environment_of(name: str) -> dict[str, str]:
     here = {key: value for key, value in os.environ.items() if value}
     others = {variable for used in SECRETS.values() for variable in used} - {*SECRETS[name]}
     looks = {"PYTHONUNBUFFERED": "1", "ENV_FILE": ""} | ({"FORCE_COLOR": "1"} if IN_COLOUR else {})
-    return settings | here | dict.fromkeys(others, "") | looks
+    return settings | here | metrics_of(name) | dict.fromkeys(others, "") | looks
+
+
+def metrics_of(name: str) -> dict[str, str]:
+    """The API serves its metrics on METRICS_PORT, where that is set, the others on those after."""
+    if (first := get_settings().metrics_port) and name in COMMANDS:
+        return {"METRICS_PORT": str(first + [*COMMANDS].index(name))}
+    return {"METRICS_PORT": ""}
 
 
 def in_env_file() -> dict[str, str]:

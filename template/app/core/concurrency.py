@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
@@ -47,12 +48,27 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+_turned: dict[str, float] = {}
+
+
 def heartbeat(loop: str) -> None:
     """Say that this loop turns; never raises, for what can't be said fails the check."""
+    _turned[loop] = time.monotonic()
     if folder := get_settings().heartbeats:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / loop).touch()
+
+
+def forget_loops() -> None:
+    """Some end now, and stand still rightly; the others tell of themselves again."""
+    _turned.clear()
+
+
+def stalled() -> dict[str, float]:
+    """The seconds since each loop of this process last turned."""
+    now = time.monotonic()
+    return {loop: now - turned for loop, turned in list(_turned.items())}
 
 
 _abandoned: WeakSet[threading.Thread] = WeakSet()

@@ -1,5 +1,6 @@
 """The second door: for back ends, what starts the service, operators' routes, and tests."""
 
+from app.jobs import metrics
 from app.jobs.claims import claim
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
@@ -7,6 +8,7 @@ from app.jobs.endings import Ended, Ending, at_each_end
 from app.jobs.finding import JobFilter, JobPage, StoredJob
 from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
+from app.jobs.metrics import Recorder, record_with
 from app.jobs.operations import QueueNotFoundError
 from app.jobs.outcomes import Claim, write_all
 from app.jobs.processes import Presence, present, try_to_write
@@ -45,6 +47,7 @@ __all__ = [
     "ProcessState",
     "QueueNotFoundError",
     "QueueState",
+    "Recorder",
     "StoredJob",
     "Taken",
     "Task",
@@ -61,9 +64,11 @@ __all__ = [
     "jobs",
     "known_tasks",
     "metadata",
+    "metrics",
     "ping_clock",
     "present",
     "reconcile",
+    "record_with",
     "registry",
     "relaying",
     "submit_named",

@@ -22,6 +22,7 @@ from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
 from app.jobs.contract import find_task
+from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
 from app.jobs.submit import submit_named
 from app.jobs.table import jobs
@@ -158,6 +159,7 @@ async def _dispatch(
     values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
+        MISSED.add()
         log.warning("schedule.ticks_missed", schedule=schedule.id, since=f"{found.missed_since}")
     for tick in found.ticks:
         if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
@@ -168,6 +170,8 @@ async def _dispatch(
             job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
         if job.created:  # where another clock was faster, the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}
+            if tick < now - ON_TIME:
+                TICKS_LATE.add()
     await move(session, schedule, **values)
     return max(1, len(found.ticks))
 

@@ -31,12 +31,17 @@ LEVELS |= {Ending.TAKEN_BACK: logging.WARNING}
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A try that has ended, or a job that is dead without one; `took` is in seconds."""
+    """A try that has ended, or a job that is dead without one.
+
+    It `waited` from when it was due to its start, and `took` from there to its end, in seconds.
+    """
 
     id: UUID
     task: str
     ending: Ending
     attempt: int | None = None
+    queue: str | None = None
+    waited: float | None = None
     took: float | None = None
     error: str | None = None
     cause: Exception | None = None
@@ -58,7 +63,9 @@ def tell_end(ended: Ended) -> None:
     shown = {
         "job_id": str(ended.id),
         "task": ended.task,
+        "queue": ended.queue,
         "attempt": ended.attempt,
+        "waited_ms": None if ended.waited is None else round(ended.waited * 1000),
         "took_ms": None if ended.took is None else round(ended.took * 1000),
         "error": ended.error,
         "exc_info": ended.cause,

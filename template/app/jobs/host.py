@@ -12,13 +12,14 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from app.config import get_settings
-from app.core.concurrency import heartbeat, in_background, to_the_end
+from app.core.concurrency import forget_loops, heartbeat, in_background, to_the_end
 from app.core.control import Control, control
 from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
 from app.jobs.endings import tell_end
 from app.jobs.looks import Lookout, Taken, Wanted
+from app.jobs.metrics import TRIES
 from app.jobs.outcomes import Claim, Outcomes
 from app.jobs.processes import Presence
 from app.jobs.runner import attempt
@@ -67,6 +68,7 @@ class Host:
     def stop_looking(self) -> None:
         """From now on nothing is taken, and the stop grace runs."""
         self._stopped = self._stopped or time.monotonic()
+        forget_loops()
 
     async def look_on(self) -> None:
         """Look when rung, when a slot of a full host is free, when a job falls due, and so on."""
@@ -158,7 +160,9 @@ class Host:
 
     def _start(self, taken: Taken) -> asyncio.Task[None]:
         task = find_task(taken.task)
-        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, taken.origin)
+        TRIES.add(task.name)
+        told = taken.origin, taken.queue, taken.waited
+        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, *told)
         self._claims[claim.id] = claim
         claim.running = asyncio.create_task(self._run(claim))
         self._running.add(claim.running)

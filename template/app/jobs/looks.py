@@ -46,6 +46,8 @@ class Taken:
     attempt: int
     max_attempts: int
     origin: dict[str, Any] = field(default_factory=dict)
+    queue: str = ""
+    waited: float | None = None  # seconds from when it was due to this claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,12 @@ class Look:
     oldest: str = EVER
 
 
-SHOWN = "id, task, args, attempts, max_attempts, origin"
+WAITED = (
+    "(julianday(started_at) - julianday(run_at)) * 86400"
+    if IS_SQLITE
+    else "CASE WHEN isfinite(run_at) THEN extract(epoch FROM started_at - run_at)::float8 END"
+)
+SHOWN = "id, task, args, attempts, max_attempts, origin, queue"
 TYPES: dict[str, Any] = {
     "id": Id(),
     "args": Json(),
@@ -98,7 +105,7 @@ WITH carried AS (
       AND status = 'pending' AND {COUNTED}
     ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
   ))
-  RETURNING {SHOWN}
+  RETURNING {SHOWN}, {WAITED} AS waited
 ), next AS (
   SELECT min(found.run_at) AS run_at
   FROM (SELECT * FROM free UNION ALL SELECT * FROM bounded) AS pair CROSS JOIN LATERAL (
@@ -162,7 +169,7 @@ WHERE rowid IN (
     SELECT rowid FROM jobs WHERE {_DUE} ORDER BY run_at LIMIT :slots
   ) ORDER BY job.run_at LIMIT :slots
 )
-RETURNING {SHOWN}
+RETURNING {SHOWN}, {WAITED} AS waited
 """  # noqa: S608 - nothing of it comes from outside
 
 LOOK = text(_POSTGRESQL).columns(**TYPES)
@@ -224,4 +231,5 @@ def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any
 def as_taken(row: Row[Any]) -> Taken:
     """A job whose origin was broken by hand has none."""
     origin = row.origin if isinstance(row.origin, dict) else {}
-    return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts, origin)
+    told = origin, row.queue, row.waited
+    return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts, *told)

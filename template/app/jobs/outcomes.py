@@ -61,6 +61,8 @@ class Claim:
     attempt: int
     max_attempts: int
     origin: dict[str, Any] = field(default_factory=dict)  # what submitted it
+    queue: str = ""
+    waited: float | None = None  # seconds from when it was due to its claim
     lost: bool = False
     fenced: bool = False  # from here on the fence decides
     began: float = field(default_factory=time.monotonic, repr=False)
@@ -70,8 +72,8 @@ class Claim:
 
     def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
         """Note what this try came to; it is told once that is written."""
-        took = time.monotonic() - self.began
-        self.ended = Ended(self.id, self.task.name, ending, self.attempt, took, error, cause)
+        took, this = time.monotonic() - self.began, (self.id, self.task.name, ending)
+        self.ended = Ended(*this, self.attempt, self.queue or None, self.waited, took, error, cause)
 
 
 running_job: ContextVar[Claim] = ContextVar("running_job")

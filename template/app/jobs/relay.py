@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
 from app.core.concurrency import in_background
+from app.jobs.metrics import BELLS_FAILED
 
 if TYPE_CHECKING:
     from app.jobs.host import Host
@@ -91,6 +92,7 @@ class _Channel:
             async with asyncio.timeout(get_settings().push_timeout):
                 await self.bell.ring(batch)
         except Exception as error:  # hosts look by themselves, only later
+            BELLS_FAILED.add(self.name)
             if not self._failing:
                 log.warning("bell.failed", backend=self.name, error=repr(error))
             self._failing = True

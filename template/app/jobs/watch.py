@@ -16,6 +16,7 @@ from app.core.control import control
 from app.core.outages import Jump, database_clock, tell
 from app.jobs import claims, processes
 from app.jobs.endings import Ended, Ending, tell_end
+from app.jobs.metrics import LEASES_LOST, bounded
 from app.jobs.processes import Presence
 from app.jobs.table import Status, clock
 
@@ -39,7 +40,10 @@ class _Watch:
             await self._heed(database_clock.jump)
         latest, judges = database_clock.latest(), self._may_judge()
         if judges:
-            _report(await control(lambda connection: claims.take_back(connection, latest)))
+            back = await control(lambda connection: claims.take_back(connection, latest))
+            for row in back:
+                LEASES_LOST.add(bounded(row.task))
+            _report(back)
         self._looked = time.monotonic()
         await self._presence.say()
         if judges and time.monotonic() - self._judged > processes.judge_every():

@@ -29,10 +29,10 @@ from celery.worker import state, strategy
 from app import tasks
 from app.config import get_settings
 from app.core import database
-from app.core.celery import broker, celery_app, producer_app
+from app.core.celery import broker, celery_app, counting, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.pool import HAND_BACK, this_child
-from app.core.concurrency import heartbeat, in_background
+from app.core.concurrency import forget_loops, heartbeat, in_background
 from app.core.logging import configure_logging, flush_reports
 from app.jobs.backends import Presence, Task, registry, watching
 
@@ -134,6 +134,7 @@ def _bound_the_stop(sender: Any, **_: Any) -> None:
         _at(LAST_WORDS, lambda *_: signal.raise_signal(signal.SIGQUIT))
 
     def begin(**_: Any) -> None:
+        forget_loops()
         grace = get_settings().stop_grace
         _at(max(grace, 0.01), hand_back)
         last = threading.Timer(grace + LAST_WORDS + GOODBYE, _end_at_once)
@@ -196,6 +197,8 @@ signals.worker_process_init.connect(_start_child)
 signals.worker_process_shutdown.connect(_end_child)
 signals.worker_init.connect(_require_the_broker)
 signals.worker_init.connect(_bound_the_stop)
+signals.worker_init.connect(counting.serve)
+signals.worker_process_init.connect(counting.pass_on)
 signals.worker_ready.connect(keeper.start)
 signals.worker_shutdown.connect(keeper.end)
 signals.heartbeat_sent.connect(_show_life)

@@ -1,0 +1,64 @@
+"""Prometheus' view of a process under test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from devtools.processes import free_port
+from tests.service import Service, eventually
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One answer: its samples by name and labels."""
+
+    samples: dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+    def value(self, name: str, **labels: str) -> float:
+        """Of one sample; 0 where there is none."""
+        return self.samples.get((name, frozenset(labels.items())), 0)
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        return [dict(labels) for each, labels in self.samples if each == name]
+
+
+def start_scraped(service: Service, *names: str) -> dict[str, int]:
+    """Start processes that serve metrics; returns the port of each."""
+    ports = {}
+    for name in names:
+        ports[name] = free_port()
+        service.env["METRICS_PORT"] = str(ports[name])
+        service.start(name)
+    return ports
+
+
+async def scrape(port: int) -> Scrape:
+    """Waits for a process that starts."""
+
+    async def answer() -> str | None:
+        async with httpx.AsyncClient(timeout=10) as client:
+            try:
+                return (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            except httpx.TransportError:
+                return None
+
+    families = text_string_to_metric_families(await eventually(answer))
+    return Scrape(
+        {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+    )
+
+
+async def counted(port: int, expected: float, name: str, **labels: str) -> None:
+    """Wait until a process has counted so much."""
+
+    async def reached() -> bool:
+        return (await scrape(port)).value(name, **labels) == expected
+
+    await eventually(reached)

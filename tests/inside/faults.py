@@ -1,0 +1,210 @@
+# mypy: disable-error-code="import-not-found,untyped-decorator"
+"""Fires each alert in a real Prometheus by a real fault, and asks it all that the dashboard asks.
+
+It runs in a rendered service that has ARQ's worker and a scheduler, as a test of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import fault_tasks
+import httpx
+import pytest
+from app.core.concurrency import in_background
+from devtools import servers
+from devtools.processes import free_port, spawn, stop
+
+from tests.service import ROOT, Service, eventually
+
+TASKS = Path(__file__).with_name("fault_tasks.py")
+RULES = (ROOT / "observability" / "alerts.yml").read_text("utf-8")
+DASHBOARD = json.loads((ROOT / "observability" / "dashboard.json").read_text("utf-8"))
+ALERTS = set(re.findall(r"alert: (\w+)", RULES))
+FOR = re.compile(r"\bfor: \w+")
+CONFIG = """
+global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
+rule_files: [alerts.yml]
+scrape_configs:
+  - job_name: jobs
+    scrape_timeout: 400ms
+    static_configs: [{{targets: {targets}}}]
+"""
+PROCESSES = ("api", "worker", "worker-2", "scheduler")
+LIMIT = 60  # seconds
+
+
+class Prometheus:
+    """Its rules are the service's, but each condition need hold for a second only."""
+
+    def __init__(self, folder: Path, targets: list[str]) -> None:
+        folder.mkdir()
+        (folder / "alerts.yml").write_text(FOR.sub("for: 1s", RULES))
+        (folder / "prometheus.yml").write_text(CONFIG.format(targets=json.dumps(targets)))
+        address = f"127.0.0.1:{free_port()}"
+        command = [shutil.which("prometheus") or "prometheus", f"--web.listen-address={address}"]
+        command += ["--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+        self.process = spawn(command, cwd=folder, log=folder / "log")
+        self.client = httpx.AsyncClient(base_url=f"http://{address}/api/v1/", timeout=10)
+        self.fired: set[str] = set()
+
+    async def ask(self, path: str, **parameters: str) -> Any:
+        answer = await self.client.get(path, params=parameters)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    async def query(self, expression: str) -> list[Any]:
+        found: list[Any] = (await self.ask("query", query=expression))["result"]
+        return found
+
+    async def alerts(self) -> set[str]:
+        """Those that fire now."""
+        found = (await self.ask("alerts"))["alerts"]
+        return {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
+
+    async def watch(self) -> None:
+        """An alert may end before another one fires."""
+        while True:
+            self.fired |= await self.alerts()
+            await asyncio.sleep(0.2)
+
+    async def has_fired(self, *names: str) -> None:
+        async def all_have() -> bool:
+            return self.fired >= set(names)
+
+        try:
+            await eventually(all_have, LIMIT)
+        except AssertionError as error:
+            error.add_note(f"of {sorted(names)} only {sorted(self.fired)} have fired")
+            raise
+
+
+def start(service: Service, ports: dict[str, int], *names: str) -> None:
+    for name in names:
+        ports.setdefault(name, free_port())
+        service.env["METRICS_PORT"] = str(ports[name])
+        service.start(name)
+
+
+@asynccontextmanager
+async def watched(
+    service: Service, folder: Path
+) -> AsyncIterator[tuple[Prometheus, dict[str, int]]]:
+    ports: dict[str, int] = {}
+    start(service, ports, *PROCESSES)
+    prometheus = Prometheus(folder, [f"127.0.0.1:{port}" for port in ports.values()])
+    try:
+        yield prometheus, ports
+    finally:
+        await prometheus.client.aclose()
+        stop(prometheus.process)
+        for process in service.processes.values():
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """With a broker of its own, which ends in the test."""
+    Service.probes.append(TASKS)
+    async with Service.alone(tmp_path / "service") as made:
+        yield made
+
+
+async def is_healthy(prometheus: Prometheus) -> None:
+    async def all_are_up() -> bool:
+        try:
+            return len(await prometheus.query('up{job="jobs"} == 1')) == len(PROCESSES)
+        except httpx.TransportError:
+            return False
+
+    async def all_are_carried() -> bool:
+        return bool(await prometheus.query("min(jobs_queue_processes) > 0"))
+
+    async def nothing_fires() -> bool:
+        return not await prometheus.alerts()
+
+    for each in (all_are_up, all_are_carried, nothing_fires):
+        await eventually(each)
+
+
+def queries() -> list[str]:
+    """All that the dashboard asks, its variables among it."""
+    expressions = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
+    names = [variable["name"] for variable in DASHBOARD["templating"]["list"]]
+    for name in names:
+        expressions = [each.replace(f"${name}", ".*") for each in expressions]
+    return [each.replace("$__rate_interval", "1m") for each in expressions]
+
+
+async def has_all_that_is_shown(prometheus: Prometheus) -> None:
+    asked = queries()
+    assert len(asked) > 15
+    for expression in asked:
+        assert "$" not in expression
+        assert await prometheus.query(expression), f"no data: {expression}"
+    for variable in DASHBOARD["templating"]["list"]:
+        text = variable["query"]["query"]
+        metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", text).groups()  # type: ignore[union-attr]
+        assert await prometheus.ask(f"label/{label}/values", **{"match[]": metric}), text
+
+
+async def test_each_alert_fires(service: Service, tmp_path: Path) -> None:
+    broker = servers.start("REDIS_URL", tmp_path)
+    service.env["REDIS_URL"] = os.environ["REDIS_URL"]
+    async with watched(service, tmp_path / "prometheus") as (prometheus, ports):
+        await is_healthy(prometheus)
+        async with in_background(prometheus.watch()):
+            await a_task_dies(service)
+            await a_task_holds_a_loop(service)
+            await a_worker_freezes(service, ports)
+            await prometheus.has_fired("JobsDead", "JobsLeasesLost", "JobsProcessDown")
+            await has_all_that_is_shown(prometheus)
+            await no_worker_is_left(service)
+            servers.end("REDIS_URL", broker)
+            await service.client.post("/orders", json={"item": "tea", "quantity": 1})
+            await prometheus.has_fired(*ALERTS - {"JobsUnwatched"})
+            service.stop("api")
+            await prometheus.has_fired(*ALERTS)
+
+
+async def a_task_dies(service: Service) -> None:
+    await service.job_is(await service.submit(fault_tasks.echo, "a"), "succeeded")
+    await service.job_is(await service.submit(fault_tasks.dies), "dead")
+
+
+async def a_task_holds_a_loop(service: Service) -> None:
+    """The scheduler's: each second's ticks are late, and at last too late."""
+    each_second = {"kind": "interval", "seconds": 1}
+    schedule = {"id": "often", "task": "faults.echo", "trigger": each_second, "args": {"text": "a"}}
+    made = await service.client.post(
+        "/schedules", json=schedule | {"misfire_grace": 5}, headers=service.operator
+    )
+    assert made.status_code == 201, made.text
+    await service.job_is(await service.submit(fault_tasks.holds_the_loop), "running")
+
+
+async def a_worker_freezes(service: Service, ports: dict[str, int]) -> None:
+    """The other one takes back what it ran."""
+    service.stop("worker")
+    job_id = await service.submit(fault_tasks.works)
+    await service.job_is(job_id, "running")
+    os.killpg(service.processes["worker-2"].pid, signal.SIGSTOP)
+    start(service, ports, "worker")
+    await service.job_is(job_id, "succeeded")
+
+
+async def no_worker_is_left(service: Service) -> None:
+    os.killpg(service.processes["worker-2"].pid, signal.SIGCONT)
+    service.stop("worker", "worker-2")
+    long_ago = datetime.now(UTC) - timedelta(minutes=2)
+    await service.submit(fault_tasks.echo, "b", at=long_ago)
