@@ -1,4 +1,4 @@
-"""What each request meets before its route: whom it asks for, how long it is, what it may hold.
+"""What each request meets before its route: whom it asks for, and how long it is.
 
 At a stop `ready` says so first, while requests are answered as before: uvicorn closes its socket at
 SIGTERM, and what waits there to be accepted is lost. For DRAIN_SECONDS before that, a load balancer
@@ -8,19 +8,14 @@ finds out that it is to send no more.
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import structlog
 from fastapi import HTTPException, status
-from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
@@ -31,15 +26,6 @@ from app.config import get_settings
 log = structlog.get_logger(__name__)
 
 REFUSED = JSONResponse({"detail": "Host is none of ALLOWED_HOSTS"}, 400)
-
-MAX_DEPTH = 32
-MAX_VALUES = 10_000  # with their names; the event loop waits while they are looked at
-MAX_INTEGER = 2**63 - 1
-# PostgreSQL keeps no NUL, and half of a surrogate pair can't be written as UTF-8.
-UNKEPT = re.compile("[\0\ud800-\udfff]")
-
-Loc = tuple[int | str, ...]
-Error = dict[str, Any]
 
 _draining = threading.Event()
 
@@ -138,56 +124,3 @@ class LastAnswers:
             await send(message)
 
         await self._app(scope, receive, send_last if is_draining() else send)
-
-
-def errors_in_body(body: bytes, schema: TypeAdapter[Any]) -> list[Error]:
-    """What is wrong with it as JSON: `"7"` and `true` are no numbers there, a date is a string."""
-    try:
-        found = errors_in(json.loads(body), "body")
-        if not found:
-            schema.validate_json(body, strict=True)
-    except ValidationError as error:
-        wrong = error.errors(include_url=False, include_context=False, include_input=False)
-        return [{**each, "loc": ("body", *each["loc"])} for each in wrong]
-    except (ValueError, RecursionError):
-        return [_error(("body",), "json_invalid", "not valid JSON")]
-    return found
-
-
-def errors_in(value: Any, *loc: int | str) -> list[Error]:
-    """Where it holds what can't be stored, or couldn't be shown again."""
-    found = []
-    for count, (where, each) in enumerate(_all_in(value, loc)):
-        if count == MAX_VALUES:
-            return [_error(loc, "too_many", f"over {MAX_VALUES} values")]
-        if reason := _unkept(each, where):
-            found.append(_error(where, *reason))
-    return found
-
-
-def _all_in(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """Each value, and each name; what is nested too deep is one value."""
-    yield loc, value
-    if not isinstance(value, dict | list) or len(loc) > MAX_DEPTH:
-        return
-    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(name, str):
-            yield loc, name
-        if not _unkept(name, loc):
-            yield from _all_in(inner, (*loc, name))
-
-
-def _unkept(value: Any, loc: Loc) -> tuple[str, str] | None:
-    if isinstance(value, str) and UNKEPT.search(value):
-        return "text", "has a NUL or half of a surrogate pair"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "finite_number", "not a finite number"
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        return "integer", "does not fit into 64 bits"
-    if isinstance(value, dict | list) and len(loc) > MAX_DEPTH:
-        return "depth", f"nested over {MAX_DEPTH} deep"
-    return None
-
-
-def _error(loc: Loc, kind: str, message: str) -> Error:
-    return {"loc": loc, "msg": message, "type": kind}

@@ -11,9 +11,8 @@ from fastapi import FastAPI
 
 from app.api import errors
 from app.api.errors import MAX_ERRORS
-from app.api.routing import Router
+from app.api.routing import MAX_DEPTH, MAX_VALUES, Router
 from app.config import get_settings
-from app.core.requests import MAX_DEPTH, MAX_VALUES
 from tests.engine.api.schedule_calls import ECHO, create, get
 from tests.service import Service
 
