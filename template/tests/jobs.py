@@ -19,10 +19,10 @@ from app.core.control import control
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, Status, StoredJob
 from app.jobs.backends import (
-    Claim,
     Task,
     attempt,
     claim,
+    claim_of,
     clock,
     find_task,
     jobs,
@@ -96,9 +96,7 @@ class OwnJobs:
         claiming = partial(claim, job_id=job_id, task=task.name, max_running=bound)
         taken = await control(claiming, transaction=bound is not None)
         assert taken, f"another job of {task.name} runs, of which max_running={bound} may"
-        outcome = await attempt(
-            Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, taken.origin)
-        )
+        outcome = await attempt(claim_of(taken))
         if outcome:
             await control(partial(write_all, group=[outcome]))
 

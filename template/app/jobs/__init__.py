@@ -8,7 +8,7 @@ from app.jobs.operations import (
     JobStateError,
     QueueNotFoundError,
 )
-from app.jobs.outcomes import CurrentJob, current_job
+from app.jobs.running import CurrentJob, current_job
 from app.jobs.schedules import (
     InvalidScheduleError,
     Schedule,

@@ -10,11 +10,12 @@ from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
 from app.jobs.metrics import Recorder, record_with
 from app.jobs.operations import QueueNotFoundError
-from app.jobs.outcomes import Claim, write_all
+from app.jobs.outcomes import write_all
 from app.jobs.processes import Presence, present, try_to_write
 from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying
 from app.jobs.runner import attempt
+from app.jobs.running import Claim, claim_of
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Definition, Overlap
 from app.jobs.submit import submit_named
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
@@ -55,6 +56,7 @@ __all__ = [
     "at_each_end",
     "attempt",
     "claim",
+    "claim_of",
     "clock",
     "current_relay",
     "every_second",

@@ -53,7 +53,7 @@ CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
 TAKEN = [*(jobs.c[name] for name in SHOWN.split(", ")), literal_column(WAITED).label("waited")]
 # What is told of a job.
-ENDED = jobs.c.id, jobs.c.task, jobs.c.status, jobs.c.attempts, jobs.c.error
+ENDED = [jobs.c[name] for name in ("id", "task", "queue", "status", "attempts", "error", "origin")]
 
 
 @cache  # a statement that stays the same object is compiled, and its key made, once
@@ -127,6 +127,10 @@ def extend(connection: Connection, held: Sequence[tuple[UUID, int]]) -> set[UUID
     extended = update(jobs).where(mine, jobs.c.status == Status.RUNNING, LAZY)
     lease = clock(get_settings().lease)
     return set(connection.scalars(extended.values(wake_at=lease).returning(jobs.c.id)))
+
+
+def is_cancelled(connection: Connection, job_id: UUID) -> bool:
+    return connection.scalar(select(jobs.c.status).where(jobs.c.id == job_id)) == Status.CANCELLED
 
 
 def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:

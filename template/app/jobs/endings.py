@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -21,30 +22,43 @@ class Ending(StrEnum):
     DEAD = "dead"
     REFUSED = "refused"  # it waits for a release that takes its arguments
     HANDED_BACK = "handed_back"  # the process stops, or has no database; the try isn't counted
-    LOST = "lost"  # its lease: another host has it, or an operator has cancelled it
+    CANCELLED = "cancelled"  # by an operator, while it ran
+    LOST = "lost"  # its lease: another host has it
     TAKEN_BACK = "taken_back"  # from a host that was silent
 
 
 LEVELS = {Ending.FAILED: logging.WARNING, Ending.DEAD: logging.ERROR, Ending.LOST: logging.WARNING}
 LEVELS |= {Ending.TAKEN_BACK: logging.WARNING}
 
+NAMED = "request_id", "schedule_id"  # of a job's origin, as the log's context calls them, too
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A try that has ended, or a job that is dead without one.
 
-    It `waited` from when it was due to its start, and `took` from there to its end, in seconds.
+    Seconds: `waited` from due to start, by the database's clock, and `took` from then on.
     """
 
     id: UUID
     task: str
+    queue: str
     ending: Ending
-    attempt: int | None = None
-    queue: str | None = None
+    attempt: int
     waited: float | None = None
     took: float | None = None
     error: str | None = None
     cause: Exception | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+def named(origin: Mapping[str, Any]) -> dict[str, str]:
+    """What each line about a job says of what submitted it."""
+    return {name: origin[name] for name in NAMED if isinstance(origin.get(name), str)}
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
 
 
 Listener = Callable[[Ended], None]
@@ -65,10 +79,11 @@ def tell_end(ended: Ended) -> None:
         "task": ended.task,
         "queue": ended.queue,
         "attempt": ended.attempt,
-        "waited_ms": None if ended.waited is None else round(ended.waited * 1000),
-        "took_ms": None if ended.took is None else round(ended.took * 1000),
+        "waited_ms": _milliseconds(ended.waited),
+        "took_ms": _milliseconds(ended.took),
         "error": ended.error,
         "exc_info": ended.cause,
+        **named(ended.origin),
     }
     known = {name: value for name, value in shown.items() if value is not None}
     level = LEVELS.get(ended.ending, logging.INFO)

@@ -6,10 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import get_settings
 from app.core.concurrency import forget_loops, heartbeat, in_background, to_the_end
@@ -17,12 +19,13 @@ from app.core.control import Control, control
 from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
-from app.jobs.endings import tell_end
+from app.jobs.endings import Ending, tell_end
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.metrics import TRIES
-from app.jobs.outcomes import Claim, Outcomes
+from app.jobs.outcomes import Outcomes
 from app.jobs.processes import Presence
 from app.jobs.runner import attempt
+from app.jobs.running import Claim, claim_of
 from app.jobs.watch import watching
 
 TELL_EVERY = 0.05  # seconds
@@ -159,10 +162,8 @@ class Host:
         return taken
 
     def _start(self, taken: Taken) -> asyncio.Task[None]:
-        task = find_task(taken.task)
-        TRIES.add(task.name)
-        told = taken.origin, taken.queue, taken.waited
-        claim = Claim(taken.id, task, taken.args, taken.attempt, taken.max_attempts, *told)
+        TRIES.add(taken.task)
+        claim = claim_of(taken)
         self._claims[claim.id] = claim
         claim.running = asyncio.create_task(self._run(claim))
         self._running.add(claim.running)
@@ -174,13 +175,21 @@ class Host:
             outcome = await attempt(claim)
             self._free_slot(claim)
             if outcome:
-                await self._outcomes.write(outcome)
-            if claim.ended:
-                tell_end(claim.ended)
+                await self._outcomes.end(claim, outcome)
+            await self._tell(claim)
         finally:
             self._free_slot(claim)
             if self._claims.get(claim.id) is claim:
                 del self._claims[claim.id]
+
+    async def _tell(self, claim: Claim) -> None:
+        ended = claim.ended
+        if ended and ended.ending is Ending.LOST:
+            with suppress(SQLAlchemyError):
+                if await control(lambda connection: claims.is_cancelled(connection, claim.id)):
+                    ended = replace(ended, ending=Ending.CANCELLED)
+        if ended:
+            tell_end(ended)
 
     def _free_slot(self, claim: Claim) -> None:
         if claim.running in self._running:

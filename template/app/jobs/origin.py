@@ -6,16 +6,16 @@ from typing import Any
 
 import structlog
 
-from app.jobs.outcomes import running_job
+from app.jobs.endings import NAMED
+from app.jobs.running import running_job
 
 LONGEST = 200  # characters of a name that came from outside
-BOUND = "request_id", "schedule_id"  # as they are called in the log's context, too
 
 
 def origin() -> dict[str, Any] | None:
     """The request, the schedule and the job in which this is called; None outside them all."""
     context = structlog.contextvars.get_contextvars()
-    found = {name: str(context[name])[:LONGEST] for name in BOUND if name in context}
+    found = {name: str(context[name])[:LONGEST] for name in NAMED if name in context}
     if claim := running_job.get(None):
         found["job_id"] = str(claim.id)
     return found or None

@@ -1,13 +1,11 @@
-"""A try of a job, and what it can come to: written behind a fence, many in one statement."""
+"""What a try can come to: written behind a fence, many in one statement."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -32,8 +30,8 @@ from app.core.control import Control
 from app.core.database import IS_SQLITE
 from app.core.logging import cut
 from app.core.outages import is_outage, tell
-from app.jobs.contract import Task
-from app.jobs.endings import Ended, Ending
+from app.jobs.endings import Ending
+from app.jobs.running import Claim, LeaseLostError
 from app.jobs.table import HEAD_START, Status, clock, jobs
 from app.jobs.tries import tried, tried_postgresql
 
@@ -45,54 +43,6 @@ BATCH = 100  # outcomes in one statement
 # while an old transaction is open.
 RUNS_STILL = text("jobs.status || '' = 'running'")
 PAUSE = 0.5  # seconds before an outcome is written again after the database was away
-
-
-class LeaseLostError(RuntimeError):
-    """The job is no longer this worker's: nothing that this try did may be committed."""
-
-
-@dataclass(eq=False)
-class Claim:
-    """One try of one job; `attempt` fences its outcome."""
-
-    id: UUID
-    task: Task[..., Any, Any]
-    args: dict[str, Any]
-    attempt: int
-    max_attempts: int
-    origin: dict[str, Any] = field(default_factory=dict)  # what submitted it
-    queue: str = ""
-    waited: float | None = None  # seconds from when it was due to its claim
-    lost: bool = False
-    fenced: bool = False  # from here on the fence decides
-    began: float = field(default_factory=time.monotonic, repr=False)
-    ended: Ended | None = field(default=None, repr=False)
-    running: asyncio.Task[Any] | None = field(default=None, repr=False)
-    driver: Any = field(default=None, repr=False)  # the driver's connection of its last session
-
-    def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
-        """Note what this try came to; it is told once that is written."""
-        took, this = time.monotonic() - self.began, (self.id, self.task.name, ending)
-        self.ended = Ended(*this, self.attempt, self.queue or None, self.waited, took, error, cause)
-
-
-running_job: ContextVar[Claim] = ContextVar("running_job")
-
-
-@dataclass(frozen=True)
-class CurrentJob:
-    """What a task may know of its own job; the first `attempt` is 1."""
-
-    id: UUID
-    task: str
-    attempt: int
-    max_attempts: int
-
-
-def current_job() -> CurrentJob:
-    """The job that the calling task runs for. Raises LookupError outside one."""
-    claim = running_job.get()
-    return CurrentJob(claim.id, claim.task.name, claim.attempt, claim.max_attempts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +123,27 @@ _MANY = text(
       CAST(:more AS int[]), CAST(:keep_args AS bool[])
     ) AS its (id, attempt, status, result, error, delay, more, keep_args)
     WHERE jobs.id = its.id AND {RUNS_STILL} AND jobs.attempts = its.attempt
+    RETURNING jobs.id, jobs.attempts
     """  # noqa: S608 - nothing of it comes from outside
 )
 
 
-def write_all(connection: Connection, group: Sequence[Outcome]) -> int:
-    """Returns how many were written: the others' leases are lost."""
+def write_all(connection: Connection, group: Sequence[Outcome]) -> set[tuple[UUID, int]]:
+    """Returns the ids and attempts that were written: the others' leases are lost.
+
+    SQLite doesn't say which of a group they are: it raises LeaseLostError, to be rolled back.
+    """
     if IS_SQLITE or len(group) == 1:
-        return connection.execute(ONE, [each.values for each in group]).rowcount
+        count = connection.execute(ONE, [each.values for each in group]).rowcount
+        if 0 < count < len(group):
+            raise LeaseLostError
+        return {(each.id, each.attempt) for each in group if count}
     columns = {name: [getattr(each, name) for each in group] for name in Outcome.__slots__}
     columns["result"] = [None if r is None else json.dumps(r) for r in columns["result"]]
-    return connection.execute(_MANY, columns).rowcount
+    return {(row.id, row.attempts) for row in connection.execute(_MANY, columns)}
+
+
+Written = dict[tuple[UUID, int], Outcome]  # by id and attempt
 
 
 class Outcomes:
@@ -191,48 +151,58 @@ class Outcomes:
 
     def __init__(self, statements: Control) -> None:
         self._control = statements
-        self._waiting: list[tuple[Outcome, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Outcome, asyncio.Future[Outcome | None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def write(self, outcome: Outcome) -> None:
-        """Returns when it is written or refused; a database that is away is waited for."""
-        written = asyncio.get_running_loop().create_future()
+    async def write(self, outcome: Outcome) -> Outcome | None:
+        """Returns what was written, which is another one where the database refuses this.
+
+        None where the lease was lost. A database that is away is waited for.
+        """
+        written: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, written))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_on())
-        await asyncio.shield(written)
+        return await asyncio.shield(written)
+
+    async def end(self, claim: Claim, outcome: Outcome) -> None:
+        """Write it, and note in the claim where something else came of it."""
+        written = await self.write(outcome)
+        if written is None:
+            claim.end(Ending.LOST)
+        elif written is not outcome:
+            claim.end(Ending.DEAD, written.error)
 
     async def _write_on(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            await self._write_patiently([outcome for outcome, _ in batch])
-            for _, written in batch:
+            done = await self._write_patiently([outcome for outcome, _ in batch])
+            for outcome, written in batch:
                 if not written.done():
-                    written.set_result(None)
+                    written.set_result(done.get((outcome.id, outcome.attempt)))
 
-    async def _write_patiently(self, group: Sequence[Outcome]) -> None:
+    async def _write_patiently(self, group: Sequence[Outcome]) -> Written:
         while True:
             try:
-                count = await self._control(lambda connection: write_all(connection, group))
+                ids = await self._control(lambda connection: write_all(connection, group))
             except Exception as error:
                 if not is_outage(error):
                     return await self._write_apart(group, error)
                 tell("outcomes.delayed", error)
                 await asyncio.sleep(PAUSE)
             else:
-                if count < len(group):
-                    log.warning("outcomes.dropped", jobs=len(group) - count)
-                return None
+                known = {(each.id, each.attempt): each for each in group}
+                return {fence: known[fence] for fence in ids}
 
-    async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> None:
-        """A value that the database refuses makes its own job dead, not its neighbours."""
+    async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> Written:
+        """A lost lease drops no other outcome; a refused value makes its own job dead."""
         if len(group) > 1:
-            for outcome in group:
-                await self._write_patiently([outcome])
-            return
+            apart = [await self._write_patiently([outcome]) for outcome in group]
+            return {fence: each for done in apart for fence, each in done.items()}
         (refused,) = group
-        log.error("outcome.refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
-        if refused.status is not Status.DEAD:
-            reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
-            dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)
-            await self._write_patiently([dead])
+        log.warning("outcome.refused", job_id=str(refused.id), error=repr(error).splitlines()[0])
+        if refused.status is Status.DEAD:
+            return {}
+        reason = f"NonRetryable: the database refused the outcome: {text_of(error)}"
+        dead = Outcome(refused.id, refused.attempt, Status.DEAD, error=reason)
+        return await self._write_patiently([dead])

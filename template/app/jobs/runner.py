@@ -26,16 +26,10 @@ from app.core.drivers import give_up
 from app.core.outages import is_outage
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
-from app.jobs.endings import Ending
-from app.jobs.outcomes import (
-    ONE,
-    Claim,
-    LeaseLostError,
-    Outcome,
-    running_job,
-    text_of,
-)
+from app.jobs.endings import Ending, named
+from app.jobs.outcomes import ONE, Outcome, text_of
 from app.jobs.processes import is_taken
+from app.jobs.running import Claim, LeaseLostError, running_job
 from app.jobs.table import Status
 
 MAX_BACKOFF = timedelta(hours=1)
@@ -156,6 +150,7 @@ def _failed(claim: Claim, error: Exception) -> Outcome:
 def _context(claim: Claim) -> Iterator[None]:
     token = running_job.set(claim)
     bound = {"job_id": str(claim.id), "task": claim.task.name, "attempt": claim.attempt}
+    bound |= named(claim.origin)
     with structlog.contextvars.bound_contextvars(**bound):
         try:
             yield

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -93,4 +94,6 @@ async def watching(presence: Presence) -> AsyncIterator[None]:
 def _report(rows: Sequence[Row[Any]]) -> None:
     for row in rows:
         ending = Ending.DEAD if row.status == Status.DEAD else Ending.TAKEN_BACK
-        tell_end(Ended(row.id, row.task, ending, row.attempts, error=row.error))
+        origin = row.origin if isinstance(row.origin, dict) else {}
+        told = Ended(row.id, row.task, row.queue, ending, row.attempts, error=row.error)
+        tell_end(replace(told, origin=origin))

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import update
 
 from app.jobs.contract import Task
-from app.jobs.outcomes import Claim
 from app.jobs.runner import MAX_BACKOFF, next_delay
+from app.jobs.running import Claim
 from app.jobs.table import clock, jobs
 from tests.engine import probes
 from tests.engine.delivery import probes as delivered
