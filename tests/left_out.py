@@ -17,6 +17,7 @@ THE_SAME = (
     *(f"api/test_{name}.py" for name in ("garbage_rows", "pages", "production")),
     *(f"api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
     "api/test_unusable_database.py",
+    "operations/test_cli.py",
     "test_migrations.py",
 )
 RATES = ("api/test_rates.py", "api/test_shared_rates.py")
@@ -31,7 +32,9 @@ IN_PARTS = (
     "test_config.py",
     "test_imports.py",
     "devtools",
-    "operations",
+    "operations/test_doctor.py",
+    "operations/test_doctors_redis.py",
+    "operations/test_doctors_rabbitmq.py",
 )
 
 

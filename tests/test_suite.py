@@ -31,6 +31,7 @@ from tests.running import check_types, check_types_of, run, type_checker
 
 WHAT_THEY_TEST = (
     "app/jobs",
+    "app/cli",
     "app/migrate.py",
     "migrations",
     "app/services",

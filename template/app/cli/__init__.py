@@ -11,7 +11,7 @@ def main() -> None:
     """Wrong settings and broken tasks show when they are loaded; the doctor reports them, too."""
     try:
         from app import tasks
-        from app.cli.commands import cli
+        from app.cli import commands
 
         tasks.load()
     except SystemExit as wrong:
@@ -19,4 +19,4 @@ def main() -> None:
             raise
         found = [doctor.Finding("settings", line) for line in str(wrong.code).splitlines()]
         sys.exit(doctor.report(found, as_json="--json" in sys.argv))
-    cli(prog_name="jobs")
+    commands.cli(prog_name="jobs")

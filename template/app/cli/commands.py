@@ -1,23 +1,31 @@
-"""The commands. They work on the database alone: processes see there what is to be done."""
+"""What `jobs` understands."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable
 
 import typer
 
 from app import doctor
-from app.core import database
-
-T = TypeVar("T")
+from app.cli import jobs, steering
+from app.cli.running import Json, finish
 
 HELP = "Jobs, queues and schedules: see what there is and steer it, also while the API is down."
 CODES = (
     "Exit codes: 0 done; 1 what was asked for can't be done, or the doctor found a fault; "
     "2 the command was wrong."
 )
+
+
+def examine(as_json: Json = False) -> None:
+    """Say what is wrong and what to do.
+
+    Of settings, the database, brokers, queues, processes and schedules, a line each: a fault is to
+    be mended, a note is worth knowing.
+    """
+    raise typer.Exit(doctor.report(finish(doctor.examine()), as_json=as_json))
+
+
 cli = typer.Typer(
     help=HELP,
     epilog=CODES,
@@ -26,26 +34,18 @@ cli = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document, as REST answers.")]
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    async def disposing() -> T:
-        try:
-            return await work
-        finally:
-            await database.dispose()
-
-    return asyncio.run(disposing())
-
-
-@cli.callback()
-def configure() -> None:
-    pass
-
-
-@cli.command("doctor")
-def examine(as_json: Json = False) -> None:
-    """What is wrong, and what to do about it: settings, database, brokers, processes."""
-    raise typer.Exit(doctor.report(run(doctor.examine()), as_json=as_json))
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": jobs.list_jobs,
+    "show": jobs.show,
+    "replay": jobs.replay,
+    "cancel": jobs.cancel,
+    "queues": steering.queues,
+    "pause": steering.pause,
+    "resume": steering.resume,
+    "schedules": steering.schedules,
+    "run": steering.run_schedule,
+    "processes": steering.processes,
+    "doctor": examine,
+}
+for _name, _command in COMMANDS.items():
+    cli.command(_name)(_command)

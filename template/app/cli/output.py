@@ -6,9 +6,10 @@ Values come from rows that anybody may have written: none of them steers a termi
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,10 +35,16 @@ STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Without colours where NO_COLOR is set, or no terminal reads it."""
+    """Plain text where NO_COLOR is set, or no terminal reads it."""
     file = sys.stderr if stderr else sys.stdout
-    width = None if file.isatty() else WIDEST
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    return Console(
+        stderr=stderr,
+        width=None if file.isatty() else WIDEST,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def show_json(document: Any) -> None:
@@ -60,9 +67,9 @@ def show_pairs(pairs: Mapping[str, object]) -> None:
     """A line a value, those of several lines indented below its name."""
     width = max(map(len, pairs))
     for name, value in pairs.items():
-        lines = _text(value).splitlines() if isinstance(value, str) else [_text(value)]
+        lines = text_of(value).splitlines() if isinstance(value, str) else [text_of(value)]
         line = Text(f"{name:{width}}  ", style="bold")
-        line.append_text(_cell("\n".join(lines[:1])))
+        line.append_text(_cell("".join(lines[:1])))
         console().print(line, soft_wrap=True)
         for more in lines[1:]:
             console().print(Text(f"{'':{width}}  {escaped(more)}"), soft_wrap=True)
@@ -76,20 +83,18 @@ def complain(line: str) -> None:
     console(stderr=True).print(Text(escaped(line)), soft_wrap=True)
 
 
-def progress(what: str, total: int) -> AbstractContextManager[Any]:
-    """On a terminal, a bar that the body moves on by `advance(count)`."""
-    shown = Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console(stderr=True),
-        transient=True,
-    )
-    return shown if sys.stderr.isatty() else nullcontext()
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """On a terminal, a bar that goes on by each number that the body gives."""
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    to = console(stderr=True)
+    with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda number: bar.advance(task, number)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """As it is shown, but for what a terminal would obey."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -102,5 +107,5 @@ def _text(value: object) -> str:
 
 
 def _cell(value: object) -> Text:
-    text = escaped(_text(value))
+    text = escaped(text_of(value))
     return Text(text, style=STYLES.get(text, ""))

@@ -1,0 +1,242 @@
+"""Finding jobs, running dead ones again, ending others: one by one, or all that a filter names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.cli import output
+from app.cli.running import Json, Yes, confirm, run
+from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
+from app.schemas.jobs import (
+    CURSOR_PATTERN,
+    ChangedOut,
+    JobDetails,
+    JobListed,
+    cursor_of,
+    place_of,
+)
+from app.schemas.response import ApiResponse, Page
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+BATCH = 1000
+
+
+def moment(text: str) -> datetime:
+    """An aware time, or how long ago. Raises BadParameter."""
+    if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not like 2h or 2026-01-31T12:00Z") from None
+    if found.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone: add Z, or one like +01:00")
+    return found
+
+
+def cursor(text: str) -> str:
+    """Raises BadParameter."""
+    if not re.fullmatch(CURSOR_PATTERN, text):
+        raise typer.BadParameter("it must be what the page before named")
+    return text
+
+
+Id = Annotated[UUID, typer.Argument(metavar="ID")]
+Ids = Annotated[list[UUID] | None, typer.Argument(metavar="ID")]
+OfStatus = Annotated[Status | None, typer.Option("--status")]
+OfTask = Annotated[str | None, typer.Option("--task", help="Such as orders.process_order.")]
+OfQueue = Annotated[str | None, typer.Option("--queue")]
+OfKey = Annotated[str | None, typer.Option("--key", help="What submit was given as its key.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        parser=moment,
+        metavar="TIME",
+        help="Created then or later: 2h ago (s, m, h, d, w), or 2026-01-31T12:00Z.",
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option("--until", parser=moment, metavar="TIME", help="Created before that."),
+]
+Error = Annotated[str | None, typer.Option("--error", help="A part of the error's text.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000)]
+After = Annotated[
+    str | None,
+    typer.Option("--after", parser=cursor, metavar="PLACE", help="What the page before named."),
+]
+Every = Annotated[bool, typer.Option("--all", help="Every one, without a filter.")]
+
+
+def list_jobs(
+    status: OfStatus = None,
+    task: OfTask = None,
+    queue: OfQueue = None,
+    key: OfKey = None,
+    since: Since = None,
+    until: Until = None,
+    error: Error = None,
+    limit: Limit = 50,
+    after: After = None,
+    as_json: Json = False,
+) -> None:
+    """Show jobs, the newest first."""
+    wanted = JobFilter(status, task, queue, key, since, until, error)
+    page = run(lambda session: _page(Jobs(session), wanted, limit, after))
+    following = cursor_of(page.next) if page.next else None
+    if as_json:
+        listed = [JobListed.of(job) for job in page.jobs]
+        output.show_json(Page[JobListed](data=listed, next=following))
+        return
+    columns = "id", "task", "queue", "status", "tries", "created", "error"
+    output.show_table(columns, map(_row, page.jobs), none="no such jobs")
+    if following:
+        output.complain(f"there are more: --after {following}")
+
+
+async def _page(jobs: Jobs, wanted: JobFilter, limit: int, after: str | None) -> JobPage:
+    """The engine's pages may be short."""
+    found, place = list[StoredJob](), place_of(after) if after else None
+    while True:
+        page = await jobs.find(wanted, limit - len(found), after=place)
+        found, place = found + page.jobs, page.next
+        if place is None or len(found) == limit:
+            return JobPage(found, place)
+
+
+def _row(job: StoredJob) -> tuple[object, ...]:
+    tries = f"{job.attempts}/{job.max_attempts}"
+    return job.id, job.task, job.queue, job.status, tries, job.created_at, job.error
+
+
+def show(job_id: Id, as_json: Json = False) -> None:
+    """Show one job: arguments, tries, what submitted it."""
+    job = run(lambda session: Jobs(session).get(job_id))
+    details = JobDetails.of(job)
+    if as_json:
+        output.show_json(ApiResponse(data=details))
+        return
+    tries = [
+        f"{each.number}: {output.text_of(each.started_at)} to {output.text_of(each.ended_at)}"
+        f" on {each.worker or '?'}: {(each.error or 'well').splitlines()[0]}"
+        for each in details.tries
+    ]
+    shown = details.model_dump() | {"tries": "\n".join(tries)}
+    output.show_pairs({name: value for name, value in shown.items() if value not in (None, "", {})})
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to jobs, to one or to a batch of them."""
+
+    done: str
+    statuses: tuple[Status, ...]
+    to_one: Callable[[Jobs, UUID], Awaitable[None]]
+    to_some: Callable[[Jobs, JobFilter, int], Awaitable[int]]
+
+
+REPLAY = Change("replayed", (Status.DEAD,), Jobs.replay, Jobs.replay_some)
+CANCEL = Change("cancelled", (Status.PENDING, Status.RUNNING), Jobs.cancel, Jobs.cancel_some)
+
+
+def replay(
+    ids: Ids = None,
+    task: OfTask = None,
+    queue: OfQueue = None,
+    key: OfKey = None,
+    since: Since = None,
+    until: Until = None,
+    error: Error = None,
+    every: Every = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Run dead jobs again, with all their tries.
+
+    Those of the ids, all or none; or all that the options name, in batches.
+    """
+    wanted = JobFilter(None, task, queue, key, since, until, error)
+    _report(_changed(REPLAY, ids or [], wanted, every=every, yes=yes), REPLAY, as_json)
+
+
+def cancel(
+    ids: Ids = None,
+    status: OfStatus = None,
+    task: OfTask = None,
+    queue: OfQueue = None,
+    key: OfKey = None,
+    since: Since = None,
+    until: Until = None,
+    error: Error = None,
+    every: Every = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """End jobs that wait or run.
+
+    Those of the ids, all or none; or all that the options name, in batches.
+    """
+    wanted = JobFilter(status, task, queue, key, since, until, error)
+    if not wanted.statuses(*CANCEL.statuses):
+        raise typer.BadParameter("--status must be pending or running")
+    _report(_changed(CANCEL, ids or [], wanted, every=every, yes=yes), CANCEL, as_json)
+
+
+def _changed(
+    change: Change, ids: list[UUID], wanted: JobFilter, *, every: bool, yes: bool
+) -> ChangedOut:
+    if bool(ids) == (every or wanted != JobFilter()):
+        raise typer.BadParameter("give ids, or options that name jobs; --all means every one")
+    if ids:
+        run(lambda session: _these(session, change, ids))
+        return ChangedOut(found=len(ids), changed=len(ids), left=0)
+    each = [replace(wanted, status=one) for one in wanted.statuses(*change.statuses)]
+    found = run(lambda session: _count(session, each))
+    if found:
+        confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)
+    return run(lambda session: _in_batches(session, change, each, found))
+
+
+async def _these(session: AsyncSession, change: Change, ids: list[UUID]) -> None:
+    """All or none."""
+    for job_id in ids:
+        try:
+            await change.to_one(Jobs(session), job_id)
+        except JobStateError as error:
+            raise JobStateError(f"{job_id}: {error}; nothing was changed") from None
+
+
+async def _count(session: AsyncSession, wanted: list[JobFilter]) -> int:
+    return sum([await Jobs(session).count(each) for each in wanted])
+
+
+async def _in_batches(
+    session: AsyncSession, change: Change, wanted: list[JobFilter], found: int
+) -> ChangedOut:
+    """No more than were counted: what is dead again meanwhile isn't replayed once more."""
+    changed = 0
+    with output.progress(change.done, found) as advance:
+        for each in wanted:
+            while number := await change.to_some(Jobs(session), each, min(BATCH, found - changed)):
+                await session.commit()
+                changed += number
+                advance(number)
+    left = await _count(session, wanted) if changed < found else 0
+    return ChangedOut(found=found, changed=changed, left=left)
+
+
+def _report(changed: ChangedOut, change: Change, as_json: bool) -> None:
+    if as_json:
+        output.show_json(ApiResponse(data=changed))
+        return
+    left = f"; {changed.left} such jobs are left" if changed.left else ""
+    output.say(f"{change.done} {changed.changed} jobs{left}")

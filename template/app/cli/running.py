@@ -1,0 +1,92 @@
+"""How a command works: on the database alone, and what it can't do ends it with one line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.cli.output import complain
+from app.core import database
+from app.core.logging import configure_logging
+from app.core.outages import is_outage, is_read_only
+from app.jobs import (
+    JobNotFoundError,
+    JobStateError,
+    QueueNotFoundError,
+    ScheduleConflictError,
+    ScheduleNotFoundError,
+)
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document, as REST answers.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+MISSING: dict[type[LookupError], str] = {
+    JobNotFoundError: "no job {}: `jobs list` shows those that there are",
+    QueueNotFoundError: "no queue {}: `jobs queues` shows those that there are",
+    ScheduleNotFoundError: "no schedule {}: `jobs schedules` shows those that there are",
+}
+
+
+def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """In a session, whose transaction is committed at the end."""
+    try:
+        return finish(_in_session(work))
+    except tuple(MISSING) as error:
+        line = MISSING[type(error)].format(error)
+    except (JobStateError, ScheduleConflictError) as error:
+        line = str(error)
+    except SQLAlchemyError as error:
+        line = _of_the_database(error)
+    complain(line)
+    raise typer.Exit(1)
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Whatever is logged meanwhile isn't what was asked for."""
+    configure_logging()
+    logging.disable(logging.WARNING)
+
+    async def and_disconnect() -> T:
+        try:
+            return await work
+        finally:
+            await database.dispose()
+
+    return asyncio.run(and_disconnect())
+
+
+async def _in_session(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async with database.AsyncSessionLocal() as session:
+        done = await work(session)
+        await session.commit()
+        return done
+
+
+def _of_the_database(error: SQLAlchemyError) -> str:
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    if is_read_only(error):
+        return "the database is read-only: name the primary in DATABASE_URL"
+    if is_outage(error):
+        return f"DATABASE_URL: {said}: start it, or correct the address"
+    return f"{said}: run `poe migrate` (python -m app.migrate), or ask `jobs doctor`"
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ends the command unless the answer is yes; without a terminal nobody can be asked."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        complain(f"{question} Nobody can be asked here, nothing was changed: add --yes")
+        raise typer.Exit(2)
+    if not typer.confirm(question, err=True):
+        complain("nothing was changed")
+        raise typer.Exit(1)

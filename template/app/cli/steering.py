@@ -1,0 +1,140 @@
+"""Queues, schedules and processes: what they do, and how to stop and start them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.cli import output
+from app.cli.running import Json, run
+from app.jobs import Jobs, Schedules, StoredSchedule
+from app.schemas.jobs import JobAccepted
+from app.schemas.queues import ProcessOut, QueueOut
+from app.schemas.response import ApiResponse, Page
+from app.schemas.schedules import ScheduleOut
+
+PAGE = 1000
+
+ScheduleId = Annotated[str, typer.Argument(metavar="SCHEDULE")]
+Queue = Annotated[str | None, typer.Argument(metavar="QUEUE")]
+OfSchedule = Annotated[str | None, typer.Option("--schedule", metavar="ID", help="Not a queue.")]
+
+
+def queues(as_json: Json = False) -> None:
+    """Show what waits, runs and is dead, and who carries it."""
+    found = [QueueOut.of(each) for each in run(lambda session: Jobs(session).queues())]
+    if as_json:
+        output.show_json(ApiResponse(data=found))
+        return
+    columns = "queue", "back end", "waiting", "oldest", "running", "dead", "processes", "paused"
+    output.show_table(columns, map(_of_queue, found), none="no queues")
+
+
+def _of_queue(queue: QueueOut) -> tuple[object, ...]:
+    oldest = queue.oldest_seconds
+    return (
+        queue.queue,
+        queue.backend or "none",
+        f"{queue.waiting}{'+' * queue.waiting_is_at_least}",
+        None if oldest is None else timedelta(seconds=oldest),
+        queue.running,
+        f"{queue.dead}{'+' * queue.dead_is_at_least}",
+        queue.processes or "none",
+        queue.paused_at,
+    )
+
+
+def pause(queue: Queue = None, schedule: OfSchedule = None) -> None:
+    """Stop a queue or a schedule until it is resumed.
+
+    What runs goes on.
+    """
+    _set(queue, schedule, paused=True)
+
+
+def resume(queue: Queue = None, schedule: OfSchedule = None) -> None:
+    """Let a paused queue or schedule go on.
+
+    Ticks that fell due meanwhile are not made up for.
+    """
+    _set(queue, schedule, paused=False)
+
+
+def _set(queue: str | None, schedule: str | None, *, paused: bool) -> None:
+    if (queue is None) == (schedule is None):
+        raise typer.BadParameter("name a queue, or a schedule by --schedule ID")
+
+    async def change(session: AsyncSession) -> None:
+        if schedule is not None:
+            stored = await Schedules(session).get(schedule)
+            await Schedules(session).change(schedule, stored.revision, paused=paused)
+        elif queue is not None:
+            await (Jobs(session).pause if paused else Jobs(session).resume)(queue)
+
+    run(change)
+    output.say(f"{queue or schedule} is {'paused' if paused else 'resumed'}")
+
+
+def schedules(as_json: Json = False) -> None:
+    """Show what runs when, and what is late or was missed."""
+    found = run(_schedules)
+    if as_json:
+        listed = [ScheduleOut.of(each) for each in found]
+        output.show_json(Page[ScheduleOut](data=listed, next=None))
+        return
+    columns = "id", "task", "next", "late", "last", "missed since", "state"
+    output.show_table(columns, map(_of_schedule, found), none="no schedules")
+
+
+async def _schedules(session: AsyncSession) -> list[StoredSchedule]:
+    found = list[StoredSchedule]()
+    while page := await Schedules(session).find(PAGE, after=found[-1].id if found else None):
+        found += page
+    return found
+
+
+def _of_schedule(schedule: StoredSchedule) -> tuple[object, ...]:
+    state = schedule.problem or ("paused" if schedule.paused else "")
+    following = None if schedule.paused else schedule.next_tick
+    missed = schedule.missed_since
+    late, last = schedule.late, schedule.last_tick
+    return schedule.id, schedule.task, following, late, last, missed, state
+
+
+def run_schedule(schedule_id: ScheduleId, as_json: Json = False) -> None:
+    """Submit a job of a schedule now.
+
+    Paused or not; its ticks stay as they are.
+    """
+    job = run(lambda session: Schedules(session).run(schedule_id))
+    if as_json:
+        output.show_json(ApiResponse(data=JobAccepted(job_id=job.id)))
+    else:
+        output.say(str(job.id))
+
+
+def processes(as_json: Json = False) -> None:
+    """Show the processes that were seen in the last five minutes."""
+    found = [ProcessOut.of(each) for each in run(lambda session: Jobs(session).processes())]
+    if as_json:
+        output.show_json(ApiResponse(data=found))
+        return
+    columns = "host", "pid", "back end", "version", "busy", "started", "seen", "alive", "queues"
+    output.show_table(columns, map(_of_process, found), none="no processes")
+
+
+def _of_process(process: ProcessOut) -> tuple[object, ...]:
+    return (
+        process.host,
+        process.pid,
+        process.backend,
+        process.version,
+        f"{process.busy}/{process.slots}",
+        process.started_at,
+        process.seen_at,
+        process.alive,
+        ", ".join(map(str, process.queues)),
+    )

@@ -1,0 +1,184 @@
+"""The command `jobs`, in processes of its own, on a database that nothing else works on."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from httpx import AsyncClient
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.cli.commands import COMMANDS
+from app.jobs import Jobs
+from app.jobs.table import clock, jobs
+from app.tasks.notifications import send_email
+from tests.engine.devtools.started import ON_A_TERMINAL
+from tests.engine.operations.command import JOBS, as_json
+from tests.engine.operations.command import jobs as command
+from tests.service import ROOT
+
+OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
+# What would set a terminal's title, make text red, and be markup.
+STRANGE = "TimeoutError: \x1b]0;title\x07 \x1b[31m \u202e [red]no[/red] \x9b1m end"
+SHOWN = r"TimeoutError: \x1b]0;title\x07 \x1b[31m \u202e [red]no[/red] \x9b1m end"
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+async def submit(session: AsyncSession, count: int, **values: Any) -> list[str]:
+    """Jobs in the order of their making, and what their rows are to have."""
+    ids = list[UUID]()
+    for number in range(count):
+        ids.append((await Jobs(session).submit(send_email, "ada@example.com", str(number))).id)
+        await session.flush()
+    if values:
+        await session.execute(update(jobs).where(jobs.c.id.in_(ids)).values(values))
+    await session.commit()
+    return [str(job_id) for job_id in ids]
+
+
+async def dead(session: AsyncSession, count: int, error: str = STRANGE) -> list[str]:
+    return await submit(session, count, status="dead", error=error, finished_at=clock(0))
+
+
+def statuses(*options: str) -> dict[str, str]:
+    return {job["job_id"]: job["status"] for job in as_json("list", *options)["data"]}
+
+
+async def test_jobs_are_found_as_rest_finds_them(session: AsyncSession, api: AsyncClient) -> None:
+    ids = await dead(session, 3)
+    await submit(session, 1, key="\x1b[2J", error="none")
+    listed = await api.get("/jobs?status=dead&limit=2", headers=OPERATOR)
+    found = as_json("list", "--status", "dead", "--limit", "2")
+    assert found == listed.json()
+    rest = as_json("list", "--status", "dead", "--limit", "2", "--after", found["next"])
+    assert {job["job_id"] for job in found["data"] + rest["data"]} == set(ids)
+    assert rest["next"] is None
+    one = await api.get(f"/jobs/{ids[0]}", headers=OPERATOR)
+    assert as_json("show", ids[0]) == one.json()
+
+    filters = ["--task", "notifications.send_email", "--queue", "notifications", "--since", "2h"]
+    assert statuses(*filters, "--error", "TIMEOUT") == dict.fromkeys(ids, "dead")
+    assert statuses(*filters, "--until", "2026-01-31T12:00Z") == {}
+
+
+async def test_no_row_steers_a_terminal(session: AsyncSession) -> None:
+    (job_id,) = await dead(session, 1)
+    for shown in (on_a_terminal("show", job_id)[1], command("list"), command("show", job_id)):
+        assert SHOWN in shown.replace("\x1b[1m", "").replace("\x1b[0m", "")
+        assert not {"\x07", "\x9b", "\u202e"} & {*shown}
+    assert "\x1b" not in command("list")
+    assert "\x1b" not in on_a_terminal("list", NO_COLOR="1")[1]
+    assert command("list", "--json").isascii()
+
+
+async def test_jobs_are_changed_one_by_one(session: AsyncSession) -> None:
+    one, other = await dead(session, 2)
+    assert command("replay", one) == "replayed 1 jobs\n"
+    said = command("replay", other, one, code=1)
+    assert said == f"{one}: the job is not dead; nothing was changed\n"
+    assert statuses() == {one: "pending", other: "dead"}
+    assert as_json("cancel", one)["data"] == {"found": 1, "changed": 1, "left": 0}
+    unknown = str(uuid4())
+    assert command("cancel", unknown, code=1).startswith(f"no job {unknown}: `jobs list`")
+
+
+async def test_many_jobs_are_changed_when_that_is_confirmed(session: AsyncSession) -> None:
+    ids = await dead(session, 3)
+    others = await dead(session, 1, error="ValueError")
+    filtered = "replay", "--error", "timeout"
+    asked = "3 jobs are to be replayed. Go on?"
+    assert command(*filtered, code=2).startswith(f"{asked} Nobody can be asked here")
+    code, said = on_a_terminal(*filtered, answer="n\n")
+    assert (code, asked in said, "nothing was changed" in said) == (1, True, True)
+    assert set(statuses().values()) == {"dead"}
+    code, said = on_a_terminal(*filtered, answer="y\n")
+    assert (code, "replayed 3 jobs" in said) == (0, True)
+    assert statuses("--status", "pending") == dict.fromkeys(ids, "pending")
+    assert command("cancel", "--all", "--yes") == "cancelled 3 jobs\n"
+    assert statuses("--status", "dead") == dict.fromkeys(others, "dead")
+
+
+async def test_queues_and_schedules_are_steered(api: AsyncClient) -> None:
+    assert command("pause", "orders") == "orders is paused\n"
+    queues = {each["queue"]: each for each in as_json("queues")["data"]}
+    listed = (await api.get("/queues", headers=OPERATOR)).json()["data"]
+    assert queues["orders"] == next(each for each in listed if each["queue"] == "orders")
+    assert queues["orders"]["paused_at"]
+    assert command("resume", "orders") == "orders is resumed\n"
+    assert command("pause", "nothing", code=1).startswith("no queue nothing: `jobs queues`")
+
+    assert command("pause", "--schedule", "prune_jobs") == "prune_jobs is paused\n"
+    schedules = as_json("schedules")
+    assert schedules == (await api.get("/schedules", headers=OPERATOR)).json()
+    assert {each["id"] for each in schedules["data"] if each["paused"]} == {"prune_jobs"}
+    assert command("resume", "--schedule", "prune_jobs") == "prune_jobs is resumed\n"
+    job_id = as_json("run", "prune_jobs")["data"]["job_id"]
+    assert statuses("--task", "maintenance.prune_finished_jobs") == {job_id: "pending"}
+    assert command("processes") == "no processes\n"
+
+
+def test_the_help_says_what_there_is_and_how_it_ends() -> None:
+    said = command("--help")
+    assert [line.split()[0] for line in said.partition("Commands:\n")[2].splitlines()[:11]] == [
+        *COMMANDS
+    ]
+    assert "0 done; 1 what was asked for can't be done" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "line"),
+    [
+        ("queues", {"DATABASE_URL": "postgresql://a@127.0.0.1:1/a"}, 1, "DATABASE_URL: conn"),
+        ("queues", {"DATABASE_URL": "sqlite:////no/folder/a.db"}, 1, "DATABASE_URL: unable"),
+        ("list", {"DATABASE_URL": "sqlite:///{}/new.db"}, 1, "no such table: jobs: run `poe migr"),
+        ("list", {"LOG_LEVEL": "LOUD"}, 1, "LOG_LEVEL: must be one of DEBUG, INFO, WARNING"),
+        ("list --since 2026-01-31", {}, 2, "has no time zone: add Z, or one like +01:00"),
+        ("list --since soon", {}, 2, "'soon' is not like 2h or 2026-01-31T12:00Z"),
+        ("list --after x", {}, 2, "it must be what the page before named"),
+        ("show 7", {}, 2, "Invalid value for 'ID': "),
+        ("replay", {}, 2, "give ids, or options that name jobs; --all means every one"),
+        ("cancel --status dead", {}, 2, "--status must be pending or running"),
+        ("pause", {}, 2, "name a queue, or a schedule by --schedule ID"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    arguments: str, env: dict[str, str], code: int, line: str, tmp_path: Path
+) -> None:
+    env = {name: value.format(tmp_path) for name, value in env.items()}
+    said = command(*arguments.split(), code=code, env=env).splitlines()
+    assert line in said[-1]
+    assert code == 2 or len(said) == 1
+
+
+def on_a_terminal(*arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
+    """Its exit code, and all that was seen there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL, JOBS, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "500", **env},
+        stdin=theirs,
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    said = b"".join(until_closed(ours))
+    os.close(ours)
+    return process.wait(), said.decode()
+
+
+def until_closed(terminal: int) -> Iterator[bytes]:
+    """Linux says that it is closed by an error."""
+    try:
+        while part := os.read(terminal, 4096):
+            yield part
+    except OSError:
+        return
