@@ -92,11 +92,12 @@ def test_a_process_gets_only_what_it_uses(project: Path) -> None:
     (project / ".env").write_text("API_KEY=of the file\nMAX_JOBS=3\nPOSTGRES_PASSWORD=x\n")
     script = "import json, sys; from devtools.supervisor import environment_of as of"
     addresses = {variable: os.environ[variable] for variable in servers.BROKERS}
-    for name, expected in [("api", "of the file"), ("migrate", "")]:
+    for name, expected, port in [("api", "of the file", "9100"), ("migrate", "", "")]:
         show = f"{script}; print(json.dumps(of(sys.argv[1])))"
-        made = python(project, "-c", show, name, **addresses)
+        made = python(project, "-c", show, name, **addresses, METRICS_PORT="9100")
         env = json.loads(made.stdout)
         assert (env["API_KEY"], env["MAX_JOBS"], env["ENV_FILE"]) == (expected, "3", "")
+        assert env["METRICS_PORT"] == port
         assert "POSTGRES_PASSWORD" not in env
         brokers = {env[variable] for variable in servers.BROKERS}
         assert name == "api" or brokers <= {""}
