@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -22,16 +23,17 @@ from sqlalchemy.exc import OperationalError
 from app import tasks
 from app.config import get_settings
 from app.core import database
+from app.core.loading import load_module
 from app.core.logging import configure_logging
+from app.jobs import Schedule
 from app.jobs.backends import reconcile
-from app.tasks.schedules import SCHEDULES
 
 log = structlog.get_logger(__name__)
 
 
-async def declare_schedules() -> None:
+async def declare(schedules: Sequence[Schedule]) -> None:
     async with database.AsyncSessionLocal.begin() as session:
-        await reconcile(session, SCHEDULES)
+        await reconcile(session, schedules)
     await database.dispose()
 
 
@@ -59,10 +61,12 @@ def revisions() -> list[str]:
 
 def main() -> None:
     configure_logging()
+    load_module("app.models")
     tasks.load()
+    schedules: list[Schedule] = load_module("app.tasks.schedules").SCHEDULES
     upgrade()
-    asyncio.run(declare_schedules())
-    log.info("schedules.declared", declared=len(SCHEDULES))
+    asyncio.run(declare(schedules))
+    log.info("schedules.declared", declared=len(schedules))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,20 @@ def free_port(wish: int = 0) -> int:
         return port
 
 
+def listening(port: str) -> socket.socket:
+    """Raises SystemExit when somebody else has the port."""
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(("127.0.0.1", int(port)))
+    except ValueError:
+        sys.exit(f"PORT: must be a number, not {port!r}")
+    except (OSError, OverflowError) as error:
+        sys.exit(f"PORT: {port} can't be used ({error}); another one: PORT=8001 uv run poe dev")
+    opened.listen()
+    return opened
+
+
 def spawn(
     command: Sequence[str],
     *,

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -28,13 +28,13 @@ from app.config import ENV_FILE, Settings, get_settings, unknown_variables
 from devtools import servers
 from devtools.commands import COMMANDS, SECRETS
 from devtools.dev import REGISTER
-from devtools.processes import claim, enter, spawn, stop
+from devtools.processes import claim, enter, listening, spawn, stop
 from devtools.servers import Child
 
 DATA = REGISTER.parent
-HOST = "127.0.0.1"
 COLOURS = (36, 33, 35, 32, 34, 31)
 WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
+LOAD = "from app.core.loading import load_module; load_module('app.main')"
 IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 stopping = threading.Event()
@@ -99,21 +99,8 @@ def in_env_file() -> dict[str, str]:
 
 
 def listener() -> socket.socket:
-    """It stays while the API starts again, so that requests wait for the new one.
-
-    Raises SystemExit when somebody else has the port.
-    """
-    port = os.environ.get("PORT") or in_env_file().get("PORT") or "8000"
-    opened = socket.socket()
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        opened.bind((HOST, int(port)))
-    except ValueError:
-        sys.exit(f"PORT: must be a number, not {port!r}")
-    except (OSError, OverflowError) as error:
-        sys.exit(f"PORT: {port} can't be used ({error}); another one: PORT=8001 uv run poe dev")
-    opened.listen()
-    return opened
+    """It stays open while the API starts again, so that requests wait for the new one."""
+    return listening(os.environ.get("PORT") or in_env_file().get("PORT") or "8000")
 
 
 class Supervisor:
@@ -133,7 +120,7 @@ class Supervisor:
             return
         address = "http://{}:{}/docs".format(*self._api.getsockname())
         say("dev", f"API: {address}   Ctrl-C ends everything")
-        self._start(COMMANDS)
+        self._start()
         if ended := self._watch_code():
             say("dev", f"{ended}: stopping")
 
@@ -153,20 +140,34 @@ class Supervisor:
         enter(REGISTER, variable.removesuffix("_URL").lower(), server.pid)
         say("dev", f"{variable}={os.environ[variable]}")
 
+    def _loads(self) -> bool:
+        """Whether the API's code can be loaded; where it can't, a line says why."""
+        return self._succeeds("code", ["-c", LOAD], environment_of("api"))
+
     def _migrate(self) -> bool:
         """Whether the database is now as the code says; a task that can't be loaded is told of."""
-        done = self._spawn("migrate", [sys.executable, "-m", "app.migrate"]).wait() == 0
-        self._readers["migrate"].join(1)
+        return self._succeeds("migrate", ["-m", "app.migrate"], environment_of("migrate"))
+
+    def _succeeds(self, name: str, arguments: list[str], env: dict[str, str]) -> bool:
+        done = self._spawn(name, [sys.executable, *arguments], env).wait() == 0
+        self._readers[name].join(1)
         return done
 
-    def _start(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._running[name] = self._spawn(name, shlex.split(COMMANDS[name]))
+    def _start(self) -> None:
+        for name, command in COMMANDS.items():
+            fds = [self._listener()] if name == "api" else []
+            whole = shlex.split(command) + [f"--fd={fd}" for fd in fds]
+            self._running[name] = self._spawn(name, whole, environment_of(name), fds)
 
-    def _spawn(self, name: str, command: list[str]) -> Child:
-        fds = [self._api.fileno()] if name == "api" else []
-        command += [f"--fd={fd}" for fd in fds]
-        child = spawn(command, env=environment_of(name), output=subprocess.PIPE, pass_fds=fds)
+    def _listener(self) -> int:
+        if self._api.fileno() < 0:
+            self._api = listener()
+        return self._api.fileno()
+
+    def _spawn(
+        self, name: str, command: list[str], env: dict[str, str], fds: Sequence[int] = ()
+    ) -> Child:
+        child = spawn(command, env=env, output=subprocess.PIPE, pass_fds=fds)
         enter(REGISTER, name, child.pid)
         self._readers[name] = threading.Thread(target=pass_on, args=[name, child.stdout])
         self._readers[name].daemon = True
@@ -193,14 +194,16 @@ class Supervisor:
                     if not changed:
                         return ended
                     say("dev", f"{ended}: it starts again at the next change")
+                    if name == "api":
+                        self._api.close()  # nobody would answer who connects
                     self._stop({name: self._running.pop(name)})
         return None
 
     def _start_again(self, files: set[str]) -> None:
         say("dev", f"changed: {', '.join(sorted(files))}")
-        if self._migrate():
+        if self._loads() and self._migrate():
             self._stop(self._running)
-            self._start(COMMANDS)
+            self._start()
         else:
             say("dev", "what runs goes on with the code before, until the next change")
 

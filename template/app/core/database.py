@@ -29,7 +29,7 @@ SYNC_CONNECTIONS = 2
 
 
 class Base(DeclarativeBase):
-    """The models' base; `app/models/` names them all."""
+    """The base of all models, which are in `app/models/`."""
 
 
 class UtcDateTime(Tolerant[datetime]):

@@ -1,4 +1,4 @@
-"""A task that can't be loaded ends each process with one line, which says where it is."""
+"""Code that can't be loaded ends each process with one line, which says where it is."""
 
 from __future__ import annotations
 
@@ -61,6 +61,22 @@ def test_the_line_says_where_and_what(project: Path, code: str, line: str) -> No
 def test_each_process_says_it(project: Path, name: str) -> None:
     (project / "app" / "tasks" / "broken.py").write_text(TYPO)
     assert start(project, COMMANDS[name]) == start(project, MIGRATE)
+
+
+@pytest.mark.parametrize("place", ["tasks/schedules.py", "models/order.py", "models/webhook.py"])
+def test_a_module_that_others_import_is_named(project: Path, place: str) -> None:
+    with (project / "app" / place).open("a") as file:
+        file.write("\nunknown_name\n")
+    number = len((project / "app" / place).read_text().splitlines())
+    line = f"app/{place}, line {number}: NameError: name 'unknown_name' is not defined"
+    assert start(project, MIGRATE) == f"{line}: mend the file\n"
+
+
+def test_the_api_says_it_of_its_routes(project: Path) -> None:
+    (project / "app" / "api" / "webhooks.py").write_text("from app.services.orders import Nothing")
+    said = start(project, COMMANDS["api"])
+    assert said.startswith("app/api/webhooks.py, line 1: ImportError: cannot import name 'Nothing'")
+    assert said.count("\n") == 1
 
 
 def test_a_database_that_is_not_there_is_named(project: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 
 from devtools import servers
 from devtools.commands import COMMANDS
-from devtools.processes import free_port, stop, wait_until
+from devtools.processes import free_port, listens, stop, wait_until
 
 POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
 SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
@@ -91,8 +91,14 @@ class Dev:
         said = [line.partition("| ")[2] for line in self.lines if line.startswith("dev ")]
         return next(text.removeprefix(what) for text in said if text.startswith(what))
 
+    def says(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
     def until(self, ready: Callable[[], bool]) -> None:
         wait_until(ready, self.process, 60)
+
+    def listens(self) -> bool:
+        return listens(self.api.base_url.port or 0)
 
     def answers(self) -> bool:
         try:
