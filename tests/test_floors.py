@@ -23,7 +23,7 @@ FLOORS = {
     "tasks": ["app.tasks"],
     "schemas": ["app.schemas"],
     "services": ["app.services"],
-    "API": ["app.api", "app.dependencies"],
+    "API": ["app.api", "app.dependencies", "app.ops"],
     "commands": ["app.doctor", "app.cli"],
     # What a process or a command starts with: nothing imports it.
     "entries": [

@@ -11,6 +11,8 @@ from tests.renders import ROOT
 TEMPLATE = ROOT / "template"
 ENGINE = TEMPLATE / "app" / "jobs"
 FILES = sorted(p for p in TEMPLATE.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
+# The service's own templates are its own Jinja, which nothing renders here.
+READ_BY_COPIER = [path for path in FILES if path.suffix != ".html"]
 
 
 def lines(paths: list[Path]) -> list[str]:
@@ -24,7 +26,7 @@ def is_python(path: Path) -> bool:
 
 @pytest.mark.parametrize(
     ("paths", "percent"),
-    [(FILES, 3), ([path for path in FILES if is_python(path)], 1)],
+    [(READ_BY_COPIER, 3), ([path for path in FILES if is_python(path)], 1)],
     ids=["all", "python"],
 )
 def test_control_lines_are_few(paths: list[Path], percent: int) -> None:

@@ -103,11 +103,16 @@ async def _other_body(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    detail = outage_of(error)
+    return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_AFTER)
+
+
+def outage_of(error: Exception) -> str:
+    """What to say of it. Raises the error where it has another cause."""
     if not is_outage(error) and not is_read_only(error):
         raise error
     _outage.log(error)
-    detail = "the database can't be used: try again later"
-    return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_AFTER)
+    return "the database can't be used: try again later"
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app import ops
 from app.api import errors
 from app.api import jobs as jobs_api
 from app.api import queues as queues_api
@@ -33,6 +34,7 @@ from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.jobs.watch import _Watch
 from tests.engine import probes
+from tests.engine.api.ops import log_in
 from tests.engine.jobs.rows import status_is, submit
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -58,10 +60,12 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     api.include_router(jobs_api.router)
     api.include_router(queues_api.router)
     api.include_router(schedules_api.router)
+    ops.install(api)
     transport = httpx.ASGITransport(api)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://test", headers=OPERATOR
     ) as opened:
+        assert (await log_in(opened)).status_code == 303
         yield opened
 
 
@@ -118,8 +122,11 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
     for path, selection in (("replay", {"task": "probes.echo"}), ("cancel", {"key": "x"})):
         answer = await client.post(f"/jobs/{path}", json=selection | {"dry_run": True})
         assert answer.status_code == 200, answer.text
-    assert (await client.get("/queues")).status_code == 200
+    for path in ("/queues", "/ops/queues", "/ops/jobs", "/ops/jobs?status=dead"):
+        assert (await client.get(path)).status_code == 200, path
     for job_id, what in bad.items():
+        page = await client.get(f"/ops/jobs/{job_id}")
+        assert page.status_code == 200, (what, page.text)
         shown = await client.get(f"/jobs/{job_id}")
         assert shown.status_code == 200, (what, shown.text)
         ended = shown.json()["data"]["status"] in ("succeeded", "dead", "cancelled")
@@ -151,6 +158,8 @@ async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> No
     answer = await client.get("/schedules", params={"limit": 1000})
     assert answer.status_code == 200, answer.text
     assert {each["id"] for each in answer.json()["data"]} == {"good", *bad}
+    page = await client.get("/ops/schedules")
+    assert page.status_code == 200, page.text
     for name, what in bad.items():
         await check_schedule(client, name, what)
 

@@ -1,0 +1,149 @@
+"""Jobs: find them, look at one, run dead ones again, end those that wait or run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Path, Query, Request, Response
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from app.config import get_settings
+from app.dependencies import DBSession, JobsDep
+from app.jobs import JobFilter, Status
+from app.jobs.backends import registry
+from app.ops.page import done, render, router
+from app.schemas.jobs import CURSOR_PATTERN, cursor_of, place_of
+
+PAGE = 50  # jobs
+BATCH, BATCHES = 1000, 20  # jobs that one request changes at most, in transactions of their own
+DONE = {"replay": "to run again", "cancel": "cancelled"}
+
+Action = Literal["replay", "cancel"]
+
+
+def _none_if_blank(value: Any) -> Any:
+    return value.strip() or None if isinstance(value, str) else value
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """A browser's field for a time has no zone."""
+    return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
+
+
+Text = Annotated[Annotated[str, Field(max_length=300)] | None, BeforeValidator(_none_if_blank)]
+Time = Annotated[datetime | None, BeforeValidator(_none_if_blank), AfterValidator(_in_utc)]
+
+
+class Wanted(BaseModel):
+    """The filter, as it stands in an address."""
+
+    status: Annotated[Status | None, BeforeValidator(_none_if_blank)] = None
+    task: Text = None
+    queue: Text = None
+    key: Text = None
+    error: Text = None
+    since: Time = None
+    until: Time = None
+
+    @property
+    def filter(self) -> JobFilter:
+        return JobFilter(**{name: getattr(self, name) for name in Wanted.model_fields})
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        given = ((name, getattr(self, name)) for name in Wanted.model_fields)
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in given
+            if value
+        }
+
+
+class Listed(Wanted):
+    after: Annotated[str | None, Field(pattern=CURSOR_PATTERN)] = None
+
+
+class Counted(Wanted):
+    most: int = Field(ge=1, le=100_000, description="jobs that were found")
+
+
+routes = router("/jobs")
+
+
+@routes.get("")
+async def list_jobs(
+    request: Request, wanted: Annotated[Listed, Query()], jobs: JobsDep
+) -> Response:
+    after = place_of(wanted.after) if wanted.after else None
+    found = await jobs.find(wanted.filter, PAGE, after=after)
+    return render(
+        request,
+        "jobs.html",
+        wanted=wanted,
+        found=found.jobs,
+        older=found.next and cursor_of(found.next),
+        actions=[action for action in DONE if _statuses(action, wanted)],
+        statuses=list(Status),
+        tasks=sorted(registry()),
+        queues=list(get_settings().queues),
+    )
+
+
+@routes.get("/all/{action}")
+async def confirm(
+    request: Request, action: Action, wanted: Annotated[Wanted, Query()], jobs: JobsDep
+) -> Response:
+    """How many it would change; jobs that are made from now on aren't among them."""
+    wanted = wanted.model_copy(update={"until": wanted.until or datetime.now(UTC)})
+    kinds = [replace(wanted.filter, status=each) for each in _statuses(action, wanted)]
+    count = sum([await jobs.count(each) for each in kinds])
+    return render(request, "confirm.html", action=action, wanted=wanted, count=count)
+
+
+@routes.post("/all/{action}")
+async def change_all(
+    request: Request,
+    action: Action,
+    wanted: Annotated[Counted, Query()],
+    session: DBSession,
+    jobs: JobsDep,
+) -> Response:
+    """No more than were counted: a job that is dead again isn't run forever."""
+    change = jobs.replay_some if action == "replay" else jobs.cancel_some
+    changed = 0
+    for _ in range(BATCHES):
+        some = await change(wanted.filter, min(BATCH, wanted.most - changed))
+        await session.commit()
+        changed += some
+        if not some or changed >= wanted.most:
+            return done(request, f"{changed:,} jobs {DONE[action]}.", "/ops/jobs", **wanted.query)
+    notice = f"{changed:,} jobs {DONE[action]} so far. These are left:"
+    return done(request, notice, f"/ops/jobs/all/{action}", **wanted.query)
+
+
+@routes.get("/{job_id}")
+async def show_job(request: Request, job_id: UUID, jobs: JobsDep) -> Response:
+    return render(request, "job.html", job=await jobs.get(job_id))
+
+
+@routes.post("/{job_id}/{action}")
+async def change_job(
+    request: Request,
+    job_id: Annotated[UUID, Path()],
+    action: Action,
+    session: DBSession,
+    jobs: JobsDep,
+) -> Response:
+    await (jobs.replay if action == "replay" else jobs.cancel)(job_id)
+    await session.commit()
+    return done(request, f"The job is {DONE[action]}.", f"/ops/jobs/{job_id}")
+
+
+def _statuses(action: str, wanted: Wanted) -> list[Status]:
+    """Of the jobs that the filter finds, those that this can change."""
+    allowed = [Status.DEAD] if action == "replay" else [Status.PENDING, Status.RUNNING]
+    return [each for each in allowed if wanted.status in (None, each)]

@@ -1,0 +1,49 @@
+"""Log in with the operators' key, and out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import HTTPException, Query, Request, Response
+from limits import parse
+from starlette.responses import RedirectResponse
+
+from app.core.security import client_of, count, is_operator
+from app.ops.page import LOGIN, render, router
+from app.ops.session import SESSION, begin, drop, fields_of
+
+TRIES = parse("10/minute")  # of one client
+
+To = Annotated[str, Query(pattern=r"^/ops(/.*)?$", max_length=2000)]
+
+routes = router()
+
+
+@routes.get("/login")
+async def ask(request: Request, to: To = "/ops") -> Response:
+    return render(request, "login.html", to=to, problem=None)
+
+
+@routes.post("/login")
+async def log_in(request: Request, to: To = "/ops") -> Response:
+    """Each try counts, also that with the right key."""
+    try:
+        await count(TRIES, "ops login", client_of(request))
+    except HTTPException as refused:
+        problem = "Too many tries from your address. Wait a minute, then try again."
+        too_often = render(request, "login.html", refused.status_code, to=to, problem=problem)
+        too_often.headers.update(refused.headers or {})
+        return too_often
+    if not await is_operator((await fields_of(request)).get("key", "")):
+        problem = "This is not the operators' key (API_KEY)."
+        return render(request, "login.html", 401, to=to, problem=problem)
+    response = RedirectResponse(to, 303)
+    begin(request, response)
+    return response
+
+
+@routes.post("/logout")
+async def log_out() -> Response:
+    response = RedirectResponse(LOGIN, 303)
+    drop(response, SESSION)
+    return response

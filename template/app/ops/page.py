@@ -1,0 +1,143 @@
+"""How `/ops` answers: under a strict policy, and readable whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from app.api.errors import CONFLICTS, MAX_ERRORS, MISSING, RETRY_AFTER, outage_of
+from app.api.routing import errors_of
+from app.core.security import REQUESTS
+from app.ops.session import NOTICE, admit, drop, keep, kept
+from app.ops.text import environment
+
+FOLDER = Path(__file__).parent
+LOGIN = "/ops/login"
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "frame-ancestors": "'none'",
+    "base-uri": "'none'",
+}
+SAFE = {
+    "Content-Security-Policy": "; ".join(f"{what} {where}" for what, where in POLICY.items()),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+UNSTORED = {"Cache-Control": "no-store"}
+AGAIN = '<!doctype html><title>One moment</title><meta http-equiv="refresh" content="0">'
+REFUSALS: tuple[type[Exception], ...] = (
+    HTTPException,
+    RequestValidationError,
+    SQLAlchemyError,
+    *MISSING,
+    *CONFLICTS,
+)
+
+templates = environment(FOLDER)
+
+
+class PageRoute(APIRoute):
+    """First counts, then asks who it is, then looks at what came, then is FastAPI's."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle, is_open = super().get_route_handler(), self.path == LOGIN
+
+        async def answer(request: Request) -> Response:
+            try:
+                await REQUESTS(request)
+                if not is_open:
+                    await admit(request)
+                if errors := await errors_of(request, None):
+                    raise RequestValidationError(errors)
+                response = await handle(request)
+            except REFUSALS as error:
+                response = _refusal(request, error)
+            response.headers.update(SAFE | UNSTORED)
+            return response
+
+        return answer
+
+
+def router(path: str = "") -> APIRouter:
+    prefix = f"/ops{path}"
+    return APIRouter(prefix=prefix, include_in_schema=False, route_class=PageRoute)
+
+
+class Files(StaticFiles):
+    """The style and the script."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(SAFE)
+        return response
+
+
+def render(request: Request, template: str, code: int = 200, **values: Any) -> HTMLResponse:
+    notice = kept(request, NOTICE)
+    always = {
+        "service": request.app.title,
+        "path": request.url.path,
+        "query": request.url.query,
+        "token": getattr(request.state, "token", None),
+        "notice": notice,
+    }
+    response = HTMLResponse(templates.get_template(template).render(always | values), code)
+    if notice:
+        drop(response, NOTICE)
+    return response
+
+
+def done(request: Request, notice: str, to: str, **query: str) -> RedirectResponse:
+    """On to another page, which says once what has been done."""
+    response = RedirectResponse(f"{to}?{urlencode(query)}" if query else to, 303)
+    keep(request, response, NOTICE, notice)
+    return response
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    """Raises what a broken program raises: the log has it, and the API answers."""
+    if isinstance(error, HTTPException):
+        if error.status_code == 401:
+            return _ask_to_log_in(request)
+        return _problem(request, error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        wrong = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()[:MAX_ERRORS]]
+        return _problem(request, 422, "; ".join(wrong))
+    if isinstance(error, SQLAlchemyError):
+        return _problem(request, 503, outage_of(error), RETRY_AFTER)
+    if type(error) in MISSING:
+        return _problem(request, 404, MISSING[type(error)])
+    return _problem(request, 409, str(error))
+
+
+def _problem(
+    request: Request, code: int, text: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    response = render(request, "problem.html", code, problem=text, number=code)
+    response.headers.update(headers or {})
+    return response
+
+
+def _ask_to_log_in(request: Request) -> Response:
+    """A strict cookie doesn't come along from another site's link: then the page asks itself."""
+    if request.method != "GET":
+        return render(request, "login.html", 401, to="/ops", problem="Your session has ended.")
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return HTMLResponse(AGAIN)
+    to = f"{request.url.path}?{request.url.query}".rstrip("?")
+    return RedirectResponse(f"{LOGIN}?{urlencode({'to': to})}", 303)

@@ -1,0 +1,78 @@
+"""Who is logged in: a signed cookie that ends, and a token for each change that it makes.
+
+What signs is made of API_KEY, so that another key ends all sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import HTTPException, Request, Response, status
+from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
+
+from app.config import get_settings
+
+SESSION, NOTICE = "ops_session", "ops_notice"  # cookies
+AGES = {SESSION: 8 * 3600, NOTICE: 60}  # seconds after which one is over
+SIGNING: dict[str, Any] = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+FOREIGN = "This form was not made for your session. Go back, reload the page and try again."
+
+
+def keep(request: Request, response: Response, cookie: str, value: str) -> None:
+    response.set_cookie(
+        cookie,
+        _signer(cookie).dumps(value),
+        max_age=AGES[cookie],
+        path="/ops",
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="strict",
+    )
+
+
+def kept(request: Request, cookie: str) -> str | None:
+    """None where its time is over, or another key has signed it."""
+    try:
+        value: str = _signer(cookie).loads(request.cookies.get(cookie, ""), max_age=AGES[cookie])
+    except BadSignature:
+        return None
+    return value
+
+
+def drop(response: Response, cookie: str) -> None:
+    response.delete_cookie(cookie, path="/ops")
+
+
+def begin(request: Request, response: Response) -> None:
+    keep(request, response, SESSION, secrets.token_urlsafe(16))
+
+
+async def admit(request: Request) -> None:
+    """Raises HTTPException: 401 without a session, 403 for a change that no form of it asks for."""
+    session = kept(request, SESSION)
+    if session is None:
+        raise HTTPException(status.HTTP_401_UNAUTHORIZED)
+    request.state.token = Signer(_key(), "ops form", **SIGNING).get_signature(session).decode()
+    if request.method != "GET":
+        sent = (await fields_of(request)).get("token", "")
+        if not secrets.compare_digest(sent.encode(), request.state.token.encode()):
+            raise HTTPException(status.HTTP_403_FORBIDDEN, FOREIGN)
+
+
+async def fields_of(request: Request) -> dict[str, str]:
+    """Of a form. It has two at most: what else a change needs is in its address."""
+    return dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+
+
+def _signer(purpose: str) -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(_key(), purpose, signer_kwargs=SIGNING)
+
+
+def _key() -> str:
+    key = get_settings().api_key
+    if key is None:
+        raise RuntimeError("there is no page without API_KEY")
+    return key.get_secret_value()

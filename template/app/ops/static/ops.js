@@ -1,0 +1,72 @@
+// Refreshes what is marked `data-live`, and nothing else: what somebody types stays, and so does
+// the place where they are. It rests while the tab is hidden, while text is selected, and when told to.
+"use strict";
+
+const EVERY = 3000; // milliseconds
+const live = document.getElementById("live");
+const state = document.getElementById("state");
+const regions = () => document.querySelectorAll("[data-live]");
+
+const isOn = () => live.getAttribute("aria-pressed") === "true";
+
+function isBusy() {
+  const selection = document.getSelection();
+  return document.hidden || !isOn() || (selection !== null && !selection.isCollapsed);
+}
+
+// One that has no id of its own can't be found again: its region waits.
+function replace(region, next) {
+  if (region.innerHTML === next.innerHTML) return;
+  const focused = region.contains(document.activeElement) ? document.activeElement : null;
+  if (focused && !focused.id) return;
+  const scrolled = [...region.querySelectorAll("pre[id]")].map((each) => [each.id, each.scrollTop]);
+  region.innerHTML = next.innerHTML;
+  for (const [id, top] of scrolled) {
+    const again = document.getElementById(id);
+    if (again) again.scrollTop = top;
+  }
+  if (focused) document.getElementById(focused.id)?.focus({ preventScroll: true });
+}
+
+async function refresh() {
+  if (isBusy()) return;
+  try {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    if (answer.redirected) return location.reload(); // the session has ended
+    if (!answer.ok) throw new Error(answer.status);
+    const text = await answer.text();
+    if (isBusy()) return;
+    const page = new DOMParser().parseFromString(text, "text/html");
+    for (const region of regions()) {
+      const next = page.getElementById(region.id);
+      if (next) replace(region, next);
+    }
+    say("");
+  } catch {
+    say("Not up to date: the service doesn't answer");
+  }
+}
+
+function say(text) {
+  if (state.textContent !== text) state.textContent = text;
+}
+
+async function refreshOn() {
+  await refresh();
+  setTimeout(refreshOn, EVERY);
+}
+
+function toggle() {
+  const on = !isOn();
+  live.setAttribute("aria-pressed", on);
+  sessionStorage.setItem("live", on);
+  if (on) refresh();
+}
+
+if (live && regions().length > 0) {
+  live.hidden = false;
+  live.setAttribute("aria-pressed", sessionStorage.getItem("live") !== "false");
+  live.addEventListener("click", toggle);
+  document.addEventListener("visibilitychange", refresh);
+  setTimeout(refreshOn, EVERY);
+}

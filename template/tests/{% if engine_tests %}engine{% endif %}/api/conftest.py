@@ -1,0 +1,44 @@
+"""An operator who is logged in, and a schedule to look at.
+
+Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.engine.api.ops import browser, log_in
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[httpx.AsyncClient]:
+    async with browser() as client:
+        assert (await log_in(client)).status_code == 303
+        yield client
+
+
+@pytest.fixture
+async def hourly(session: AsyncSession) -> AsyncIterator[str]:
+    """The only schedule; its next tick is in half an hour."""
+    from sqlalchemy import delete, insert
+
+    from app.jobs import Interval, Schedule
+    from app.jobs.schedules import definition_of
+    from app.jobs.table import clock, schedules
+    from tests.engine import probes
+
+    wanted = definition_of(Schedule("hourly echo", Interval(hours=1), probes.echo, ("tick",)))
+    row = {"id": "hourly echo", "task": probes.echo.name, "next_tick": clock(1800)}
+    await session.execute(delete(schedules))
+    await session.execute(insert(schedules).values(row | {"definition": wanted}))
+    await session.commit()
+    yield "hourly echo"
+    await session.execute(delete(schedules))
+    await session.commit()

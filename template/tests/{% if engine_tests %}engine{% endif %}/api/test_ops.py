@@ -1,0 +1,178 @@
+"""What operators see on `/ops` and what its buttons do."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs import Status
+from app.jobs.table import clock, jobs, schedules
+from tests.engine import probes
+from tests.engine.api.ops import log_in, press, send, text_of
+from tests.engine.jobs.rows import statuses, submit
+from tests.service import Service
+
+HOSTILE = "<script>alert(1)</script>\"'&\x00\x1b[31m\u202e\n" + "x" * 3000
+DEAD: dict[str, Any] = {
+    "status": Status.DEAD,
+    "finished_at": clock(0),
+    "error": "ValueError: no such card",
+}
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+def ids(text: str) -> set[str]:
+    return set(re.findall(r'id="job-([0-9a-f-]{36})"', text))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({}, {"dead", "waiting", "other"}),
+        ({"status": "dead"}, {"dead"}),
+        ({"task": "probes.echo"}, {"waiting", "dead"}),
+        ({"queue": "orders"}, {"other"}),
+        ({"key": "the key"}, {"waiting"}),
+        ({"error": "NO SUCH"}, {"dead"}),
+        ({"status": " ", "task": "", "since": "2020-01-01T00:00"}, {"dead", "waiting", "other"}),
+        ({"until": "2020-01-01T00:00:00"}, set()),
+    ],
+)
+async def test_jobs_are_found(page: httpx.AsyncClient, query: Any, found: set[str]) -> None:
+    made = {
+        "dead": await submit(probes.echo, "a", **DEAD),
+        "waiting": await submit(probes.echo, "b", key="the key"),
+        "other": await submit(probes.hopeless, queue="orders"),
+    }
+    seen = ids(await text_of(page, "/ops/jobs", **query))
+    assert seen == {str(made[name]) for name in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("status", "no"), ("since", "now"), ("key", "\0"), ("after", "1")]
+)
+async def test_a_filter_that_is_none_is_said(
+    page: httpx.AsyncClient, name: str, value: str
+) -> None:
+    assert f"{name}: " in await text_of(page, "/ops/jobs", 422, **{name: value})
+
+
+async def test_jobs_come_in_pages(page: httpx.AsyncClient) -> None:
+    made = {str(await submit(probes.echo, "hello")) for _ in range(60)}
+    first = await text_of(page, "/ops/jobs", status="pending")
+    older = re.search(r'href="([^"]+after=[^"]+)"', first)
+    assert older
+    second = await text_of(page, older[1].replace("&amp;", "&"))
+    assert (len(ids(first)), ids(first) | ids(second)) == (50, made)
+    assert "after=" not in second
+
+
+async def test_a_job_shows_what_it_was_given_and_what_became_of_it(page: httpx.AsyncClient) -> None:
+    job_id = await submit(probes.echo, "hello", **DEAD)
+    text = await text_of(page, f"/ops/jobs/{job_id}")
+    for part in ("probes.echo", "hello", "ValueError: no such card", "dead", str(job_id)):
+        assert part in text
+    assert re.search(r'<time datetime="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ">', text)
+
+
+async def test_a_dead_job_is_replayed_and_one_that_waits_is_cancelled(
+    page: httpx.AsyncClient,
+) -> None:
+    job_id = await submit(probes.echo, "hello", **DEAD)
+    after = await press(page, await text_of(page, f"/ops/jobs/{job_id}"), "replay")
+    assert "The job is to run again." in after
+    assert await statuses(job_id) == ["pending"]
+    after = await press(page, after, "cancel")
+    assert "The job is cancelled." in after
+    assert await statuses(job_id) == ["cancelled"]
+    assert "The job is cancelled." not in await text_of(page, f"/ops/jobs/{job_id}")
+
+
+async def test_what_a_state_does_not_allow_is_said(page: httpx.AsyncClient) -> None:
+    job_id = await submit(probes.echo, "hello")
+    refused = await send(page, f"/ops/jobs/{job_id}/replay")
+    assert (refused.status_code, "is not dead" in refused.text) == (409, True)
+    missing = await send(page, f"/ops/jobs/{uuid4()}/cancel")
+    assert (missing.status_code, "no such job" in missing.text) == (404, True)
+
+
+@pytest.mark.parametrize(("action", "after"), [("replay", "pending"), ("cancel", "cancelled")])
+async def test_all_that_a_filter_finds_changes(
+    page: httpx.AsyncClient, action: str, after: str
+) -> None:
+    values: dict[str, Any] = DEAD if action == "replay" else {}
+    wanted = [await submit(probes.echo, "a", **values) for _ in range(3)]
+    other = await submit(probes.hopeless, **values)
+    text = await text_of(page, f"/ops/jobs/all/{action}", task="probes.echo")
+    assert f"{action.capitalize()} 3 jobs" in text
+    later = await submit(probes.echo, "made after the question", **values)
+    before = (await statuses(later))[0]
+    assert "3 jobs" in await press(page, text, "confirm")
+    assert await statuses(*wanted) == [after] * 3
+    assert await statuses(other, later) == [before] * 2
+
+
+async def test_no_more_change_than_were_counted(page: httpx.AsyncClient) -> None:
+    made = [await submit(probes.echo, "a", **DEAD) for _ in range(3)]
+    answer = await send(page, "/ops/jobs/all/replay", most=2)
+    assert answer.status_code == 303
+    assert sorted(await statuses(*made)) == ["dead", "pending", "pending"]
+    assert (await send(page, "/ops/jobs/all/replay", most=0)).status_code == 422
+
+
+async def test_nothing_is_offered_where_nothing_can_change(page: httpx.AsyncClient) -> None:
+    text = await text_of(page, "/ops/jobs", status="succeeded")
+    assert "all that this finds" not in text
+    text = await text_of(page, "/ops/jobs/all/replay", status="succeeded")
+    assert ("Replay 0 jobs?" in text, 'id="confirm"' in text) == (True, False)
+
+
+async def test_nothing_that_a_row_holds_is_markup(
+    page: httpx.AsyncClient, session: AsyncSession, hourly: str
+) -> None:
+    """Nor is it invisible, nor longer than one can read."""
+    text = HOSTILE.replace("\0", "")
+    job_id = await submit(probes.echo, HOSTILE.replace("\0", ""), **DEAD | {"error": text})
+    values = {"task": text[:90], "queue": text[:90], "key": text[:90], "result": text}
+    await session.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+    await session.execute(update(schedules).values(task=text[:90], definition={"trigger": text}))
+    await session.commit()
+    for path in ("/ops/jobs", f"/ops/jobs/{job_id}", "/ops/queues", "/ops/schedules"):
+        shown = await text_of(page, path)
+        assert "<script>alert" not in shown and "&lt;script&gt;alert" in shown, path
+        assert not set("\x1b\u202e") & set(shown), path
+        assert "\\x1b[31m\\u202e" in shown, path
+    assert "x" * 200 not in await text_of(page, "/ops/jobs")
+
+
+async def test_a_database_that_is_away_is_a_page(tmp_path: Path) -> None:
+    url = "postgresql://nobody:nothing@127.0.0.1:9/none"
+    async with Service(tmp_path, DATABASE_URL=url).start("api") as service:
+        await log_in(service.client)
+        answer = await service.client.get("/ops/jobs")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "<h1>The database is away</h1>" in answer.text and "nobody" not in answer.text
+
+
+async def test_a_rate_for_all_requests_counts_the_page_too(tmp_path: Path) -> None:
+    async with Service.alone(tmp_path, REQUEST_RATE="2/day").start("api") as service:
+        client = {"X-Forwarded-For": f"2001:{uuid4().hex[:4]}:{uuid4().hex[:4]}:1::1"}
+        answers = [await service.client.get("/ops/login", headers=client) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert "Too often" in answers[2].text
+
+
+def test_how_long_something_takes() -> None:
+    from app.ops.text import lasts
+
+    lengths: list[float | timedelta] = [0.4, 59, 60, timedelta(days=2)]
+    assert [lasts(length) for length in lengths] == ["0 s", "59 s", "1 min", "2 d"]

@@ -1,0 +1,78 @@
+"""What `/ops` shows of queues, processes and schedules, and what its buttons do to them."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import AsyncSessionLocal
+from app.jobs import Jobs, Schedules
+from app.jobs.table import clock, schedules
+from tests.engine import probes
+from tests.engine.api.ops import press, send, text_of
+from tests.engine.jobs.rows import change, submit
+from tests.service import eventually
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+async def test_a_queue_pauses_and_goes_on(page: httpx.AsyncClient) -> None:
+    for action, paused in (("pause", True), ("resume", False)):
+        answer = await send(page, f"/ops/queues/{action}", queue="default")
+        assert answer.status_code == 303
+        async with AsyncSessionLocal() as session:
+            (found,) = [each for each in await Jobs(session).queues() if each.name == "default"]
+        assert (found.paused_at is not None) is paused
+    text = await text_of(page, "/ops/queues")
+    assert "Queue default: resumed." in text
+    assert (await send(page, "/ops/queues/pause", queue="none")).status_code == 404
+
+
+async def test_a_queue_that_nobody_carries_is_called_out(page: httpx.AsyncClient) -> None:
+    stray = await submit(probes.echo, "hello")
+    await change(stray, queue="elsewhere")
+    text = await text_of(page, "/ops/queues")
+    assert "<strong>default</strong>: no live process carries it." in text
+    assert "<strong>elsewhere</strong>: QUEUES doesn&#39;t name it" in text
+
+
+async def test_processes_are_listed(page: httpx.AsyncClient, host: object) -> None:
+    async def listed() -> str | None:
+        text = await text_of(page, "/ops/processes")
+        return text if "0/4" in text else None
+
+    assert 'class="status succeeded">alive' in await eventually(listed)
+
+
+async def test_a_schedule_pauses_goes_on_and_runs(page: httpx.AsyncClient, hourly: str) -> None:
+    text = await text_of(page, "/ops/schedules")
+    assert hourly in text and "every 1 h" in text and re.search("in (29|30) min", text)
+    for paused in (True, False):
+        text = await press(page, text, "change-1")
+        async with AsyncSessionLocal() as session:
+            assert (await Schedules(session).get(hourly)).paused is paused
+    text = await press(page, text, "run-1")
+    assert f"A job of {hourly} is submitted." in text and "tick" in text
+
+
+async def test_a_schedule_that_has_changed_meanwhile_stays(
+    page: httpx.AsyncClient, hourly: str
+) -> None:
+    stale = {"schedule": hourly, "revision": 7}
+    answer = await send(page, "/ops/schedules/pause", **stale)
+    assert (answer.status_code, "changed since" in answer.text) == (409, True)
+
+
+async def test_a_late_schedule_and_missed_ticks_are_called_out(
+    page: httpx.AsyncClient, session: AsyncSession, hourly: str
+) -> None:
+    late = {"next_tick": clock(-600), "missed_since": clock(-7200), "missed_until": clock(-3600)}
+    await session.execute(update(schedules).values(late))
+    await session.commit()
+    text = await text_of(page, "/ops/schedules")
+    assert "late by 10 min" in text
+    assert re.search(r"missed: <time[^>]+>2 h ago</time> to <time[^>]+>1 h ago", text)

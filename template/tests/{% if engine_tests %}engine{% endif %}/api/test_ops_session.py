@@ -1,0 +1,200 @@
+"""Who gets into `/ops`, for how long, and what nobody can make an operator do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from itertools import product
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from pydantic import SecretStr
+
+from app.config import get_settings
+from app.main import create_app
+from app.ops import session as sessions
+from app.ops.page import PageRoute
+from tests.engine import probes
+from tests.engine.api.ops import browser, log_in, send, text_of, token_of
+from tests.engine.jobs.rows import row_of, submit
+
+COOKIE = sessions.SESSION
+VALUES = {"job_id": "00000000-0000-0000-0000-000000000000", "action": "pause"}
+
+
+@pytest.fixture
+async def stranger() -> AsyncIterator[httpx.AsyncClient]:
+    async with browser() as client:
+        yield client
+
+
+@pytest.fixture
+async def operator(stranger: httpx.AsyncClient) -> httpx.AsyncClient:
+    assert (await log_in(stranger)).status_code == 303
+    return stranger
+
+
+def routes(method: str) -> list[str]:
+    """Each address of the page but the login's, with a value in each place of one."""
+    found = [each for each in _all(create_app().routes) if isinstance(each, PageRoute)]
+    paths = [
+        each.path for each in found if method in (each.methods or ()) and each.path != "/ops/login"
+    ]
+    return [re.sub(r"\{(\w+)\}", lambda name: VALUES[name[1]], path) for path in paths]
+
+
+def _all(routes: Any) -> Any:
+    for each in routes:
+        yield each
+        yield from _all(getattr(getattr(each, "original_router", None), "routes", ()))
+
+
+async def test_without_a_key_there_is_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no answer that differs from that of an address that never was."""
+    monkeypatch.setattr(get_settings(), "api_key", None)
+    transport = httpx.ASGITransport(create_app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for method, path in product(("GET", "POST"), ("", "/login", "/jobs", "/static/ops.css")):
+            seen, never = [await client.request(method, f"{p}{path}") for p in ("/ops", "/none")]
+            assert (seen.status_code, seen.content) == (404, never.content), (method, path)
+            del seen.headers["X-Request-ID"], never.headers["X-Request-ID"]
+            assert seen.headers == never.headers
+
+
+async def test_it_is_not_in_openapi(stranger: httpx.AsyncClient) -> None:
+    assert "/ops" not in (await stranger.get("/openapi.json")).text
+
+
+async def test_a_stranger_sees_the_login_alone(stranger: httpx.AsyncClient) -> None:
+    assert len(routes("GET")) > 5
+    for path in routes("GET"):
+        answer = await stranger.get(path, params={"status": "dead"})
+        assert answer.status_code == 303, path
+        to = urlsplit(answer.headers["Location"])
+        assert (to.path, parse_qs(to.query)) == ("/ops/login", {"to": [f"{path}?status=dead"]})
+
+
+async def test_a_login_leads_to_what_was_asked_for(stranger: httpx.AsyncClient) -> None:
+    answer = await log_in(stranger, to="/ops/jobs?status=dead")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/ops/jobs?status=dead")
+    await text_of(stranger, "/ops/jobs", status="dead")
+
+
+@pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/opsx", "/ops\n", "x"])
+async def test_a_login_leads_nowhere_else(stranger: httpx.AsyncClient, to: str) -> None:
+    assert (await log_in(stranger, to=to)).status_code == 422
+    assert (await stranger.get("/ops/login", params={"to": to})).status_code == 422
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_the_cookie_is_for_this_page_alone(scheme: str) -> None:
+    async with browser(scheme) as client:
+        header = (await log_in(client)).headers["Set-Cookie"]
+    flags = {flag.strip().lower() for flag in header.split(";")[1:]}
+    assert {"httponly", "samesite=strict", "path=/ops", f"max-age={8 * 3600}"} <= flags
+    assert ("secure" in flags) is (scheme == "https")
+    assert os.environ["API_KEY"] not in header
+
+
+@pytest.mark.parametrize("key", ["wrong", " ", "ключ", "a" * 5000])
+async def test_a_wrong_key_lets_nobody_in(stranger: httpx.AsyncClient, key: str) -> None:
+    answer = await log_in(stranger, key)
+    assert (answer.status_code, "Set-Cookie" in answer.headers) == (401, False)
+    assert "not the operators" in answer.text
+
+
+async def test_tries_to_log_in_have_a_rate(stranger: httpx.AsyncClient) -> None:
+    """The right key comes too late, too: or else one could go on guessing."""
+    for _ in range(10):
+        assert (await log_in(stranger, "wrong")).status_code == 401
+    refused = await log_in(stranger)
+    assert (refused.status_code, "Set-Cookie" in refused.headers) == (429, False)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    async with browser() as another:
+        assert (await log_in(another)).status_code == 303
+
+
+async def test_a_session_ends(operator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    await text_of(operator, "/ops/jobs")
+    now = TimestampSigner("").get_timestamp()
+    for hours, code in ((7.9, 200), (8.1, 303)):
+        later = now + int(hours * 3600)
+        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=later: at)
+        assert (await operator.get("/ops/jobs")).status_code == code
+
+
+async def test_another_key_ends_all_sessions(
+    operator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await token_of(operator)
+    monkeypatch.setattr(get_settings(), "api_key", SecretStr("the operators' next key"))
+    assert (await operator.get("/ops/jobs")).status_code == 303
+    answer = await operator.post("/ops/queues/pause?queue=default", data={"token": token})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("key", ["", "a key that somebody guessed"])
+@pytest.mark.parametrize("purpose", [COOKIE, sessions.NOTICE])
+async def test_a_forged_cookie_is_none(stranger: httpx.AsyncClient, key: str, purpose: str) -> None:
+    """Nor is one that this service has signed for something else."""
+    key = key or (os.environ["API_KEY"] if purpose != COOKIE else "another")
+    signer = URLSafeTimedSerializer(key, purpose, signer_kwargs=sessions.SIGNING)
+    for value in (signer.dumps("session"), "session", ".", "a.b.c", "é"):
+        cookie = {b"Cookie": f"{COOKIE}={value}".encode()}
+        assert (await stranger.get("/ops/jobs", headers=cookie)).status_code == 303
+
+
+async def test_one_can_log_out(operator: httpx.AsyncClient) -> None:
+    assert (await send(operator, "/ops/logout")).status_code == 303
+    assert COOKIE not in operator.cookies
+    assert (await operator.get("/ops/jobs")).status_code == 303
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "é", "of another session"])
+async def test_a_change_needs_the_token_of_its_session(
+    operator: httpx.AsyncClient, token: str | None
+) -> None:
+    if token == "of another session":
+        async with browser() as other:
+            await log_in(other)
+            token = await token_of(other)
+    assert len(routes("POST")) > 5
+    for path in routes("POST"):
+        answer = await operator.post(path, data={} if token is None else {"token": token})
+        assert answer.status_code == 403, path
+        assert "not made for your session" in answer.text
+
+
+async def test_nothing_changes_without_the_token(operator: httpx.AsyncClient) -> None:
+    job_id = await submit(probes.echo, "hello")
+    path = f"/ops/jobs/{job_id}/cancel"
+    for token, status in (("wrong", "pending"), (await token_of(operator), "cancelled")):
+        await operator.post(path, data={"token": token})
+        assert (await row_of(job_id)).status == status
+    assert (await operator.get(path)).status_code == 405
+
+
+async def test_every_answer_is_under_the_policy(operator: httpx.AsyncClient) -> None:
+    for path in ["/ops/login", "/ops/static/ops.css", "/ops/jobs?status=x", *routes("GET")]:
+        headers = (await operator.get(path)).headers
+        policy = headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+        assert "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        if "static" not in path:
+            assert headers["Cache-Control"] == "no-store", path
+
+
+async def test_a_link_from_another_site_finds_the_session(operator: httpx.AsyncClient) -> None:
+    """A browser sends no strict cookie with it, and sends it when the page asks for itself."""
+    cookie = operator.cookies.get(COOKIE, path="/ops")
+    operator.cookies.clear()
+    answer = await operator.get("/ops/jobs", headers={"Sec-Fetch-Site": "cross-site"})
+    assert (answer.status_code, 'http-equiv="refresh" content="0"' in answer.text) == (200, True)
+    operator.cookies.set(COOKIE, cookie or "", path="/ops")
+    await text_of(operator, "/ops/jobs")

@@ -1,0 +1,95 @@
+"""A shop's tasks, and what a page about them can show; `python -m app.tasks.shop` fills it.
+
+All of it happens: jobs run, fail and wait. Only when they did is then made up.
+"""
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from app.core.database import AsyncSessionLocal
+from app.jobs import Interval, Jobs, NonRetryable, Schedules, task
+from app.jobs.backends import Definition, clock, jobs
+from sqlalchemy import select, update
+
+REFUSED = "the bank refuses card ending 4242: insufficient funds"
+ENDED = ("succeeded", "dead")
+
+
+@task(name="orders.charge_card", queue="orders", tries=1)
+async def charge_card(order: int) -> dict[str, Any]:
+    if order % 4 == 0:
+        raise NonRetryable(REFUSED)
+    return {"order": order, "receipt": f"R-{order:06}"}
+
+
+@task(name="reports.export_month", queue="maintenance", timeout=timedelta(hours=1))
+async def export_month(month: str) -> str:
+    await asyncio.sleep(1800)
+    return f"{month}.csv"
+
+
+@task(name="customers.welcome", queue="notifications")
+async def welcome(customer: str) -> str:
+    return f"sent to {customer}"
+
+
+async def main() -> None:
+    async with AsyncSessionLocal() as session:
+        ids = await submit(Jobs(session))
+        await session.commit()
+    await ended(ids)
+    async with AsyncSessionLocal() as session:
+        await make_up_times(session, ids)
+        await steer(session)
+        await session.commit()
+
+
+async def submit(service: Jobs) -> list[UUID]:
+    made = [await service.submit(charge_card, order) for order in range(1001, 1025)]
+    for name in ("ada", "grace", "edsger", "barbara"):
+        made.append(await service.submit(welcome, f"{name}@example.com", key=f"welcome:{name}"))
+    await service.submit(export_month, "2026-10")
+    for order in range(1025, 1028):
+        await service.submit(charge_card, order, delay=timedelta(hours=1))
+    return [job.id for job in made]
+
+
+async def ended(ids: list[UUID]) -> None:
+    waits = select(jobs.c.id).where(jobs.c.id.in_(ids), jobs.c.status.not_in(ENDED))
+    while True:
+        async with AsyncSessionLocal() as session:
+            if (await session.execute(waits)).first() is None:
+                return
+        await asyncio.sleep(0.1)
+
+
+async def make_up_times(session: Any, ids: list[UUID]) -> None:
+    draw, at = random.Random(7), 0.0
+    for job_id in reversed(ids):
+        at -= draw.uniform(20, 400)
+        times = {"created_at": clock(at), "run_at": clock(at), "started_at": clock(at + 0.2)}
+        values = times | {"finished_at": clock(at + draw.uniform(0.3, 9))}
+        await session.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+
+
+async def steer(session: Any) -> None:
+    """A queue that is paused, one that nobody carries, and a schedule of an operator's."""
+    await Jobs(session).pause("orders")
+    waiting = [await Jobs(session).submit(charge_card, order) for order in range(2001, 2013)]
+    stray = waiting[-1].id
+    await session.execute(update(jobs).where(jobs.c.id == stray).values(queue="reports"))
+    every = Definition(
+        trigger=Interval(minutes=15),
+        args={"customer": "team@example.com"},
+        misfire_grace=300,
+        catch_up="latest",
+        overlap="queue",
+    )
+    await Schedules(session).create("remind_team", welcome.name, every, paused=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
