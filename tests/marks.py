@@ -4,9 +4,7 @@ import pytest
 
 from tests.renders import RENDERS
 
-# What three back ends are together, each two of them are, and all four.
 THREE = tuple(name for name, what in RENDERS.items() if len(what.backends) == 3)
-NOT_THREE = tuple(name for name in RENDERS if name not in THREE)
 
 PLAIN = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
 

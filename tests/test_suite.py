@@ -25,7 +25,7 @@ from tests.left_out import (
     left_out_of,
     of_one_back_end,
 )
-from tests.marks import NOT_THREE, PLAIN, THREE
+from tests.marks import PLAIN, THREE
 from tests.renders import RENDERS, ROOT, Render, render, uv_command
 from tests.running import check_types, check_types_of, run, type_checker
 
@@ -84,21 +84,21 @@ def database_of(what: Render) -> str:
     return "postgresql" if can["has_apscheduler_4"] else "sqlite"
 
 
-@pytest.mark.renders(*NOT_THREE)
 def test_suite(project: Project) -> None:
-    run_suite(project)
+    """Of three back ends, the owner's tests: what they are together, two of them and all are."""
+    run_suite(project, ["engine"] if project.name in THREE else left_out_of(project.render))
 
 
 @pytest.mark.slow
 @pytest.mark.renders(*THREE)
 def test_suite_of_three(project: Project) -> None:
-    run_suite(project)
+    run_suite(project, left_out_of(project.render))
 
 
-def run_suite(project: Project) -> None:
+def run_suite(project: Project, left_out: list[str]) -> None:
+    without = [f"--ignore=tests/{name}" for name in left_out]
     database = database_of(project.render)
-    left_out = [f"--ignore=tests/{name}" for name in left_out_of(project.render)]
-    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *left_out)
+    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *without)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
