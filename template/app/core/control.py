@@ -1,6 +1,6 @@
 """The engine's own statements: they claim, extend, end and ring for jobs, each within a limit.
 
-They have connections of their own, so that a heartbeat never waits for a job's session. On
+They have connections of their own, so that a lease is extended while a job's session waits. On
 PostgreSQL each statement commits by itself, in one round trip. On SQLite a thread of its own runs
 them one after the other, so that they never wait for each other's lock.
 """

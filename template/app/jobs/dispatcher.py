@@ -188,7 +188,7 @@ def _report(schedule_id: str, error: Exception) -> None:
 
 
 async def wake() -> None:
-    """What a clock calls: `run_due`, bounded, and no error ends the clock."""
+    """What a clock calls: `run_due` for a limited time, without an error that would end a clock."""
     global _succeeded
     _succeeded = _succeeded or time.monotonic()
     try:

@@ -49,7 +49,7 @@ class Host:
         self._stopped: float | None = None
         self._extended = time.monotonic()
         self._at_limit: dict[str, float] = {}
-        # Of the jobs that are one crash from dead one kills its workers: they run one at a time.
+        # One of them may be what kills its workers: they run one at a time.
         self._suspects: set[UUID] = set()
         self._told = 0.0
         self.tell_others: Callable[[], None] | None = None  # that there may be more than fits here
@@ -60,7 +60,7 @@ class Host:
 
     @property
     def heeds_bells(self) -> bool:
-        """Not while it is full, nor what it has just rung for others."""
+        """Not while it is full, and not the bell that it has just rung for others."""
         return self.free > 0 and time.monotonic() - self._told > TELL_EVERY
 
     def ring(self) -> bool:
@@ -115,7 +115,7 @@ class Host:
             self.tell_others()
 
     def _may_take(self) -> bool:
-        """Who can't extend what it holds would take more only to lose it."""
+        """A host that can't extend its leases takes no job: it would only lose that one, too."""
         extends = not self._claims or time.monotonic() - self._extended < self._lease / 2
         return extends and self._stopped is None
 
@@ -134,13 +134,13 @@ class Host:
         rows = await self._control(
             lambda connection: claims.due_one_by_one(connection, wanted, free)
         )
-        suspect = get_settings().max_crashes - 1
         taken = 0
         for row in rows:
             if self._stopped or not self.free:
                 break
-            if row.crashes < suspect or not self._suspects:
-                taken += await self._take(row, row.crashes >= suspect)
+            suspect = is_suspect(row.crashes)
+            if not suspect or not self._suspects:
+                taken += await self._take(row, suspect)
         self._full = self._full or not self.free or taken == free
 
     async def _take(self, row: Row[Any], suspect: bool) -> bool:
@@ -204,13 +204,13 @@ class Host:
         """Extend the leases of all running jobs in one statement, and stop those that are lost."""
         while True:
             try:
-                await to_the_end(self._beat())
+                await to_the_end(self._extend())
                 await asyncio.sleep(self._lease / 3)
             except Exception as error:
-                tell("host.heartbeat_failed", error)
+                tell("host.leases_not_extended", error)
                 await asyncio.sleep(min(0.5, self._lease / 6))
 
-    async def _beat(self) -> None:
+    async def _extend(self) -> None:
         begun, held = time.monotonic(), dict(self._claims)
         if held:
             fences = [(job_id, each.attempt) for job_id, each in held.items()]
@@ -235,6 +235,11 @@ class Host:
         for late in self._running:
             late.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def is_suspect(crashes: int) -> bool:
+    """Whether a job with so many crashes is dead after one more."""
+    return crashes >= get_settings().max_crashes - 1
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Which processes live and what each knows; ends jobs whose task none has known for a grace.
 
-Each host has a row in `processes` that it keeps young; so has a process that hosts nothing. Who
-judges notes in `known_tasks` what the live ones know, so that it outlives their rows.
+Each host has a row in `processes` that it keeps young; so has a process that hosts nothing. What
+the live ones know is noted in `known_tasks`, so that it outlives their rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _here = 0  # how many rows this process keeps young
 
 
 class Presence:
-    """A row of this process; without a back end, of one that hosts nothing."""
+    """The row of this process. Without a back end it hosts nothing."""
 
     def __init__(
         self, backend: str | None = None, slots: int = 0, busy: Callable[[], int] = lambda: 0
@@ -110,7 +110,7 @@ async def _say_on(presence: Presence) -> None:
 
 
 def try_to_write(connection: Connection) -> datetime:
-    """A row that comes and goes in one transaction: who can be read from may be full.
+    """Write a row and remove it again: a database that can be read may be full.
 
     Returns the database's time. Raises SQLAlchemyError.
     """
@@ -200,7 +200,7 @@ def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
 
 
 def is_taken(connection: Connection, task: str, signature: str | None) -> bool:
-    """Whether a process that was there within the grace takes what was submitted so."""
+    """Whether a process that was there within the grace takes such arguments."""
     since = clock(-get_settings().unknown_task_grace)
     same = known_tasks.c.name == task, known_tasks.c.signature == signature
     found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since)

@@ -50,7 +50,7 @@ class Bell(Protocol):
         """Raise unless the broker answers and takes messages."""
 
     def notes(self, queue: str, number: int) -> int:
-        """Of so many jobs that are submitted now: how many rows note that a message was sent."""
+        """How many of so many new jobs have rows that note a message as sent."""
 
 
 class InProcess:

@@ -145,7 +145,7 @@ class Schedules:
 
 
 def _checked(name: str, wanted: Definition) -> dict[str, Any]:
-    """As it is stored. Raises InvalidScheduleError; ScheduleConflictError for an unknown task."""
+    """Return it as stored. Raises InvalidScheduleError; ScheduleConflictError: unknown task."""
     task = _known(name)
     with _part("args"):
         arguments = task.check(wanted.args)
@@ -193,7 +193,7 @@ async def database_now(session: AsyncSession) -> datetime:
 async def take_due(
     session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
 ) -> list[StoredSchedule]:
-    """Locked, the longest due first; without tasks that only another release knows."""
+    """Lock what is due, the longest first; not the tasks that only another release knows."""
     runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
     due = select(schedules).where(schedules.c.next_tick <= now, *runnable)
     due = due.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
@@ -201,13 +201,13 @@ async def take_due(
 
 
 async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
-    """Locked, those that aren't due yet."""
+    """Lock those that aren't due yet."""
     ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
     return await _read(session, ahead.with_for_update(skip_locked=True))
 
 
 async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
-    """Nothing where another clock has moved it meanwhile: SQLite locks no rows."""
+    """Change nothing where another clock has moved it meanwhile: SQLite locks no rows."""
     unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
     await session.execute(update(schedules).where(*unmoved).values(values))
 

@@ -64,7 +64,7 @@ class _Watch:
         self._jump = jump
 
     def _may_judge(self) -> bool:
-        """Not soon after this process stood still: others may have, and extend their leases."""
+        """Not soon after this process stood still: others may have, and extend leases first."""
         now = time.monotonic()
         if now - self._looked > self._interval + self._lease / 3:
             self.wait(self._lease / 2)

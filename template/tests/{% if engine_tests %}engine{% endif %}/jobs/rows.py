@@ -78,5 +78,5 @@ async def idle(host: Host) -> None:
 async def end(host: Host, *job_ids: UUID) -> None:
     """Cancel these jobs, which it runs, and wait until it has stopped them."""
     await cancel(*job_ids)
-    await host._beat()
+    await host._extend()
     await idle(host)

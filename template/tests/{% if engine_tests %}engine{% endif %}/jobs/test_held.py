@@ -55,7 +55,7 @@ async def test_who_cannot_extend_what_it_holds_takes_no_more() -> None:
     plain, alone = await submit(probes.echo, "a"), await submit(probes.alone, 0)
     await host._look()
     assert await statuses(held, plain, alone) == [RUNNING, PENDING, PENDING]
-    await host._beat()
+    await host._extend()
     await host._look()
     await end(host, held)
     assert await statuses(plain, alone) == [SUCCEEDED, SUCCEEDED]
@@ -74,7 +74,7 @@ async def test_what_is_lost_is_stopped() -> None:
     host, job_id = Host(BACKEND, 1), await submit(probes.work, 30)
     await host._look()
     await change(job_id, attempts=jobs.c.attempts + 1)
-    await host._beat()
+    await host._extend()
     await idle(host)
     row = await row_of(job_id)
     assert (row.status, row.attempts, row.max_attempts) == (RUNNING, 2, 3)
