@@ -45,7 +45,7 @@ def open_shop(service: Path, folder: Path) -> Iterator[Shop]:
     port = free_port()
     path = os.pathsep.join([str(service / ".venv/bin"), os.environ["PATH"]])
     own = {"PATH": path, "PORT": str(port), "API_KEY": KEY, "DATABASE_URL": "sqlite:///shop.db"}
-    own["STOP_GRACE"] = "1"
+    own |= {"STOP_GRACE": "1", "PYTHONPATH": str(folder)}  # before where the environment is from
     shop = Shop(f"http://127.0.0.1:{port}", folder, uv_environment() | own)
     with (folder / "dev.log").open("wb") as log:
         command = [str(folder / ".venv/bin/python"), "-m", "devtools.dev"]
