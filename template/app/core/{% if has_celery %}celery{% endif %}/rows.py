@@ -72,7 +72,7 @@ _NOTE = text(
     WITH pair AS (
       SELECT * FROM unnest(
         CAST(:queues AS text[]), CAST(:tasks AS text[]), CAST(:rooms AS int[])
-      ) AS pair (queue, task, room) WHERE queue NOT IN ({PAUSED})
+      ) AS pair (queue, task, room)
     ), due AS (
       SELECT found.* FROM pair CROSS JOIN LATERAL (
         SELECT id, run_at FROM jobs
@@ -114,10 +114,7 @@ def _note_all(connection: Connection, room: Room) -> Sequence[Any]:
 
 def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
     due: list[Any] = []
-    paused = set(connection.scalars(text(PAUSED)))
     for (queue, task), limit in room.items():
-        if queue in paused:
-            continue
         where = UNSENT, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= clock(0)
         for lane in (text("crashes = 0"), text("crashes > 0")):
             found = select(jobs.c.run_at, jobs.c.id).where(lane, *where).order_by(jobs.c.run_at)
