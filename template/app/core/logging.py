@@ -65,6 +65,14 @@ def flush_reports() -> None:
         flush_sentry()
 
 
+# One list for good: a logger that was used keeps its own, whoever configures again.
+PROCESSORS: list[structlog.typing.Processor] = [
+    structlog.stdlib.filter_by_level,
+    *SHARED,
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+]
+
+
 def configure_logging() -> None:
     """Send structlog and the standard library through one renderer, to standard error."""
     settings = get_settings()
@@ -98,11 +106,7 @@ def configure_logging() -> None:
         logging.getLogger(server).handlers.clear()
         logging.getLogger(server).propagate = True
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=PROCESSORS,
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
