@@ -14,14 +14,15 @@ from app.jobs import Interval, Jobs, NonRetryable, Schedules, task
 from app.jobs.backends import Definition, clock, jobs
 from sqlalchemy import select, update
 
-REFUSED = "the bank refuses card ending 4242: insufficient funds"
+REFUSED = "the bank refuses the card that ends in {:04}: insufficient funds"
+NAMES = ("ada", "grace", "edsger", "barbara", "donald", "frances", "niklaus", "radia")
 ENDED = ("succeeded", "dead")
 
 
 @task(name="orders.charge_card", queue="orders", tries=1)
 async def charge_card(order: int) -> dict[str, Any]:
     if order % 4 == 0:
-        raise NonRetryable(REFUSED)
+        raise NonRetryable(REFUSED.format(order * 7919 % 10_000))
     return {"order": order, "receipt": f"R-{order:06}"}
 
 
@@ -48,11 +49,13 @@ async def main() -> None:
 
 
 async def submit(service: Jobs) -> list[UUID]:
-    made = [await service.submit(charge_card, order) for order in range(1001, 1025)]
-    for name in ("ada", "grace", "edsger", "barbara"):
-        made.append(await service.submit(welcome, f"{name}@example.com", key=f"welcome:{name}"))
+    made = []
+    for order, name in enumerate(NAMES * 2, 1001):
+        made.append(await service.submit(charge_card, order))
+        if order % 2:
+            made.append(await service.submit(welcome, f"{name}@example.com", key=f"new:{order}"))
     await service.submit(export_month, "2026-10")
-    for order in range(1025, 1028):
+    for order in range(2001, 2004):
         await service.submit(charge_card, order, delay=timedelta(hours=1))
     return [job.id for job in made]
 
@@ -67,20 +70,27 @@ async def ended(ids: list[UUID]) -> None:
 
 
 async def make_up_times(session: Any, ids: list[UUID]) -> None:
-    draw, at = random.Random(7), 0.0
+    draw, at = random.Random(7), -30.0
     for job_id in reversed(ids):
         at -= draw.uniform(20, 400)
         times = {"created_at": clock(at), "run_at": clock(at), "started_at": clock(at + 0.2)}
         values = times | {"finished_at": clock(at + draw.uniform(0.3, 9))}
         await session.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+    hours_ago = update(jobs).where(jobs.c.run_at > clock(60)).values(created_at=clock(-9000))
+    await session.execute(hours_ago)
+    runs = update(jobs).where(jobs.c.task == export_month.name)
+    await session.execute(runs.values(created_at=clock(-95), started_at=clock(-94)))
 
 
 async def steer(session: Any) -> None:
     """A queue that is paused, one that nobody carries, and a schedule of an operator's."""
     await Jobs(session).pause("orders")
-    waiting = [await Jobs(session).submit(charge_card, order) for order in range(2001, 2013)]
+    waiting = [await Jobs(session).submit(charge_card, order) for order in range(3001, 3004)]
     stray = waiting[-1].id
     await session.execute(update(jobs).where(jobs.c.id == stray).values(queue="reports"))
+    for at, job in zip((-8, -21), waiting, strict=False):
+        times = {"created_at": clock(at), "run_at": clock(at)}
+        await session.execute(update(jobs).where(jobs.c.id == job.id).values(times))
     every = Definition(
         trigger=Interval(minutes=15),
         args={"customer": "team@example.com"},
