@@ -14,13 +14,14 @@ RENDERED = re.compile(r"\{% if .+? %\}(.+?)\{% endif %\}")
 THE_SAME = (
     "jobs",
     *(f"core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
-    *(f"api/test_{name}.py" for name in ("garbage_rows", "pages", "production")),
+    *(f"api/test_{name}.py" for name in ("garbage_rows", "ops", "ops_service", "pages")),
+    "api/test_production.py",
     *(f"api/test_{name}.py" for name in ("refused_bodies", "schedule_refusals")),
     "api/test_unusable_database.py",
     "operations/test_cli.py",
     "test_migrations.py",
 )
-RATES = ("api/test_rates.py", "api/test_shared_rates.py")
+RATES = ("api/test_ops_session.py", "api/test_rates.py", "api/test_shared_rates.py")
 LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
 # Which services run them. Redis counts requests where it is; servers have processes of their own.

@@ -33,6 +33,7 @@ WHAT_THEY_TEST = (
     "app/jobs",
     "app/cli",
     "app/migrate.py",
+    "app/ops",
     "migrations",
     "app/services",
     "app/schemas/response.py",
