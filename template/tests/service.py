@@ -62,6 +62,7 @@ class Service:
     """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
 
     spawned: ClassVar[list[subprocess.Popen[bytes]]] = []  # by any service of this run
+    launcher: ClassVar[list[str]] = []  # a command that starts each process
     probes: ClassVar[list[Path]] = []  # modules of tasks that only tests have, for `app/tasks`
 
     def __init__(self, folder: Path, **env: str) -> None:
@@ -85,7 +86,7 @@ class Service:
         """Start these processes; the API is waited for."""
         for name in names:
             kind = re.sub(r"-\d+$", "", name)  # `api-2` is a second one
-            command = shlex.split(COMMANDS[kind])
+            command = [*self.launcher, *shlex.split(COMMANDS[kind])]
             if kind == "api":
                 port = self.ports.setdefault(name, free_port())
                 command += ["--host", "127.0.0.1", "--port", str(port)]

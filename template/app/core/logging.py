@@ -11,9 +11,18 @@ from typing import Any
 import structlog
 
 from app.config import get_settings, unknown_variables
+from app.core.tracing import flush_spans, trace_id
+
+
+def _name_the_trace(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+    if found := trace_id():
+        event["trace_id"] = found
+    return event
+
 
 SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
+    _name_the_trace,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -63,6 +72,7 @@ def flush_reports() -> None:
         from app.core.sentry import flush_sentry
 
         flush_sentry()
+    flush_spans()
 
 
 # One list for good: a logger that was used keeps its own, whoever configures again.

@@ -21,6 +21,7 @@ from app.core.concurrency import heartbeat, to_the_end
 from app.core.control import control_session
 from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
+from app.core.tracing import ticking
 from app.jobs.contract import find_task
 from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
@@ -166,7 +167,7 @@ async def _dispatch(
             log.info("schedule.tick_skipped", schedule=schedule.id, tick=f"{tick}")
             continue
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        with bound_contextvars(schedule_id=schedule.id):
+        with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
             job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
         if job.created:  # where another clock was faster, the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}

@@ -6,12 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import get_settings
 from app.core.concurrency import forget_loops, heartbeat, in_background, to_the_end
@@ -19,7 +17,6 @@ from app.core.control import Control, control
 from app.core.outages import tell
 from app.jobs import claims
 from app.jobs.contract import find_task, registry
-from app.jobs.endings import Ending, tell_end
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.metrics import TRIES
 from app.jobs.outcomes import Outcomes
@@ -176,20 +173,11 @@ class Host:
             self._free_slot(claim)
             if outcome:
                 await self._outcomes.end(claim, outcome)
-            await self._tell(claim)
+            await self._outcomes.tell(claim)
         finally:
             self._free_slot(claim)
             if self._claims.get(claim.id) is claim:
                 del self._claims[claim.id]
-
-    async def _tell(self, claim: Claim) -> None:
-        ended = claim.ended
-        if ended and ended.ending is Ending.LOST:
-            with suppress(SQLAlchemyError):
-                if await control(lambda connection: claims.is_cancelled(connection, claim.id)):
-                    ended = replace(ended, ending=Ending.CANCELLED)
-        if ended:
-            tell_end(ended)
 
     def _free_slot(self, claim: Claim) -> None:
         if claim.running in self._running:

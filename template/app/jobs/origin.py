@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from app.core import tracing
 from app.jobs.endings import NAMED
 from app.jobs.running import running_job
 
@@ -18,4 +19,5 @@ def origin() -> dict[str, Any] | None:
     found = {name: str(context[name])[:LONGEST] for name in NAMED if name in context}
     if claim := running_job.get(None):
         found["job_id"] = str(claim.id)
+    found |= tracing.here()
     return found or None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -25,12 +26,14 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.control import Control
 from app.core.database import IS_SQLITE
 from app.core.logging import cut
 from app.core.outages import is_outage, tell
-from app.jobs.endings import Ending
+from app.jobs.claims import is_cancelled
+from app.jobs.endings import Ending, tell_end
 from app.jobs.running import Claim, LeaseLostError
 from app.jobs.table import HEAD_START, Status, clock, jobs
 from app.jobs.tries import tried, tried_postgresql
@@ -172,6 +175,16 @@ class Outcomes:
             claim.end(Ending.LOST)
         elif written is not outcome:
             claim.end(Ending.DEAD, written.error)
+
+    async def tell(self, claim: Claim) -> None:
+        """Tell how the try has ended, once that is written."""
+        ended = claim.ended
+        if ended and ended.ending is Ending.LOST:
+            with suppress(SQLAlchemyError):
+                if await self._control(lambda connection: is_cancelled(connection, claim.id)):
+                    ended = replace(ended, ending=Ending.CANCELLED)
+        if ended:
+            tell_end(ended)
 
     async def _write_on(self) -> None:
         while self._waiting:

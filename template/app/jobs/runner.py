@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
+from app.core import tracing
 from app.core.concurrency import in_thread
 from app.core.control import control
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
@@ -58,7 +59,7 @@ if not IS_SQLITE:
 
 async def attempt(claim: Claim) -> Outcome | None:
     """Run one try; returns what is still to be written. Cancelled, it hands the job back."""
-    with _context(claim):
+    with _context(claim), _traced(claim):
         try:
             return await _try(claim)
         except LeaseLostError:
@@ -144,6 +145,17 @@ def _failed(claim: Claim, error: Exception) -> Outcome:
     ending = Ending.DEAD if outcome.status is Status.DEAD else Ending.FAILED
     claim.end(ending, outcome.error, error)
     return outcome
+
+
+@contextmanager
+def _traced(claim: Claim) -> Iterator[None]:
+    told = {"messaging.message.id": str(claim.id), "job.attempt": claim.attempt}
+    with tracing.running(claim.task.name, claim.queue, claim.origin, **told) as span:
+        yield
+        if ended := claim.ended:
+            span.set_attribute("job.outcome", ended.ending.value)
+            if ended.cause:
+                tracing.tell_error(span, ended.cause)
 
 
 @contextmanager

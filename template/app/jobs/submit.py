@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
+from app.core import tracing
 from app.jobs import relay
 from app.jobs.contract import Bound, Task
 from app.jobs.inserts import insert_many, insert_one
@@ -86,13 +87,16 @@ class Jobs(Operations):
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
-        shared |= {"signature": task.signature, "origin": origin()} | _timing(delay, at)
+        shared |= {"signature": task.signature} | _timing(delay, at)
         # Messages for a task that bounds how many run at once are sent as its jobs end.
         bounded = task.max_running is not None
         noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
         connection = await self._session.connection()
-        await insert_many(connection, rows[:noted], shared | {"pushes": 1})
-        await insert_many(connection, rows[noted:], shared | {"pushes": 0})
+        count = {"messaging.batch.message_count": len(rows)}
+        with tracing.submitting(task.name, lane, **count):
+            shared["origin"] = origin()
+            await insert_many(connection, rows[:noted], shared | {"pushes": 1})
+            await insert_many(connection, rows[noted:], shared | {"pushes": 0})
         messages = [Message(job_id, task.name, lane, noted=True) for job_id, _ in rows[:noted]]
         if _is_due(delay, at):  # one is enough for the others
             messages += [Message(job_id, task.name, lane) for job_id, _ in rows[noted:][-1:]]
@@ -160,11 +164,14 @@ def _submit(
         "keep_key": keep_key,
         "max_attempts": task.tries,
         "signature": task.signature,
-        "origin": origin(),
         "pushes": int(message.noted),
         **_timing(delay, at),
     }
-    if session.connection().execute(insert_one(at is None), values).first() is None:
+    named = {"messaging.message.id": str(message.id)}
+    with tracing.submitting(task.name, lane, **named):
+        values["origin"] = origin()
+        created = session.connection().execute(insert_one(at is None), values).first()
+    if created is None:
         return _holder(session, task.name, key)
     if _is_due(delay, at):
         relay.ring_after_commit(session, message)

@@ -1,0 +1,170 @@
+"""One trace from a request or a tick to what each try calls, as a collector gets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from devtools.commands import HOSTS
+from tests.engine.api.schedule_calls import create
+from tests.engine.receiver import Receiver
+from tests.service import Service, all_on, eventually
+
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SETTINGS = {
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_BSP_SCHEDULE_DELAY": "100",
+}
+# Its first try fails, its second one makes a span of its own: in a thread, where it is sync.
+PROBE = """
+from datetime import timedelta
+
+from opentelemetry import trace
+
+from app.jobs import current_job, task
+
+
+@task(name="traced.probe", backoff=timedelta(seconds=0.1))
+def probe(told: str) -> None:
+    with trace.get_tracer("probe").start_as_current_span("charge"):
+        if current_job().attempt == 1:
+            raise ConnectionError("the first try fails")
+"""
+ORDERS = """
+    from opentelemetry import trace
+
+    from app.jobs import current_job
+
+    with trace.get_tracer("probe").start_as_current_span("charge"):
+        if current_job().attempt == 1:
+            raise ConnectionError("the first try fails")
+"""
+
+
+class Traced(Service):
+    launcher: ClassVar[list[str]] = ["opentelemetry-instrument"]
+
+
+@pytest.fixture
+def collector() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(params=HOSTS)
+async def traced(
+    request: pytest.FixtureRequest, tmp_path: Path, collector: Receiver
+) -> AsyncIterator[Service]:
+    endpoint = f"http://{collector.address}"
+    carried = {"QUEUES": all_on(request.param), "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+    async with Traced.alone(tmp_path, **SETTINGS, **carried) as service:
+        tasks = service.folder / "app" / "tasks"
+        (tasks / "traced.py").write_text(PROBE)
+        orders = (tasks / "orders.py").read_text()
+        body = "    order = await db.get("
+        assert body in orders
+        quick = orders.replace("timedelta(minutes=1)", "timedelta(minutes=1), backoff=timedelta(0)")
+        (tasks / "orders.py").write_text(quick.replace(body, ORDERS + body))
+        yield service.start_all()
+
+
+def spans(collector: Receiver) -> list[Span]:
+    found: list[Span] = []
+    for path, body in collector.bodies:
+        assert path == "/v1/traces"
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            found += [span for scope in resource.scope_spans for span in scope.spans]
+    return found
+
+
+def attributes(span: Span) -> dict[str, object]:
+    kinds = {each.key: each.value.WhichOneof("value") for each in span.attributes}
+    return {each.key: getattr(each.value, kinds[each.key] or "") for each in span.attributes}
+
+
+async def trace_of(collector: Receiver, task: str, trace: bytes | None = None) -> list[Span]:
+    """All of a trace in which this task was run twice."""
+
+    async def there() -> list[Span]:
+        run = f"run {task}"
+        known = [s for s in spans(collector) if trace in (None, s.trace_id)]
+        first = next((s.trace_id for s in known if s.name == run), None)
+        whole = [s for s in known if s.trace_id == first]
+        return whole if sum(s.name == run for s in whole) == 2 else []
+
+    return await eventually(there)
+
+
+def check(found: list[Span], task: str, queue: str, secret: bytes) -> Span:
+    """Returns the span in which the job was submitted."""
+    (submit,) = [span for span in found if span.name == f"submit {task}"]
+    runs = [span for span in found if span.name == f"run {task}"]
+    runs.sort(key=lambda span: span.start_time_unix_nano)
+    assert [span.parent_span_id for span in runs] == [submit.span_id] * 2
+    charges = [span.parent_span_id for span in found if span.name == "charge"]
+    assert sorted(charges) == sorted(span.span_id for span in runs)
+    assert (submit.kind, runs[0].kind) == (Span.SPAN_KIND_PRODUCER, Span.SPAN_KIND_CONSUMER)
+    told = [attributes(span) for span in runs]
+    assert [(each["job.attempt"], each["job.outcome"]) for each in told] == [
+        (1, "failed"),
+        (2, "succeeded"),
+    ]
+    assert {each["messaging.message.id"] for each in told} == {
+        attributes(submit)["messaging.message.id"]
+    }
+    assert {each["messaging.destination.name"] for each in told} == {queue}
+    assert [span.status.message for span in runs] == ["ConnectionError", ""]
+    assert not any(secret in span.SerializeToString() for span in found)
+    return submit
+
+
+async def test_one_trace_leads_from_a_request_to_each_try(
+    traced: Service, collector: Receiver
+) -> None:
+    answer = await traced.client.post(
+        "/orders",
+        json={"item": "a secret item", "quantity": 1},
+        headers={"traceparent": f"00-{TRACE}-{CALLER}-01"},
+    )
+    await traced.job_is(answer.json()["data"]["job_id"], "succeeded")
+    task = "orders.process_order"
+    found = await trace_of(collector, task, bytes.fromhex(TRACE))
+    submit = check(found, task, "orders", b"a secret item")
+
+    async def request_span() -> list[Span]:
+        return [span for span in spans(collector) if span.span_id == submit.parent_span_id]
+
+    (asked,) = await eventually(request_span)
+    assert (asked.name, asked.parent_span_id) == ("POST /orders", bytes.fromhex(CALLER))
+
+
+async def test_one_trace_leads_from_a_tick_to_each_try(
+    traced: Service, collector: Receiver
+) -> None:
+    every_second = {"kind": "interval", "seconds": 1}
+    made = await create(
+        traced, task="traced.probe", args={"told": "a secret argument"}, trigger=every_second
+    )
+    found = await trace_of(collector, "traced.probe")
+    submit = check(found, "traced.probe", "default", b"a secret argument")
+    (tick,) = [span for span in found if span.span_id == submit.parent_span_id]
+    assert (tick.name, tick.parent_span_id) == (f"tick {made['id']}", b"")
+
+
+async def test_a_process_that_stops_sends_its_spans(tmp_path: Path, collector: Receiver) -> None:
+    """They would wait for a minute otherwise."""
+    settings = SETTINGS | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
+    endpoint = f"http://{collector.address}"
+    async with Traced.alone(tmp_path, **settings, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as service:
+        service.start_all()
+        answer = await service.client.post("/orders", json={"item": "tea", "quantity": 1})
+        await service.job_is(answer.json()["data"]["job_id"], "succeeded")
+    names = {span.name for span in spans(collector)}
+    assert {"POST /orders", "submit orders.process_order", "run orders.process_order"} <= names
