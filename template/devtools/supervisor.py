@@ -146,7 +146,8 @@ class Supervisor:
 
     def _migrate(self) -> bool:
         """Whether the database is now as the code says; a task that can't be loaded is told of."""
-        return self._succeeds("migrate", ["-m", "app.migrate"], environment_of("migrate"))
+        arguments = ["-m", "app.migrate", "--compare"]
+        return self._succeeds("migrate", arguments, environment_of("migrate"))
 
     def _succeeds(self, name: str, arguments: list[str], env: dict[str, str]) -> bool:
         done = self._spawn(name, [sys.executable, *arguments], env).wait() == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from alembic import context
+from alembic.operations.ops import MigrationScript
 from sqlalchemy import create_engine
 
 from app.config import get_settings
@@ -27,6 +29,13 @@ def render_item(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
     return False
 
 
+def refuse_nothing(context: Any, revision: Any, scripts: list[MigrationScript]) -> None:
+    """Raises SystemExit for a revision without a change."""
+    wanted = getattr(context.config.cmd_opts, "autogenerate", False)
+    if wanted and all(script.upgrade_ops and script.upgrade_ops.is_empty() for script in scripts):
+        sys.exit("nothing is written: the database has all that the models in app/models say")
+
+
 engine = create_engine(sync_url(get_settings().database_url))
 with engine.connect() as connection:
     context.configure(
@@ -34,6 +43,7 @@ with engine.connect() as connection:
         target_metadata=TARGETS,
         include_name=include_name,
         render_item=render_item,
+        process_revision_directives=refuse_nothing,
         render_as_batch=connection.dialect.name == "sqlite",
     )
     with context.begin_transaction():

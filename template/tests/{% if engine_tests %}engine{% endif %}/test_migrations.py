@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,9 +11,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from tests.engine.devtools.started import POE
 from tests.service import ROOT
 
 CONFIG = Config(ROOT / "alembic.ini")
+WEBHOOK = """
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import Base
+
+
+class Webhook(Base):
+    __tablename__ = "webhooks"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
 NAMES = {"jobs", "jobs_due", "known_tasks", "processes", "schedules", "orders", "user_sessions"}
 
 
@@ -46,3 +59,41 @@ def test_migrating_twice_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         database.close()
     assert schemas[0] == schemas[1]
     assert {row[1] for row in schemas[0]} >= NAMES
+
+
+def test_a_new_model_is_found_and_a_revision_is_never_empty(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a database that has no table yet."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{project}/new.db")
+    versions = project / "migrations" / "versions"
+    before = {*versions.glob("*.py")}
+    (project / "app" / "models" / "webhook.py").write_text(WEBHOOK)
+    migrated = run(project, sys.executable, "-m", "app.migrate", "--compare")
+    assert "schema.differs" in migrated.stderr
+
+    assert run(project, *POE, "revision", "adds 'webhooks'").returncode == 0
+    (written,) = {*versions.glob("*.py")} - before
+    text = written.read_text()
+    assert text.startswith('"""adds \'webhooks\'')
+    assert "create_table('webhooks'" in text.replace('"', "'")
+
+    nothing = run(project, *POE, "revision", "again")
+    assert nothing.returncode == 1
+    assert "nothing is written: the database has all that the models" in nothing.stderr
+    assert {*versions.glob("*.py")} - before == {written}
+    migrated = run(project, sys.executable, "-m", "app.migrate", "--compare")
+    assert "schema.differs" not in migrated.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("app", "migrations"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=project, capture_output=True, text=True)
