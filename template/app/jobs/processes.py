@@ -132,11 +132,14 @@ KINDS = """
         SELECT id FROM jobs WHERE status = 'pending' AND crashes = 0 ORDER BY queue, task LIMIT 1
       ) AS first
       UNION ALL
-      SELECT (
+      SELECT coalesce((
         SELECT id FROM jobs
-        WHERE status = 'pending' AND crashes = 0 AND (queue, task) > (this.queue, this.task)
+        WHERE status = 'pending' AND crashes = 0 AND queue = this.queue AND task > this.task
         ORDER BY queue, task LIMIT 1
-      ) FROM kind JOIN jobs AS this ON this.id = kind.id
+      ), (
+        SELECT id FROM jobs WHERE status = 'pending' AND crashes = 0 AND queue > this.queue
+        ORDER BY queue, task LIMIT 1
+      )) FROM kind JOIN jobs AS this ON this.id = kind.id
     )
     SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
 """

@@ -166,7 +166,9 @@ def _row(queue: Any, kind: str, number: Any, oldest: Any) -> Select[Any]:
 _KINDS = text(KINDS).columns(queue=String, task=String)
 _PAUSED = select(queues).where(queues.c.paused_at.is_not(None))
 _LANE = select(jobs.c.queue, jobs.c.run_at)
-_CRASHED = _of_few("waiting", _LANE.where(CRASHED, DUE).limit(MOST))
+# In the order of the index for them, or SQLite walks over all that waits.
+_IN_ORDER = _LANE.order_by(jobs.c.queue, jobs.c.run_at)
+_CRASHED = _of_few("waiting", _IN_ORDER.where(CRASHED, DUE).limit(MOST))
 _RUNNING = _of_few("running", _LANE.where(RUNS))
 _DEAD = _of_few("dead", _LANE.where(DEAD).order_by(jobs.c.finished_at.desc()).limit(MOST + 1))
 
