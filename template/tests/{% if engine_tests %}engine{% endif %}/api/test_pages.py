@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -119,6 +120,26 @@ async def test_no_page_of_jobs_looks_at_the_others(
     await Jobs(session).find(JobFilter(status=status), 10, after=page.next)
     await session.rollback()
     assert_walks(plans, "jobs_waiting" if status == Status.PENDING else "jobs_ended")
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_no_count_of_queues_looks_at_all_rows(
+    session: AsyncSession, plans: list[str]
+) -> None:
+    """Neither of what waits for later, nor of what has ended; on PostgreSQL of many rows alone."""
+    await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
+    await Jobs(session).submit_many(probes.echo_sync, [("x",)] * MANY)
+    await analyze(session)
+    if not IS_SQLITE:
+        await session.execute(text("SET LOCAL enable_seqscan = off"))
+    await Jobs(session).queues()
+    await session.rollback()
+    steps = [step for plan in plans for step in plan.splitlines()]
+    walks = [step for step in steps if re.search(r"SCAN jobs|Seq Scan on jobs", step)]
+    few = re.compile("jobs_(due|crashed|running|dead)")
+    assert [step for step in walks if not few.search(step)] == []
+    assert any("jobs_due" in step for step in steps)
+    assert not any("jobs_waiting" in step or "jobs_ended" in step for step in steps)
 
 
 async def test_no_page_of_schedules_looks_at_the_others(
