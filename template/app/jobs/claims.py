@@ -121,6 +121,11 @@ def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
     return select(found).order_by(found.c.run_at)
 
 
+def is_suspect(crashes: int) -> bool:
+    """Whether a job with so many crashes is dead after one more."""
+    return crashes >= get_settings().max_crashes - 1
+
+
 def extend(connection: Connection, held: Sequence[tuple[UUID, int]]) -> set[UUID]:
     """Extend the leases of these (id, attempt); returns the ids that are still held."""
     mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held)

@@ -135,7 +135,7 @@ class Host:
         for row in rows:
             if self._stopped or not self.free:
                 break
-            suspect = is_suspect(row.crashes)
+            suspect = claims.is_suspect(row.crashes)
             if not suspect or not self._suspects:
                 taken += await self._take(row, suspect)
         self._full = self._full or not self.free or taken == free
@@ -223,11 +223,6 @@ class Host:
         for late in self._running:
             late.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
-
-
-def is_suspect(crashes: int) -> bool:
-    """Whether a job with so many crashes is dead after one more."""
-    return crashes >= get_settings().max_crashes - 1
 
 
 @asynccontextmanager
