@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,11 +33,11 @@ DASHBOARD = json.loads((ROOT / "observability" / "dashboard.json").read_text("ut
 ALERTS = set(re.findall(r"alert: (\w+)", RULES))
 FOR = re.compile(r"\bfor: \w+")
 CONFIG = """
-global: {{scrape_interval: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 1s, evaluation_interval: 500ms}}
 rule_files: [alerts.yml]
 scrape_configs:
   - job_name: jobs
-    scrape_timeout: 400ms
+    scrape_timeout: 1s
     static_configs: [{{targets: {targets}}}]
 """
 PROCESSES = ("api", "worker", "worker-2", "scheduler")
@@ -113,18 +113,26 @@ async def watched(
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """With a broker of its own, which ends in the test."""
+async def service(tmp_path: Path, broker: servers.Child) -> AsyncIterator[Service]:
     Service.probes.append(TASKS)
-    async with Service.alone(tmp_path / "service") as made:
+    assert broker.pid
+    async with Service.alone(tmp_path / "service", REDIS_URL=os.environ["REDIS_URL"]) as made:
         yield made
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[servers.Child]:
+    """Of this test alone, which ends it."""
+    started = servers.start("REDIS_URL", tmp_path)
+    yield started
+    servers.end("REDIS_URL", started)
 
 
 async def is_healthy(prometheus: Prometheus) -> None:
     async def all_are_up() -> bool:
         try:
             return len(await prometheus.query('up{job="jobs"} == 1')) == len(PROCESSES)
-        except httpx.TransportError:
+        except httpx.HTTPError:  # it starts
             return False
 
     async def all_are_carried() -> bool:
@@ -158,16 +166,15 @@ async def has_all_that_is_shown(prometheus: Prometheus) -> None:
         assert await prometheus.ask(f"label/{label}/values", **{"match[]": metric}), text
 
 
-async def test_each_alert_fires(service: Service, tmp_path: Path) -> None:
-    broker = servers.start("REDIS_URL", tmp_path)
-    service.env["REDIS_URL"] = os.environ["REDIS_URL"]
+async def test_each_alert_fires(service: Service, broker: servers.Child, tmp_path: Path) -> None:
     async with watched(service, tmp_path / "prometheus") as (prometheus, ports):
         await is_healthy(prometheus)
         async with in_background(prometheus.watch()):
-            await a_task_dies(service)
             await a_task_holds_a_loop(service)
+            await a_task_dies(service)
+            await prometheus.has_fired("JobsDead")  # before who counted it ends
             await a_worker_freezes(service, ports)
-            await prometheus.has_fired("JobsDead", "JobsLeasesLost", "JobsProcessDown")
+            await prometheus.has_fired("JobsLeasesLost", "JobsProcessDown")
             await has_all_that_is_shown(prometheus)
             await no_worker_is_left(service)
             servers.end("REDIS_URL", broker)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.config import get_settings
-from app.core.concurrency import heartbeat
+from app.core.concurrency import forget_loops, heartbeat, stalled
 from devtools.commands import COMMANDS, HOSTS
 from tests.service import Service, eventually
 
@@ -76,3 +76,10 @@ def test_a_folder_that_cannot_be_written_ends_no_loop(
     monkeypatch.setattr(get_settings(), "heartbeats", tmp_path / "file" / "signs")
     heartbeat("relay")
     assert not healthy(tmp_path / "file" / "signs")
+
+
+def test_a_loop_that_has_ended_does_not_count_as_one_that_stands_still() -> None:
+    heartbeat("clock")
+    assert 0 <= stalled()["clock"] < 60
+    forget_loops()
+    assert "clock" not in stalled()
