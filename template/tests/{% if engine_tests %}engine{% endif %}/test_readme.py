@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from tests.service import ROOT, Service
 
 BLOCK = re.compile(r"^```(python|sh)\n(.+?)^```", re.DOTALL | re.MULTILINE)
+PROGRAMS = f"{Path(sys.executable).parent}/"
 README = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))
 
 
@@ -53,8 +55,11 @@ async def test_a_newcomer_can_copy_all_of_it(tmp_path: Path) -> None:
 
         here = f"127.0.0.1:{service.port}"
         schedules = block("sh", "/schedules/").replace("localhost:8000", here)
-        said = await run(service, "sh", "-e", "-c", schedules)
-        assert '"paused":true' in said
+        said = await run(service, "sh", "-e", "-c", schedules.replace("uv run ", PROGRAMS))
+        assert "hourly_mail is paused" in said
+        steering = block("sh", "jobs doctor").replace("uv run ", PROGRAMS)
+        said = await run(service, "sh", "-e", "-c", f"cd {shlex.quote(str(ROOT))}\n{steering}")
+        assert "no fault" in said and "replayed 0 jobs" in said
         (order,) = [line for line in block("sh", "poe dev").splitlines() if "POST" in line]
         assert '"status":"pending"' in await run(
             service, "sh", "-c", order.replace("localhost:8000", here)
