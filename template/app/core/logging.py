@@ -66,6 +66,13 @@ def _drop_colors(logger: object, name: str, event: structlog.typing.EventDict) -
     return event
 
 
+def _drop_meant_tracebacks(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
+    """Of what a task raises to say what happens next: its text says all."""
+    if getattr(event.get("exc_info"), "needs_no_traceback", False):
+        del event["exc_info"]
+    return event
+
+
 def flush_reports() -> None:
     """Send what was just reported: for a process that ends without Python's own exit."""
     if get_settings().sentry_dsn:
@@ -98,6 +105,7 @@ def configure_logging() -> None:
         foreign_pre_chain=[*SHARED, structlog.stdlib.ExtraAdder(), _drop_colors],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _drop_meant_tracebacks,
             structlog.processors.format_exc_info,
             _cut_values,
             *renderer,

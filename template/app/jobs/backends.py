@@ -13,7 +13,7 @@ from app.jobs.operations import QueueNotFoundError
 from app.jobs.outcomes import write_all
 from app.jobs.processes import Presence, present, try_to_write
 from app.jobs.queues import ProcessState, QueueState
-from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying
+from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying, warn_of_uncommitted
 from app.jobs.runner import attempt
 from app.jobs.running import Claim, claim_of
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Definition, Overlap
@@ -76,6 +76,7 @@ __all__ = [
     "submit_named",
     "try_to_write",
     "wake",
+    "warn_of_uncommitted",
     "watching",
     "write_all",
 ]

@@ -14,31 +14,31 @@ from typing import (
     Any,
     Concatenate,
     Generic,
-    NotRequired,
     ParamSpec,
     Protocol,
-    TypedDict,
     TypeVar,
     get_type_hints,
     overload,
 )
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
-from pydantic_core import CoreConfig, SchemaValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+
+from app.jobs.arguments import MAX_ARGUMENT_BYTES, NotJson, arguments_adapter, first_wrong
 
 P = ParamSpec("P")
 R = TypeVar("R")
 V = TypeVar("V")
 
-MAX_ARGUMENT_BYTES = 64 * 1024
 TASKS_PACKAGE = "app.tasks."
 
 
 class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, like StopIteration
     """Raised by a task: end this try, run again after the given time; it counts as a try."""
+
+    needs_no_traceback = True
 
     def __init__(self, reason: str = "", *, after: timedelta) -> None:
         super().__init__(reason)
@@ -47,6 +47,8 @@ class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, li
 
 class NonRetryable(Exception):  # noqa: N818
     """Raised by a task: no further try can succeed; the job is dead at once."""
+
+    needs_no_traceback = True
 
 
 class UnknownTaskError(LookupError):
@@ -81,7 +83,7 @@ class Task(Generic[P, V, R]):
         if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in own):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
         object.__setattr__(self, "parameters", tuple(p.name for p in own))
-        object.__setattr__(self, "_adapter", _arguments_adapter(own, get_type_hints(self.fn)))
+        object.__setattr__(self, "_adapter", arguments_adapter(own, get_type_hints(self.fn)))
 
     @cached_property
     def signature(self) -> str:
@@ -101,14 +103,18 @@ class Task(Generic[P, V, R]):
     def dump(self, *args: Any) -> dict[str, Any]:
         """Check positional arguments and turn them into JSON.
 
-        Raises TypeError for too many, ValidationError for wrong or missing, ValueError over 64 KiB.
+        Raises TypeError for too many, ValueError for wrong or missing ones and over 64 KiB.
         """
         if len(args) > len(self.parameters):
             raise TypeError(f"task {self.name} takes {len(self.parameters)} arguments")
-        return self.check(dict(zip(self.parameters, args, strict=False)))
+        try:
+            return self.check(dict(zip(self.parameters, args, strict=False)))
+        except ValidationError as error:
+            wrong = first_wrong(error, get_type_hints(self.fn))
+            raise ValueError(f"{self.name}: {wrong}") from None
 
     def check(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Like `dump`, with arguments by name."""
+        """Like `dump`, with arguments by name. Raises ValidationError, ValueError over 64 KiB."""
         arguments: dict[str, Any] = self._adapter.dump_python(self.load(named), mode="json")
         if len(json.dumps(arguments).encode()) > MAX_ARGUMENT_BYTES:
             raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
@@ -131,17 +137,6 @@ class SessionTask(Task[P, V, R]):
         return self.fn(*args, **kwargs)
 
 
-def _arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> TypeAdapter[Any]:
-    fields = {p.name: hints.get(p.name, Any) for p in own}
-    optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
-    arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
-    adapter: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
-    # A typed dictionary's configuration doesn't reach its errors, which would show the arguments.
-    hiding = CoreConfig(hide_input_in_errors=True)
-    adapter.validator = SchemaValidator(adapter.core_schema, hiding)
-    return adapter
-
-
 class Decorator(Protocol):
     @overload
     def __call__(
@@ -161,6 +156,8 @@ _registry: dict[str, Task[..., Any, Any]] = {}
 
 
 def task(
+    no_function: None = None,
+    /,
     *,
     name: str | None = None,
     tries: int = 5,
@@ -184,6 +181,8 @@ def task(
     Raises TypeError for parameters that can't be passed by position or have a type that JSON can't
     carry, ValueError for a second task of the same name.
     """
+    if no_function is not None:
+        raise TypeError("write @task(): it has parentheses, also where they are empty")
 
     def register(fn: Callable[..., Any]) -> Any:
         named = name or f"{fn.__module__.removeprefix(TASKS_PACKAGE)}.{fn.__name__}"
@@ -201,7 +200,7 @@ def task(
                 max_running=max_running,
                 keep_args=keep_args,
             )
-        except (NameError, PydanticUserError) as error:  # of an annotation
+        except (NameError, NotJson, PydanticUserError) as error:  # of an annotation
             raise TypeError(f"task {named}: {error}") from None
         if _registry.setdefault(made.name, made) is not made:
             raise ValueError(f"two tasks are named {made.name}: give one a name=")

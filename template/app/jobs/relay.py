@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.config import get_settings
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _COMMITTING = "jobs to ring for after the commit"
+_SUBMITTED = "how many jobs of which task were submitted since the last commit"
 
 BATCH = 1000  # jobs that one ring is about
 
@@ -151,10 +154,24 @@ def ring_after_commit(session: Session, *messages: Message) -> None:
     session.info.setdefault(_COMMITTING, []).extend(messages)
 
 
+def note_submitted(session: Session, task: str, number: int) -> None:
+    session.info.setdefault(_SUBMITTED, Counter())[task] += number
+
+
+def warn_of_uncommitted(session: AsyncSession) -> None:
+    """Tell of jobs that neither a commit nor a rollback followed: closing a session loses them."""
+    submitted: Counter[str] = session.info.get(_SUBMITTED, Counter())
+    if number := submitted.total():
+        said = "1 job was" if number == 1 else f"{number} jobs were"
+        lost = f"{said} submitted but never committed: {', '.join(submitted)}"
+        log.warning("session.uncommitted", lost=lost, todo="await session.commit()")
+
+
 @event.listens_for(Session, "after_commit")
 def _ring_for_committed(session: Session) -> None:
     if session.in_nested_transaction():  # a released SAVEPOINT is not a commit
         return
+    session.info.pop(_SUBMITTED, None)
     messages = session.info.pop(_COMMITTING, ())
     if here := current_relay():
         here.ring(messages)
@@ -164,6 +181,7 @@ def _ring_for_committed(session: Session) -> None:
 def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
     if previous.parent is None:
         session.info.pop(_COMMITTING, None)
+        session.info.pop(_SUBMITTED, None)
 
 
 @asynccontextmanager

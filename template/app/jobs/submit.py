@@ -69,8 +69,8 @@ class Jobs(Operations):
         It runs at once, after `delay`, or not before `at` (aware). While a job of this task with
         this `key` is unfinished (with `keep_key`, for good) that job is returned instead.
 
-        Raises TypeError for a plain function or too many arguments, pydantic's ValidationError for
-        wrong ones, ValueError over 64 KiB, for a naive `at`, or for a queue that nothing carries.
+        Raises TypeError for a plain function or too many arguments, ValueError for wrong ones, over
+        64 KiB, for a naive `at`, or for a queue that nothing carries.
         """
         return await submit_named(self._session, task, _dumped(task, args), **options)
 
@@ -97,6 +97,7 @@ class Jobs(Operations):
             shared["origin"] = origin()
             await insert_many(connection, rows[:noted], shared | {"pushes": 1})
             await insert_many(connection, rows[noted:], shared | {"pushes": 0})
+        relay.note_submitted(self._session.sync_session, task.name, len(rows))
         messages = [Message(job_id, task.name, lane, noted=True) for job_id, _ in rows[:noted]]
         if _is_due(delay, at):  # one is enough for the others
             messages += [Message(job_id, task.name, lane) for job_id, _ in rows[noted:][-1:]]
@@ -173,6 +174,7 @@ def _submit(
         created = session.connection().execute(insert_one(at is None), values).first()
     if created is None:
         return _holder(session, task.name, key)
+    relay.note_submitted(session, task.name, 1)
     if _is_due(delay, at):
         relay.ring_after_commit(session, message)
     return Job(message.id, task.name)

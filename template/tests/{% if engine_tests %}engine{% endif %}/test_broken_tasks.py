@@ -18,6 +18,7 @@ HEAD = "from __future__ import annotations\nfrom app.jobs import task\n\n\n"
 NO_COLON = HEAD + "@task()\nasync def greet(name: str)\n    return name\n"
 TYPO = HEAD + "@task()\nasync def greet(name: Strin) -> str:\n    return name\n"
 NO_JSON = HEAD + "class Thing: ...\n\n\n@task()\nasync def greet(thing: Thing) -> None: ...\n"
+NO_CALL = HEAD + "@task\nasync def greet(name: str) -> str:\n    return name\n"
 MIGRATE = f"{sys.executable} -m app.migrate"
 
 
@@ -46,9 +47,13 @@ def start(project: Path, command: str, **env: str) -> str:
             TYPO,
             "line 5: TypeError: task broken.greet: name 'Strin' is not defined: mend the file\n",
         ),
-        (NO_JSON, "line 8: TypeError: task broken.greet: Unable to generate pydantic-core schema"),
+        (
+            NO_JSON,
+            "line 8: TypeError: task broken.greet: thing can't be of type Thing: arguments are ",
+        ),
+        (NO_CALL, "line 5: TypeError: write @task(): it has parentheses"),
     ],
-    ids=["syntax", "annotation", "type"],
+    ids=["syntax", "annotation", "type", "parentheses"],
 )
 def test_the_line_says_where_and_what(project: Path, code: str, line: str) -> None:
     (project / "app" / "tasks" / "broken.py").write_text(code)

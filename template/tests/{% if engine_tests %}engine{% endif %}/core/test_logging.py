@@ -41,6 +41,21 @@ except ValueError as error:
 """
 
 
+MEANT = """
+import structlog
+from datetime import timedelta
+from app.core.logging import configure_logging
+from app.jobs import NonRetryable, RetryLater
+
+configure_logging()
+for error in (RetryLater("why", after=timedelta(1)), NonRetryable("never"), RuntimeError("no")):
+    try:
+        raise error
+    except Exception as raised:
+        structlog.get_logger("ours").warning("job.failed", error=str(raised), exc_info=raised)
+"""
+
+
 def logged(as_json: bool, program: str = LOGS) -> str:
     env = {**os.environ, "LOG_JSON": str(as_json)}
     command = [sys.executable, "-c", program]
@@ -71,3 +86,10 @@ def test_what_is_long_is_cut_and_says_so(as_json: bool) -> None:
     text = logged(as_json, LONG)
     assert len(text) < 3 * LONGEST
     assert text.count("(cut: 1000") == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_task_means_has_no_traceback(as_json: bool) -> None:
+    said = logged(as_json, MEANT)
+    assert [said.count(text) for text in ("why", "never", "Traceback")] == [1, 1, 1]
+    assert "RuntimeError: no" in said

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from app import tasks
 from app.jobs import Jobs, task
 from app.jobs.contract import find_task, registry
+from app.models import Order
 from app.tasks.notifications import send_email
 from app.tasks.orders import process_order
 from tests.engine import probes
@@ -51,8 +53,9 @@ def test_a_default_may_be_left_out() -> None:
     ("arguments", "error", "match"),
     [
         (("a", "b", "c"), TypeError, "takes 2 arguments"),
-        ((), ValidationError, "text"),
-        (("a", "not a number"), ValidationError, "times"),
+        ((), ValueError, r"^probes\.echo_sync: text is missing$"),
+        ((1,), ValueError, r"^probes\.echo_sync: text should be str, got int$"),
+        (("a", "SECRET"), ValueError, r"^probes\.echo_sync: times: .+ valid integer.+, got str$"),
         (("x" * 65_536,), ValueError, "64 KiB"),
     ],
 )
@@ -61,6 +64,26 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     with pytest.raises(error, match=match):
         probes.echo_sync.dump(*arguments)
+
+
+def test_an_object_in_place_of_its_id_is_named() -> None:
+    expected = "orders.process_order: order_id should be UUID, got Order: pass its id"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        process_order.dump(Order(id=uuid4()))
+
+
+def test_a_parameter_that_is_no_json_is_named() -> None:
+    async def send_order(db: AsyncSession, text: str, order: Order) -> None: ...
+
+    wrong = "order can't be of type Order: arguments are JSON; take its id and load it in the task"
+    with pytest.raises(TypeError, match=f"^task objects.send: {re.escape(wrong)}$"):
+        task(name="objects.send")(send_order)
+
+
+def test_a_decorator_without_parentheses_is_told_of() -> None:
+    decorate: Any = task
+    with pytest.raises(TypeError, match=r"^write @task\(\)"):
+        decorate(lambda: None)
 
 
 def test_what_cannot_be_passed_by_position_is_refused() -> None:

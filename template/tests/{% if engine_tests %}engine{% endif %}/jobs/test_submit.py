@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
 
 from app.core.database import AsyncSessionLocal, SyncSessionLocal
+from app.dependencies import get_session
 from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs
 from app.jobs.table import HEAD_START, clock, jobs
 from tests.engine import probes
@@ -157,3 +160,26 @@ async def test_the_backlog_counts_what_waits_and_what_is_dead(session: AsyncSess
 async def finish(session: AsyncSession, job_id: UUID) -> None:
     ended = {"status": Status.SUCCEEDED, "wake_at": None}
     await session.execute(update(jobs).where(jobs.c.id == job_id).values(ended))
+
+
+@pytest.mark.parametrize(
+    ("end", "lost"),
+    [
+        ("close", "2 jobs were submitted but never committed: probes.echo"),
+        ("commit", None),
+        ("rollback", None),
+        ("error", None),
+    ],
+)
+async def test_a_request_that_forgets_its_commit_is_told(end: str, lost: str | None) -> None:
+    """A rollback, and an error, are meant."""
+    with capture_logs() as logs, suppress(ArithmeticError):
+        async with asynccontextmanager(get_session)() as session:
+            await Jobs(session).submit(probes.echo, "a", delay=timedelta(days=1))
+            await Jobs(session).submit_many(probes.echo, [("b",)])
+            if end == "error":
+                raise ArithmeticError
+            if end != "close":
+                await getattr(session, end)()
+    told = [line["lost"] for line in logs if line["event"] == "session.uncommitted"]
+    assert told == [lost] * bool(lost)

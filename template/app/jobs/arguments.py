@@ -1,0 +1,59 @@
+"""The arguments of a task: what checks them, and what is said where they are wrong."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypedDict
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import CoreConfig, SchemaValidator
+
+MAX_ARGUMENT_BYTES = 64 * 1024
+
+
+class NotJson(TypeError):  # noqa: N818 - a TypeError for whoever wrote the task
+    """A parameter has a type that JSON can't carry."""
+
+
+def arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> TypeAdapter[Any]:
+    """Raises NotJson, and pydantic's and Python's errors for what is wrong with an annotation."""
+    fields = {p.name: hints.get(p.name, Any) for p in own}
+    optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
+    arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
+    except PydanticSchemaGenerationError:
+        raise NotJson(_not_json(fields)) from None
+    # A typed dictionary's configuration doesn't reach its errors, which would show the arguments.
+    hiding = CoreConfig(hide_input_in_errors=True)
+    adapter.validator = SchemaValidator(adapter.core_schema, hiding)
+    return adapter
+
+
+def first_wrong(error: ValidationError, hints: Mapping[str, Any]) -> str:
+    """What is wrong with the first wrong argument, and what to do; its value isn't shown."""
+    first = error.errors()[0]
+    place, given = ".".join(map(str, first["loc"])), first["input"]
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    if first["type"].endswith("_type") and place in hints:
+        text = f"{place} should be {_name_of(hints[place])}"
+    else:
+        text = f"{place}: {first['msg']}"
+    return f"{text}, got {type(given).__name__}" + ": pass its id" * hasattr(given, "id")
+
+
+def _not_json(fields: Mapping[str, Any]) -> str:
+    for name, hint in fields.items():
+        try:
+            TypeAdapter(hint)
+        except PydanticSchemaGenerationError:
+            todo = "arguments are JSON; take its id and load it in the task"
+            return f"{name} can't be of type {_name_of(hint)}: {todo}"
+    return "arguments are JSON"
+
+
+def _name_of(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
