@@ -78,6 +78,7 @@ class Selection:
             "engine_tests": self.engine_tests,
             "has_several": len(self.backends) > 1,
             "has_worker": has_worker,
+            "has_two_workers": self.has("arq") and self.has("celery"),
             "has_beat": has_beat,
             "has_scheduler": has_beat or (self.has("apscheduler") and has_worker),
             "has_scheduler_process": self.has("apscheduler") and has_worker,
