@@ -16,7 +16,7 @@ LONGEST = 20_000  # characters of a value
 # Controls, what turns the direction of text around, halves of surrogate pairs, and separators.
 UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 KEPT = {"\n", "\t"}
-UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 0.001))
 
 
 def environment(folder: Path) -> Environment:

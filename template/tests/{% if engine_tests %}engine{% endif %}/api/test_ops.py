@@ -175,4 +175,4 @@ def test_how_long_something_takes() -> None:
     from app.ops.text import lasts
 
     lengths: list[float | timedelta] = [0.4, 59, 60, timedelta(days=2)]
-    assert [lasts(length) for length in lengths] == ["0 s", "59 s", "1 min", "2 d"]
+    assert [lasts(length) for length in lengths] == ["400 ms", "59 s", "1 min", "2 d"]

@@ -148,6 +148,15 @@ async def test_a_forged_cookie_is_none(stranger: httpx.AsyncClient, key: str, pu
         assert (await stranger.get("/ops/jobs", headers=cookie)).status_code == 303
 
 
+async def test_what_is_signed_as_a_notice_is_no_session(operator: httpx.AsyncClient) -> None:
+    job_id = await submit(probes.echo, "hello")
+    await send(operator, f"/ops/jobs/{job_id}/cancel")
+    notice = operator.cookies[sessions.NOTICE]
+    operator.cookies.clear()
+    cookie = {"Cookie": f"{COOKIE}={notice}"}
+    assert (await operator.get("/ops/jobs", headers=cookie)).status_code == 303
+
+
 async def test_one_can_log_out(operator: httpx.AsyncClient) -> None:
     assert (await send(operator, "/ops/logout")).status_code == 303
     assert COOKIE not in operator.cookies
