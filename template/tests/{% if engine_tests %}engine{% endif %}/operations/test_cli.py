@@ -19,7 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli.commands import COMMANDS
 from app.jobs import Jobs
 from app.jobs.table import clock, jobs
+from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
+from app.tasks.schedules import SCHEDULES
 from tests.engine.devtools.started import ON_A_TERMINAL
 from tests.engine.operations.command import JOBS, as_json
 from tests.engine.operations.command import jobs as command
@@ -107,7 +109,9 @@ async def test_many_jobs_are_changed_when_that_is_confirmed(session: AsyncSessio
     assert statuses("--status", "dead") == dict.fromkeys(others, "dead")
 
 
-async def test_queues_and_schedules_are_steered(api: AsyncClient) -> None:
+async def test_queues_and_schedules_are_steered(session: AsyncSession, api: AsyncClient) -> None:
+    await reconcile(session, SCHEDULES)  # other tests have removed them
+    await session.commit()
     assert command("pause", "orders") == "orders is paused\n"
     queues = {each["queue"]: each for each in as_json("queues")["data"]}
     listed = (await api.get("/queues", headers=OPERATOR)).json()["data"]

@@ -118,9 +118,11 @@ async def test_more_connections_than_the_server_has(service: Service) -> None:
     assert "connections, and the server has 97: raise its max_conn" in said["fault database"]
 
 
-async def test_a_service_that_is_well(service: Service) -> None:
-    async def well() -> bool:
-        said = await asyncio.to_thread(jobs_command, "doctor", code=None, env=service.env)
-        return said == "ok     no fault\n"
+async def test_a_service_that_is_well(tmp_path: Path) -> None:
+    async with Service.alone(tmp_path).start_all() as service:
 
-    await eventually(well, limit=30)
+        async def well() -> bool:
+            said = await asyncio.to_thread(jobs_command, "doctor", code=None, env=service.env)
+            return said == "ok     no fault\n"
+
+        await eventually(well, limit=30)
