@@ -127,8 +127,8 @@ EVERY = {"misfire_grace": timedelta(hours=1), "catch_up": "each"}
 @pytest.mark.parametrize(
     ("schedule_id", "args", "options", "reason"),
     [
-        ("s", (), {}, "schedule 's': text: Field required"),
-        ("s", (1,), {}, "schedule 's': text: Input should be a valid string"),
+        ("s", (), {}, "schedule 's': probes.echo: text is missing"),
+        ("s", (1,), {}, "schedule 's': probes.echo: text should be str, got int"),
         ("s", ("a", "b"), {}, "schedule 's': task probes.echo takes 1 arguments"),
         ("s", ("a",), {"misfire_grace": timedelta(-1)}, "schedule 's': misfire_grace is not"),
         ("s", ("a",), {"misfire_grace": timedelta(367)}, "schedule 's': misfire_grace is not"),
