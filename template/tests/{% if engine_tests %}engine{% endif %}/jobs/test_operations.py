@@ -11,9 +11,20 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from app.jobs import JobFilter, Jobs, QueueNotFoundError, Status, finding, queues
+from app.jobs import (
+    Interval,
+    JobFilter,
+    Jobs,
+    QueueNotFoundError,
+    Schedule,
+    Schedules,
+    Status,
+    finding,
+    queues,
+)
 from app.jobs.processes import Presence
-from app.jobs.table import clock, jobs
+from app.jobs.schedules import Definition, definition_of
+from app.jobs.table import clock, jobs, schedules
 from tests.engine import probes
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -178,4 +189,20 @@ async def test_a_job_names_what_submitted_it(session: AsyncSession) -> None:
         other = await Jobs(session).submit(probes.echo, "x")
     for job in (one, other):
         assert (await Jobs(session).get(job.id)).origin == {"request_id": "r" * 200}
+    await session.rollback()
+
+
+async def test_a_schedule_says_how_late_it_is_and_what_comes_next(session: AsyncSession) -> None:
+    service, hour = Schedules(session), timedelta(hours=1)
+    wanted = Schedule("hourly", Interval(hours=1), probes.echo, ("x",))
+    definition = Definition.model_validate(definition_of(wanted))
+    on_time = await service.create("hourly", probes.echo.name, definition)
+    assert on_time.late is None
+    await session.execute(update(schedules).values(next_tick=clock(-60)))
+    overdue = await service.get("hourly")
+    assert overdue.late and overdue.next_tick and overdue.late >= timedelta(seconds=60)
+    ticks = overdue.upcoming()
+    assert (ticks[0], ticks[2] - ticks[1]) == (overdue.next_tick, hour)
+    paused = await service.change("hourly", overdue.revision, paused=True)
+    assert (paused.late, paused.upcoming()) == (None, [])
     await session.rollback()
