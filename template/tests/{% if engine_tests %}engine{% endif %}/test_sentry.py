@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
@@ -18,13 +17,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.config import get_settings
 from app.core.database import async_url
-from app.jobs.table import clock, schedules
-from devtools.commands import HOSTS
+from app.jobs.table import clock, processes, schedules
 from tests.engine import probes
 from tests.engine.receiver import Receiver
 from tests.service import API_ENDED, Service, eventually
 
 SECRET = "what-a-client-sent"
+LAST = {"Connection": "close"}
 QUEUES = {backend: queue for queue, backend in get_settings().queues.items()}
 BROKEN = """
 from fastapi import Body
@@ -123,26 +122,33 @@ async def test_dead_jobs_and_errors_are_reported_once(tmp_path: Path, sentry: Re
     assert [path for path, body in sentry.bodies if SECRET.encode() in body] == []
 
 
-@pytest.mark.parametrize("backend", HOSTS)
-async def test_a_process_that_stops_sends_what_it_has(
-    tmp_path: Path, sentry: Receiver, backend: str
-) -> None:
-    """Its first report is still under way when the second job dies, and SIGTERM comes."""
+async def test_a_process_that_stops_sends_what_it_has(tmp_path: Path, sentry: Receiver) -> None:
+    """Its first report is still under way, and the second one waits, when all else has ended."""
     async with reporting(tmp_path, sentry) as service:
         sentry.open.clear()
         for _ in range(2):
-            job_id: UUID = await service.submit(probes.hopeless, queue=QUEUES[backend])
-            await service.job_is(job_id, "dead")
-        assert len(events(sentry)) <= 1
-        process = service.processes[HOSTS[backend]]
-        process.terminate()
+            await service.client.post("/broken", json={"told": SECRET}, headers=LAST)
+        api = service.processes["api"]
+        await eventually(lambda: seen(service, api.pid))
+        api.terminate()
+        await eventually(lambda: gone(service, api.pid))
+        with pytest.raises(subprocess.TimeoutExpired):
+            api.wait(0.5)
         sentry.open.set()
-        await eventually(lambda: ended(process))
-        await reported(sentry, job_id=str(job_id))
+        assert api.wait(20) == API_ENDED
+        assert [told(each) for each in events(sentry)] == ["RuntimeError: the route is broken"] * 2
 
 
-async def ended(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is not None
+async def seen(service: Service, pid: int) -> bool:
+    engine = create_async_engine(async_url({**os.environ, **service.env}["DATABASE_URL"]))
+    async with engine.connect() as connection:
+        found = await connection.scalar(select(processes.c.id).where(processes.c.pid == pid))
+    await engine.dispose()
+    return found is not None
+
+
+async def gone(service: Service, pid: int) -> bool:
+    return not await seen(service, pid)
 
 
 def test_unset_nothing_of_it_is_imported() -> None:
