@@ -37,6 +37,21 @@ def test_a_lock_that_does_not_fit_is_refused(copie: Copie) -> None:
         assert ADVICE in done.stderr
 
 
+def test_the_image_has_the_command(copie: Copie, tmp_path: Path) -> None:
+    """Its dependencies come before its code, which is installed where it stands."""
+    folder = rendered_by(copie, {"backends": ["background"]})
+    subprocess.run([uv_command(), "lock", "-q"], cwd=folder, env=uv_environment(), check=True)
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(folder / name, tmp_path)
+    assert in_shell(sync_of_the_image(folder), tmp_path, {}).returncode == 0
+    for name in ("app", "migrations"):
+        shutil.copytree(folder / name, tmp_path / name)
+    (install,) = re.findall(r"(uv sync .+?) &&", (folder / "Dockerfile").read_text("utf-8"))
+    done = in_shell(f"{install} --offline && .venv/bin/jobs --help", tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    assert "Usage: jobs" in done.stdout
+
+
 def sync_of_the_image(folder: Path) -> str:
     """What the Dockerfile runs where a lock was committed."""
     image = (folder / "Dockerfile").read_text("utf-8")
