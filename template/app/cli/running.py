@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
@@ -60,8 +61,16 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
             return await work
         finally:
             await database.dispose()
+            await asyncio.to_thread(_wait_for_sqlite)
 
     return asyncio.run(and_disconnect())
+
+
+def _wait_for_sqlite() -> None:
+    """aiosqlite's thread says at its end that it couldn't open the file: to a loop that is there."""
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(1)
 
 
 async def _in_session(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
