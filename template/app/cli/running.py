@@ -67,7 +67,7 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _wait_for_sqlite() -> None:
-    """aiosqlite's thread says at its end that it couldn't open the file: to a loop that is there."""
+    """A thread that couldn't open the file says so at its end, to a loop that must be there."""
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
             thread.join(1)
