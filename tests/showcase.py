@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.deploys import free_port
 from tests.renders import ROOT, uv_command, uv_environment
@@ -89,8 +89,13 @@ def browser() -> Iterator[Browser]:
 
 
 def log_in(page: Page, shop: Shop) -> None:
-    """By keyboard: the field for the key has the focus."""
     page.goto(f"{shop.url}/ops")
+    enter_key(page)
+    page.wait_for_url("**/ops/queues")
+
+
+def enter_key(page: Page) -> None:
+    """By keyboard: the field for the key has the focus, as soon as the page is drawn."""
+    expect(page.locator("#key")).to_be_focused()
     page.keyboard.type(KEY)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/ops/queues")

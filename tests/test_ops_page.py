@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, StorageS
 
 from tests.checks import none
 from tests.conftest import Project
-from tests.showcase import KEY, VIEWS, Shop, browser, log_in, open_shop
+from tests.showcase import VIEWS, Shop, browser, enter_key, log_in, open_shop
 
 pytestmark = pytest.mark.renders("arq-apscheduler")
 
@@ -221,8 +221,7 @@ def test_a_session_that_has_ended_leads_to_the_login_and_back(
     page.goto(f"{shop.url}/ops/jobs?status=dead")
     context.clear_cookies()
     page.wait_for_url("**/ops/login?**")
-    page.keyboard.type(KEY)
-    page.keyboard.press("Enter")
+    enter_key(page)
     page.wait_for_url("**/ops/jobs?status=dead")
 
 
