@@ -21,6 +21,17 @@ def commands(page: str) -> Iterator[str]:
             yield from line.partition(" #")[0].strip().split(" && ")
 
 
+MODEL = """
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import Base
+
+
+class Added(Base):
+    __tablename__ = "added"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
 OURS = (ROOT / "AGENTS.md").read_text("utf-8")
 
 
@@ -65,9 +76,14 @@ def test_a_services_commands_work(project: Project, tmp_path: Path) -> None:
     """All but those which its suite and its lint run anyway, or which don't end."""
     migrations = project.folder / "migrations" / "versions"
     kept = set(migrations.glob("*.py"))
+    model = project.folder / "app" / "models" / "added.py"
+    model.write_text(MODEL)  # a revision without a change is refused
     settings = uv_environment() | {"DATABASE_URL": f"sqlite:///{tmp_path}/app.db"}
-    for command in commands(project.files["AGENTS.md"]):
-        command = re.sub(r"poe (?=dev|lint|test)", "poe --dry-run ", command)
-        run(command.replace("pytest", "pytest --collect-only"), project.folder, settings)
+    try:
+        for command in commands(project.files["AGENTS.md"]):
+            command = re.sub(r"poe (?=dev|lint|test)", "poe --dry-run ", command)
+            run(command.replace("pytest", "pytest --collect-only"), project.folder, settings)
+    finally:
+        model.unlink()
     (made,) = set(migrations.glob("*.py")) - kept
     made.unlink()

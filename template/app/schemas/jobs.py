@@ -47,6 +47,7 @@ class JobOut(BaseModel):
     result: Any = None
     error: str | None = None
     created_at: datetime
+    run_at: datetime = Field(description="it isn't tried before")
     started_at: datetime | None = None
     finished_at: datetime | None = None
     problem: str | None = Field(default=None, description="what is wrong with the row itself")
@@ -68,7 +69,6 @@ class JobListed(JobOut):
     queue: str
     key: str | None = None
     max_attempts: int
-    run_at: datetime = Field(description="it isn't tried before")
     worker: str | None = Field(default=None, description="host:pid that has tried it last")
 
 

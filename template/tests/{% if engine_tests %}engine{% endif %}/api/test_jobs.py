@@ -38,6 +38,7 @@ async def test_a_failure_shows_its_class_to_everybody_and_its_text_to_operators(
     assert (job["error"], job["attempts"]) == ("NonRetryable: secret reason", 1)
     seen = await service.client.get(f"/jobs/{job_id}")
     assert seen.json()["data"]["error"] == "NonRetryable"
+    assert seen.json()["data"]["run_at"] == job["run_at"]
 
 
 async def test_a_failure_is_tried_again_after_its_backoff(service: Service) -> None:
