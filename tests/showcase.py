@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 import urllib.request
@@ -56,7 +55,7 @@ def open_shop(service: Path, folder: Path) -> Iterator[Shop]:
             _wait_until_ready(shop, process)
             yield shop
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(LIMIT)
 
 
