@@ -78,18 +78,18 @@ async def test_arguments_are_as_by_submit(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error"),
+    ("wrong", "error", "said"),
     [
-        ((1, 2), ValueError),
-        ((), ValueError),
-        (("a", 1, "too many"), TypeError),
-        (("a" * 70_000,), ValueError),
+        ((1, 2), ValueError, "text should be str, got int"),
+        ((), ValueError, "text is missing"),
+        (("a", 1, "too many"), TypeError, "takes 2 arguments"),
+        (("a" * 70_000,), ValueError, "64 KiB"),
     ],
 )
 async def test_one_that_is_wrong_refuses_all(
-    session: AsyncSession, wrong: tuple[Any, ...], error: type[Exception]
+    session: AsyncSession, wrong: tuple[Any, ...], error: type[Exception], said: str
 ) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=said):
         await Jobs(session).submit_many(probes.echo_sync, [("a",), wrong, ("b",)])
     await session.commit()
     assert await count(session) == 0
