@@ -25,13 +25,16 @@ LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
 # Which services run them. Redis counts requests where it is; servers have processes of their own.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# By route, by setting, by process.
+# By route, by setting, by process, by the README's parts.
 IN_PARTS = (
     "api/test_strangers.py",
     "test_broken_tasks.py",
     "test_config.py",
     "test_imports.py",
+    "test_readme.py",
     "test_sentry.py",
+    "test_tracing.py",
+    "core/test_heartbeat.py",
     "core/test_metrics.py",
     "devtools",
     "operations/test_doctor.py",

@@ -43,6 +43,26 @@ def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
         assert dev.ends_by(dev.signalled(signal.SIGKILL)) == -signal.SIGKILL
 
 
+def test_no_request_waits_for_an_api_that_cannot_start(project: Path) -> None:
+    """What can't be loaded replaces nothing; what ends when it starts leaves nobody waiting."""
+    routes = project / "app" / "api" / "webhooks.py"
+    main, lifespan = project / "app" / "main.py", "async with AsyncExitStack() as stack:"
+    good = main.read_text()
+    with Dev(project) as dev:
+        dev.until(dev.answers)
+        routes.write_text("from app.services.orders import Nothing\n")
+        dev.until(lambda: dev.says("what runs goes on with the code before"))
+        assert dev.answers()
+        assert [line for line in dev.lines if "webhooks.py, line 1: ImportError" in line]
+        assert not dev.says("Traceback")
+        routes.unlink()
+        main.write_text(good.replace(lifespan, f"raise OSError('away')\n    {lifespan}"))
+        dev.until(lambda: dev.says("api ended with 3: it starts again at the next change"))
+        dev.until(lambda: not dev.listens())
+        main.write_text(good)
+        dev.until(dev.answers)
+
+
 def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
     start = ["-c", LEAVE_A_CHILD]
     assert python(tmp_path, *start, PYTHONPATH=str(ROOT)).returncode == 0
