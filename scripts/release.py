@@ -15,7 +15,7 @@ from packaging.version import InvalidVersion, Version
 from updates import history
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 200_000  # bytes of an archive
+LIMIT = 250_000  # bytes of an archive; 0.2.0 had 150,000, and its operators had no page
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 CLIENTS = 3
 LIMIT = 90  # seconds
+FRESH = 2  # seconds, less than DRAIN_SECONDS, for which a replica that was ready counts as such
 NAP = 5  # seconds that the job takes whose worker is killed
 HEALTHY = ("healthy", "")
 
@@ -51,10 +52,11 @@ def eventually(holds: Callable[[], Any], what: str) -> Any:
 
 
 class Balancer:
-    """Sends to the replicas that are ready, as far as it knows: it asks ten times a second."""
+    """Sends to the replicas that have just said that they are ready: it asks ten times a second."""
 
     def __init__(self) -> None:
-        self.ready: dict[str, bool] = {}
+        self.urls: list[str] = []
+        self.seen: dict[str, float] = {}
         self.accepted: list[str] = []
         self.failed: list[str] = []
         self.paused = threading.Event()
@@ -62,21 +64,27 @@ class Balancer:
 
     def look(self) -> None:
         """Find out where the replicas are, and wait until all are ready."""
-        self.ready = {url: is_ready(url) for url in map(address, replicas())}
-        eventually(lambda: all(self.ready.values()), f"ready: {self.ready}")
+        self.urls = list(map(address, replicas()))
+        eventually(lambda: len(self.ready()) == len(self.urls), f"ready: {self.urls}")
 
-    def watch(self) -> None:
-        """Until the end."""
+    def ready(self) -> list[str]:
+        """Those that said so a moment ago: a silent one isn't."""
+        since = time.monotonic() - FRESH
+        return [url for url in self.urls if self.seen.get(url, since) > since]
+
+    def watch(self, index: int) -> None:
+        """Ask one replica until the end; another one's silence holds it up in nothing."""
         while not self.ended.wait(0.1):
-            for url in list(self.ready):
-                self.ready[url] = is_ready(url)
+            asked = time.monotonic()
+            if index < len(self.urls) and is_ready(url := self.urls[index]):
+                self.seen[url] = asked
 
     def order(self) -> None:
         """Place orders until the end, with one replica after the other."""
         for turn in count():
             if self.ended.wait(0.03):
                 return
-            urls = [url for url, ready in list(self.ready.items()) if ready]
+            urls = self.ready()
             if urls and not self.paused.is_set():
                 self._order(urls[turn % len(urls)])
 
@@ -91,7 +99,7 @@ class Balancer:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Clients order meanwhile."""
-        threads = [threading.Thread(target=self.watch)]
+        threads = [threading.Thread(target=self.watch, args=[index]) for index in range(2)]
         threads += [threading.Thread(target=self.order) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
@@ -188,12 +196,12 @@ def check(balancer: Balancer) -> None:
 def main(host: str, services: list[str]) -> None:
     """Raises AssertionError, or exits, where something isn't as it should be."""
     balancer = Balancer()
-    balancer.ready = {address(replicas()[0]): True}
+    balancer.urls = [address(replicas()[0])]
     with balancer.running():
         have_two_replicas(balancer)
         if host == "api":  # with it end the requests that it answers
             balancer.paused.set()
-        kill_in_mid_job(host, next(iter(balancer.ready)))
+        kill_in_mid_job(host, balancer.urls[0])
         balancer.paused.clear()
         for service in services:
             roll(service)

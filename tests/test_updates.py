@@ -21,7 +21,8 @@ SINGLE = ("background", "arq", "celery", "apscheduler", "background-arq-celery-a
 QUICK = (("v0.1.0", "arq"), ("v0.2.0", "background-arq-celery-apscheduler-rabbitmq"))
 EVERY = [(version, name) for version in VERSIONS for name in RENDERS]
 # Since 0.2.0 routers are found by themselves, and the import beside the user's has changed.
-CONFLICTS = ["app/dependencies.py", "app/main.py"]
+# The README's part around the user's words has moved.
+CONFLICTS = ["README.md", "app/dependencies.py", "app/main.py"]
 # The files of 0.1.0 don't have the lines beside which the work's edits stand.
 WORKED = [("v0.2.0", name) for name in SINGLE]
 

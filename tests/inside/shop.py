@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from app.core.database import AsyncSessionLocal
-from app.jobs import Interval, Jobs, NonRetryable, Schedules, task
+from app.jobs import Interval, Job, Jobs, NonRetryable, Schedules, task
 from app.jobs.backends import Definition, clock, jobs
 from sqlalchemy import select, update
 
@@ -49,7 +49,7 @@ async def main() -> None:
 
 
 async def submit(service: Jobs) -> list[UUID]:
-    made = []
+    made: list[Job[Any]] = []
     for order, name in enumerate(NAMES * 2, 1001):
         made.append(await service.submit(charge_card, order))
         if order % 2:

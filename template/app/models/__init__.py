@@ -7,7 +7,7 @@ from app.core.database import Base
 from app.models.order import Order
 from app.models.user_session import UserSession
 
-__all__ = ["Base", "Order", "UserSession"]
-
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Base", "Order", "UserSession"]
