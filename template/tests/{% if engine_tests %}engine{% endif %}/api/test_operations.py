@@ -12,7 +12,7 @@ from tests.engine import probes
 from tests.service import Service, eventually
 
 LATER = timedelta(hours=1)
-EVERY_FIELD = {"args", "tries", "origin", "worker", "queue", "key", "run_at", "max_attempts"}
+EVERY_FIELD = {"args", "tries", "origin", "worker", "queue", "key", "max_attempts"}
 
 
 async def ask(service: Service, method: str, path: str, status: int = 200, **sent: Any) -> Any:
