@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.checks import missing
 from tests.deploys import free_port
 from tests.renders import ROOT, uv_command, uv_environment
 
@@ -77,10 +78,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium: Playwright's own would have to be downloaded."""
     program = shutil.which("chromium")
     if program is None:
-        reason = "Chromium isn't there: install Debian's `chromium`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        raise missing("Chromium isn't there: install Debian's `chromium`")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield opened

@@ -1,7 +1,6 @@
 """The rules fire, and the dashboard has data: in a real Prometheus, where one is here."""
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 from scripts.metrics_table import PAGE, metrics, rewritten
+from tests.checks import missing
 from tests.conftest import Project
 from tests.renders import ROOT, uv_command
 from tests.running import run
@@ -25,10 +25,7 @@ def program(name: str) -> str:
     """Without it the test is skipped; in CI it fails."""
     if found := shutil.which(name):
         return found
-    missing = f"no {name} here: install Debian's package prometheus"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    raise missing(f"no {name} here: install Debian's package prometheus")
 
 
 def promtool(*arguments: str | Path) -> None:

@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 import yaml
 
 from extensions.context import NAMES
-from tests.checks import none, problems_of_workflow, said
+from tests.checks import missing, none, problems_of_workflow, said
 from tests.conftest import Project
+from tests.deploys import free_port
 from tests.renders import ROOT
 from tests.running import run
 
@@ -203,9 +203,7 @@ def bringing_up(folder: Path) -> list[str | Path]:
         return ["bash", "-c", script, "compose"]
     if command := os.environ.get("COMPOSE_UP"):
         return [command, "run", folder, "--"]
-    if os.environ.get("CI") == "true":
-        pytest.fail("CI must bring compose up: neither Docker nor COMPOSE_UP is here")
-    pytest.skip("neither Docker nor COMPOSE_UP is here")
+    raise missing("compose can't be brought up: neither Docker nor COMPOSE_UP is here")
 
 
 def succeeds(*command: str) -> bool:
@@ -228,13 +226,6 @@ def made_up(project: Project) -> dict[str, str]:
     made |= {name: str(free_port()) for name in names if name.endswith("PORT")}
     made |= {"ALLOWED_HOSTS": '["api.example.com"]'}
     return made | {"COMPOSE_PROJECT_NAME": f"test-{project.name}"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def compose_command() -> list[str]:
