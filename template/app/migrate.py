@@ -28,6 +28,7 @@ from app.config import get_settings
 from app.core import database
 from app.core.loading import load_module
 from app.core.logging import configure_logging
+from app.core.outages import said
 from app.jobs import Schedule
 from app.jobs.backends import reconcile
 
@@ -48,8 +49,7 @@ def upgrade() -> None:
     try:
         before = revisions()
     except OperationalError as error:
-        said = " ".join(str(error.orig).split())
-        sys.exit(f"DATABASE_URL: {said}: start it, or correct the address")
+        sys.exit(f"DATABASE_URL: {said(error)}: start it, or correct the address")
     command.upgrade(Config(CONFIG), "heads")
     if before == (now := revisions()):
         log.info("schema.up_to_date", revisions=now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -74,8 +73,8 @@ async def replay_jobs(
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
-    wanted = replace(JobFilter(**selection.wanted), status=Status.DEAD)
-    return await _changed(session, jobs, [wanted], jobs.replay_some, selection.dry_run)
+    wanted = JobFilter(**selection.wanted).to_replay()
+    return await _changed(session, jobs, wanted, jobs.replay_some, selection.dry_run)
 
 
 @router.post("/jobs/cancel", dependencies=OPERATORS, responses=CHANGE_MANY)
@@ -86,9 +85,8 @@ async def cancel_jobs(
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
-    wanted = JobFilter(**selection.wanted)
-    each = [replace(wanted, status=one) for one in wanted.statuses(Status.PENDING, Status.RUNNING)]
-    return await _changed(session, jobs, each, jobs.cancel_some, selection.dry_run)
+    wanted = JobFilter(**selection.wanted).to_cancel()
+    return await _changed(session, jobs, wanted, jobs.cancel_some, selection.dry_run)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)

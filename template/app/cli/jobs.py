@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -139,13 +139,13 @@ class Change:
     """What is done to jobs, to one or to a batch of them."""
 
     done: str
-    statuses: tuple[Status, ...]
+    those: Callable[[JobFilter], list[JobFilter]]
     to_one: Callable[[Jobs, UUID], Awaitable[None]]
     to_some: Callable[[Jobs, JobFilter, int], Awaitable[int]]
 
 
-REPLAY = Change("replayed", (Status.DEAD,), Jobs.replay, Jobs.replay_some)
-CANCEL = Change("cancelled", (Status.PENDING, Status.RUNNING), Jobs.cancel, Jobs.cancel_some)
+REPLAY = Change("replayed", JobFilter.to_replay, Jobs.replay, Jobs.replay_some)
+CANCEL = Change("cancelled", JobFilter.to_cancel, Jobs.cancel, Jobs.cancel_some)
 
 
 def replay(
@@ -186,7 +186,7 @@ def cancel(
     Those of the ids, all or none; or all that the options name, in batches.
     """
     wanted = JobFilter(status, task, queue, key, since, until, error)
-    if not wanted.statuses(*CANCEL.statuses):
+    if not wanted.to_cancel():
         raise typer.BadParameter("--status must be pending or running")
     _report(_changed(CANCEL, ids or [], wanted, every=every, yes=yes), CANCEL, as_json)
 
@@ -199,7 +199,7 @@ def _changed(
     if ids:
         run(lambda session: _these(session, change, ids))
         return ChangedOut(found=len(ids), changed=len(ids), left=0)
-    each = [replace(wanted, status=one) for one in wanted.statuses(*change.statuses)]
+    each = change.those(wanted)
     found = run(lambda session: _count(session, each))
     if found:
         confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)

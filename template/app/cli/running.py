@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli.output import complain
 from app.core import database
 from app.core.logging import configure_logging
-from app.core.outages import is_outage, is_read_only
+from app.core.outages import is_outage, is_read_only, said
 from app.jobs import (
     JobNotFoundError,
     JobStateError,
@@ -81,12 +81,11 @@ async def _in_session(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 def _of_the_database(error: SQLAlchemyError) -> str:
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
     if is_read_only(error):
         return "the database is read-only: name the primary in DATABASE_URL"
     if is_outage(error):
-        return f"DATABASE_URL: {said}: start it, or correct the address"
-    return f"{said}: run `poe migrate` (python -m app.migrate), or ask `jobs doctor`"
+        return f"DATABASE_URL: {said(error)}: start it, or correct the address"
+    return f"{said(error)}: run `poe migrate` (python -m app.migrate), or ask `jobs doctor`"
 
 
 def confirm(question: str, *, yes: bool) -> None:

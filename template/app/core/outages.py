@@ -15,7 +15,13 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    OperationalError,
+    SQLAlchemyError,
+    TimeoutError,
+)
 
 from app.config import get_settings
 
@@ -66,6 +72,11 @@ def is_read_only(error: BaseException) -> bool:
     driver = getattr(error, "orig", None)
     code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
     return str(code).startswith(READ_ONLY)
+
+
+def said(error: SQLAlchemyError) -> str:
+    """By the server or its driver, as one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def tell(what: str, error: BaseException) -> None:

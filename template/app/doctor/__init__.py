@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from app.cli.output import say, show_json
+from app.cli.output import STYLES, say, show_json
 
 LIMIT = 10  # seconds for a subject: what is silent for longer is a fault
 
@@ -65,12 +65,9 @@ def report(findings: list[Finding], *, as_json: bool) -> int:
         todo = f": {each.todo}" if each.todo else ""
         say(
             f"{each.level:5}  {each.about:10}  {each.what.rstrip('.')}{todo}",
-            style=STYLE[each.level],
+            style=STYLES[each.level],
         )
     faults = sum(finding.level == "fault" for finding in findings)
     if not as_json and not faults:
         say("ok     no fault", style="green")
     return 1 if faults else 0
-
-
-STYLE = {"fault": "red", "note": "yellow"}

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.concurrency import in_thread
 from app.core.control import control_now
 from app.core.database import IS_SQLITE, AsyncSessionLocal
-from app.core.outages import is_read_only
+from app.core.outages import is_read_only, said
 from app.doctor import Finding, work
 from app.doctor.connections import most_of
 from app.jobs import Jobs
@@ -45,9 +45,10 @@ async def examine() -> AsyncIterator[Finding]:
     for finding in await _clock():
         yield finding
     async with AsyncSessionLocal() as session:
-        for finding in await _connections(await Jobs(session).processes()):
+        processes = await Jobs(session).processes()
+        for finding in await _connections(processes):
             yield finding
-        async for finding in work.examine_all(session):
+        async for finding in work.examine_all(session, processes):
             yield finding
 
 
@@ -105,11 +106,6 @@ def _limit(connection: Connection) -> tuple[int, bool]:
     driver: Any = connection.connection.driver_connection
     limit, pid = connection.execute(LIMIT).one()
     return limit, pid != driver.info.backend_pid
-
-
-def said(error: SQLAlchemyError) -> str:
-    """By the server or its driver, as one line."""
-    return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 async def _ask(question: Callable[[Connection], T]) -> T:

@@ -15,7 +15,9 @@ from app.jobs.backends import ProcessState, QueueState
 PAGE = 100
 
 
-async def examine_all(session: AsyncSession) -> AsyncIterator[Finding]:
+async def examine_all(
+    session: AsyncSession, processes: list[ProcessState]
+) -> AsyncIterator[Finding]:
     queues = await Jobs(session).queues()
     for finding in (*_not_carried(queues), *_to_know(queues)):
         yield finding
@@ -24,7 +26,7 @@ async def examine_all(session: AsyncSession) -> AsyncIterator[Finding]:
         last = page[-1].id
         for problem in filter(None, map(_of_schedule, page)):
             yield problem
-    for finding in _of_processes(await Jobs(session).processes()):
+    for finding in _of_processes(processes):
         yield finding
 
 

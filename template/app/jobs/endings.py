@@ -52,6 +52,11 @@ class Ended:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
+def origin_of(row: Any) -> dict[str, Any]:
+    """What submitted a row's job; nothing where somebody broke it by hand."""
+    return row.origin if isinstance(row.origin, dict) else {}
+
+
 def named(origin: Mapping[str, Any]) -> dict[str, str]:
     """What each line about a job says of what submitted it."""
     return {name: origin[name] for name in NAMED if isinstance(origin.get(name), str)}

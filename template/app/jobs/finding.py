@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
+from app.jobs.endings import origin_of
 from app.jobs.table import HAS_ENDED, MAX_COUNT, Status, jobs
 from app.jobs.tries import Try, tries_of
 
@@ -95,6 +96,17 @@ class JobFilter:
     def statuses(self, *allowed: Status) -> list[Status]:
         """Those of its statuses that are allowed."""
         return [each for each in allowed if self.status in (None, each)]
+
+    def to_replay(self) -> list[JobFilter]:
+        """What it finds of the jobs that can be run again."""
+        return self._each(Status.DEAD)
+
+    def to_cancel(self) -> list[JobFilter]:
+        """What it finds of the jobs that can be ended, a filter a status."""
+        return self._each(Status.PENDING, Status.RUNNING)
+
+    def _each(self, *allowed: Status) -> list[JobFilter]:
+        return [replace(self, status=one) for one in self.statuses(*allowed)]
 
 
 def _at(status: Status) -> list[Condition]:
@@ -203,5 +215,5 @@ def stored(row: Row[Any]) -> StoredJob:
     with suppress(ValueError):
         values["status"] = Status(values["status"])
     values["tries"] = tries_of(row)
-    values["origin"] = row.origin if isinstance(row.origin, dict) else {}
+    values["origin"] = origin_of(row)
     return StoredJob(**values)

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
+from app.jobs.endings import origin_of
 from app.jobs.table import MAX_COUNT, PAUSED, Count, Id, Json
 from app.jobs.tries import this_worker
 
@@ -229,7 +230,5 @@ def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any
 
 
 def as_taken(row: Row[Any]) -> Taken:
-    """A job whose origin was broken by hand has none."""
-    origin = row.origin if isinstance(row.origin, dict) else {}
-    told = origin, row.queue, row.waited
+    told = origin_of(row), row.queue, row.waited
     return Taken(row.id, row.task, row.args or {}, row.attempts, row.max_attempts, *told)

@@ -119,7 +119,7 @@ class Operations:
         Left dead are those whose key another job has, and those that died since the first batch
         of this object: so it ends. Those that were tried as often as can be counted are left, too.
         """
-        if not wanted.statuses(Status.DEAD):
+        if not wanted.to_replay():
             return 0
         if self._replays_since is None:
             self._replays_since = (await self._session.execute(select(clock(0)))).scalar_one()

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Row, select
@@ -16,7 +15,7 @@ from app.core.concurrency import heartbeat, in_background, to_the_end
 from app.core.control import control
 from app.core.outages import Jump, database_clock, tell
 from app.jobs import claims, processes
-from app.jobs.endings import Ended, Ending, tell_end
+from app.jobs.endings import Ended, Ending, origin_of, tell_end
 from app.jobs.metrics import LEASES_LOST, bounded
 from app.jobs.processes import Presence
 from app.jobs.table import Status, clock
@@ -94,6 +93,5 @@ async def watching(presence: Presence) -> AsyncIterator[None]:
 def _report(rows: Sequence[Row[Any]]) -> None:
     for row in rows:
         ending = Ending.DEAD if row.status == Status.DEAD else Ending.TAKEN_BACK
-        origin = row.origin if isinstance(row.origin, dict) else {}
-        told = Ended(row.id, row.task, row.queue, ending, row.attempts, error=row.error)
-        tell_end(replace(told, origin=origin))
+        known = row.id, row.task, row.queue, ending, row.attempts
+        tell_end(Ended(*known, error=row.error, origin=origin_of(row)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -21,6 +20,7 @@ from app.schemas.jobs import CURSOR_PATTERN, cursor_of, place_of
 PAGE = 50  # jobs
 BATCH, BATCHES = 1000, 20  # jobs that one request changes at most, in transactions of their own
 DONE = {"replay": "to run again", "cancel": "cancelled"}
+CHANGED_BY = {"replay": JobFilter.to_replay, "cancel": JobFilter.to_cancel}
 
 Action = Literal["replay", "cancel"]
 
@@ -86,7 +86,7 @@ async def list_jobs(
         wanted=wanted,
         found=found.jobs,
         older=found.next and cursor_of(found.next),
-        actions=[action for action in DONE if _statuses(action, wanted)],
+        actions=[action for action, those in CHANGED_BY.items() if those(wanted.filter)],
         statuses=list(Status),
         tasks=sorted(registry()),
         queues=list(get_settings().queues),
@@ -99,8 +99,7 @@ async def confirm(
 ) -> Response:
     """How many it would change; jobs that are made from now on aren't among them."""
     wanted = wanted.model_copy(update={"until": wanted.until or datetime.now(UTC)})
-    kinds = [replace(wanted.filter, status=each) for each in _statuses(action, wanted)]
-    count = sum([await jobs.count(each) for each in kinds])
+    count = sum([await jobs.count(each) for each in CHANGED_BY[action](wanted.filter)])
     return render(request, "confirm.html", action=action, wanted=wanted, count=count)
 
 
@@ -141,9 +140,3 @@ async def change_job(
     await (jobs.replay if action == "replay" else jobs.cancel)(job_id)
     await session.commit()
     return done(request, f"The job is {DONE[action]}.", f"/ops/jobs/{job_id}")
-
-
-def _statuses(action: str, wanted: Wanted) -> list[Status]:
-    """Of the jobs that the filter finds, those that this can change."""
-    allowed = [Status.DEAD] if action == "replay" else [Status.PENDING, Status.RUNNING]
-    return [each for each in allowed if wanted.status in (None, each)]
