@@ -223,10 +223,10 @@ async def _in_batches(
     session: AsyncSession, change: Change, wanted: list[JobFilter], found: int
 ) -> ChangedOut:
     """No more than were counted: what is dead again meanwhile isn't replayed once more."""
-    changed = 0
+    changed, jobs = 0, Jobs(session)
     with output.progress(change.done, found) as advance:
         for each in wanted:
-            while number := await change.to_some(Jobs(session), each, min(BATCH, found - changed)):
+            while number := await change.to_some(jobs, each, min(BATCH, found - changed)):
                 await session.commit()
                 changed += number
                 advance(number)
