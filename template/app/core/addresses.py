@@ -1,4 +1,4 @@
-"""Addresses that may carry a password: which can be used, and which are open to anybody."""
+"""Checks addresses that may have a password: whether they can be used, and are protected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_PASSWORDS = {"admin", "change-me", "changeme", "guest", "password", "pos
 
 
 def database_address() -> AfterValidator:
-    """Of SQLite in a file, or of PostgreSQL."""
+    """Accepts the address of SQLite in a file, or of PostgreSQL."""
 
     def check(url: str) -> str:
         parsed = _parsed(url)
@@ -64,7 +64,7 @@ def _parsed(url: str) -> URL | None:
 
 
 def weakness(url: str) -> str | None:
-    """What is wrong with its password, for whoever reaches the server may try a few."""
+    """What is wrong with the address's password. Anybody who reaches the server may try some."""
     parsed = make_url(url)
     password = str(parsed.password or parsed.query.get("password", ""))
     if parsed.get_backend_name() == "sqlite":

@@ -1,8 +1,8 @@
-"""What runs beside the rest of a process: coroutines, threads, and how loops say that they turn.
+"""Coroutines and threads that run beside the rest of a process, and the heartbeats of its loops.
 
-Each loop that must turn keeps a file of its own young, in the folder HEARTBEATS, for the health
-check of a process that serves no port. The check starts no interpreter:
-`find /tmp/heartbeats -type f -mmin +0.5 -exec false {} +` fails when one is older than half a
+Each endless loop of the engine touches a file of its own in the folder HEARTBEATS. That is for the
+health check of a process that serves no port, and the check needs no interpreter:
+`find /tmp/heartbeats -type f -mmin +0.5 -exec false {} +` fails when a file is older than half a
 minute, and when there is none.
 """
 
@@ -52,7 +52,7 @@ _turned: dict[str, float] = {}
 
 
 def heartbeat(loop: str) -> None:
-    """Say that this loop turns; never raises, for what can't be said fails the check."""
+    """Say that this loop still runs. It never raises: without the file the check fails anyway."""
     _turned[loop] = time.monotonic()
     if folder := get_settings().heartbeats:
         with suppress(OSError):
@@ -61,12 +61,12 @@ def heartbeat(loop: str) -> None:
 
 
 def forget_loops() -> None:
-    """Some end now, and stand still rightly; the others tell of themselves again."""
+    """Forget all loops, because some end now. Those that go on say so again."""
     _turned.clear()
 
 
 def stalled() -> dict[str, float]:
-    """The seconds since each loop of this process last turned."""
+    """The seconds since each loop of this process last said that it runs."""
     now = time.monotonic()
     return {loop: now - turned for loop, turned in list(_turned.items())}
 
@@ -75,14 +75,14 @@ _abandoned: WeakSet[threading.Thread] = WeakSet()
 
 
 def abandoned() -> int:
-    """How many threads run on though nobody waits for them: they end by themselves, or never."""
+    """How many threads still run although nobody waits for them. Nothing can end a thread."""
     return sum(thread.is_alive() for thread in _abandoned)
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Like `asyncio.to_thread`; but a call that never returns holds up no end of the process.
+    """Like `asyncio.to_thread`, but a call that never returns doesn't keep the process from ending.
 
-    When this is cancelled the call goes on, and nobody sees what came of it.
+    When this is cancelled the call goes on, and its result is lost.
     """
     done: Future[T] = Future()
     done.set_running_or_notify_cancel()

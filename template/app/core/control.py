@@ -1,8 +1,8 @@
-"""The engine's own statements: they claim, extend, end and ring for jobs, each within a limit.
+"""Runs the engine's own statements, each within a time limit.
 
-They have connections of their own, so that a lease is extended while a job's session waits. On
-PostgreSQL each statement commits by itself, in one round trip. On SQLite a thread of its own runs
-them one after the other, so that they never wait for each other's lock.
+They have their own connections, so that a lease is extended while a job's session waits. On
+PostgreSQL each statement commits by itself, in one round trip. On SQLite one thread runs them one
+after the other, so that they never wait for each other's lock.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from app.core.drivers import give_up
 
 T = TypeVar("T")
 
-# Seconds for a statement; a connection that is silent for longer is given up, in time for another
-# to extend the leases.
+# Seconds for a statement. A connection that is silent for longer is given up, early enough for
+# another one to extend the leases.
 LIMIT = max(1, get_settings().lease / 3)
 
 _single = {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT"}
@@ -43,7 +43,7 @@ _thread = ThreadPoolExecutor(1, thread_name_prefix="control")
 
 
 class Control(Protocol):
-    """A way to run the engine's statements, as `control` is."""
+    """A way to run the engine's statements, such as `control`."""
 
     async def __call__(
         self, step: Callable[[Connection], T], *, transaction: bool = False
@@ -51,9 +51,9 @@ class Control(Protocol):
 
 
 async def control(step: Callable[[Connection], T], *, transaction: bool = False) -> T:
-    """Run the step's statements. Raises SQLAlchemyError, soon after the limit at the latest.
+    """Run the step's statements. Raises SQLAlchemyError, at the latest soon after the limit.
 
-    On PostgreSQL each commits by itself, unless they are to be one transaction.
+    On PostgreSQL each statement commits by itself, unless `transaction` is set.
     """
     if IS_SQLITE:
         return await asyncio.get_running_loop().run_in_executor(_thread, control_now, step)
@@ -66,7 +66,7 @@ async def control(step: Callable[[Connection], T], *, transaction: bool = False)
 
 @asynccontextmanager
 async def control_session() -> AsyncIterator[AsyncSession]:
-    """A session in one transaction that is committed at the end; within the limit as well."""
+    """A session in one transaction, which is committed at the end. It has the same limit."""
     if IS_SQLITE:
         async with JobSession.begin() as session:
             yield session
@@ -78,7 +78,7 @@ async def control_session() -> AsyncIterator[AsyncSession]:
 
 
 def control_now(step: Callable[[Connection], T]) -> T:
-    """Run the step's statements while this thread waits, with no limit but the network's."""
+    """Run the step's statements in this thread. Only the network limits the time."""
     with _waited_for.begin() as connection:
         return step(connection)
 
@@ -94,7 +94,7 @@ def _given_up_after(seconds: float, connection: AsyncConnection) -> Iterator[Non
 
 
 def _renew() -> None:
-    """A forked process has no thread of its parent's."""
+    """A forked process doesn't have the threads of its parent."""
     global _thread
     _thread = ThreadPoolExecutor(1, thread_name_prefix="control")
 

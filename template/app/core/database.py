@@ -1,7 +1,7 @@
-"""Engines and sessions. SQLite or PostgreSQL, by DATABASE_URL alone; nothing connects at import.
+"""Engines and sessions. DATABASE_URL chooses SQLite or PostgreSQL. Nothing connects at import.
 
-A process opens DATABASE_CONNECTIONS connections to PostgreSQL at most: two carry the engine's own
-statements (`control.py`), two the sessions of sync tasks, and the rest async sessions.
+A process opens at most DATABASE_CONNECTIONS connections to PostgreSQL: two for the job engine's
+own statements (`control.py`), two for the sessions of sync tasks, the rest for async sessions.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def pool(size: int) -> dict[str, Any]:
 
 
 def _limit_statements(engine: Engine) -> None:
-    """Of requests: a silent server would keep the connection, and soon all of the pool's."""
+    """Limit the statements of requests: a silent server would soon keep all their connections."""
 
     def begin(connection: Connection, *_: Any) -> None:
         if connection.invalidated:
@@ -110,7 +110,7 @@ E = TypeVar("E", AsyncEngine, Engine)
 
 
 def owned(engine: E) -> E:
-    """Prepare an engine of this process, by its database, and close it with the others."""
+    """Prepare an engine for this process's database, and close it with the others."""
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
         event.listen(target, "connect", drivers.prepare_sqlite)

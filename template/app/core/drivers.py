@@ -1,8 +1,8 @@
-"""What SQLite's and PostgreSQL's drivers are taught, for every connection.
+"""What every connection to SQLite or PostgreSQL does beyond its driver's own work.
 
-SQLite has one writer: those of this process take turns here. A server that is silent is given up.
-What a database keeps and Python can't read (garbage, an infinite date) must not fail the statement
-that reads it together with others.
+SQLite allows one writer at a time: the writers of this process take turns here. A server that is
+silent is given up. A value that Python can't read (garbage, an infinite date) must not fail the
+statement that reads it together with others.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ NETWORK_LIMITS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-REQUEST_LIMIT = 15  # seconds for a statement of a request's, then its connection is given up
+REQUEST_LIMIT = 15  # seconds for a statement of a request; then its connection is given up
 
 
 class SqliteConnection(sqlite3.Connection):
-    """In SQLite's own queue writers would sleep and look again, for up to 100 ms each time."""
+    """Lets writers take turns. SQLite itself makes them sleep for up to 100 ms between tries."""
 
     _turn = threading.Lock()
     _has_turn = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A text that isn't UTF-8 must not fail the statement that reads it together with others.
+        # A text that isn't UTF-8 must not fail the statement that reads other rows as well.
         self.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
 
     def cursor(self, factory: Any = None) -> Any:
         return super().cursor(factory or SqliteCursor)
 
     def await_turn(self) -> None:
-        """Before the first write of a transaction. Raises sqlite3.OperationalError."""
+        """Wait before the first write of a transaction. Raises sqlite3.OperationalError."""
         if not self._has_turn:
             if not self._turn.acquire(timeout=PATIENCE):
                 raise sqlite3.OperationalError("database is locked")
@@ -71,7 +71,7 @@ class SqliteConnection(sqlite3.Connection):
     def commit(self) -> None:
         try:
             super().commit()
-        finally:  # what failed may have ended the transaction, too
+        finally:  # a commit that failed may have ended the transaction, too
             self.pass_turn()
 
     def rollback(self) -> None:
@@ -81,7 +81,7 @@ class SqliteConnection(sqlite3.Connection):
             self.pass_turn()
 
     def close(self) -> None:
-        """A statement that was cancelled with rows left to fetch outlives it, with its lock."""
+        """Roll back first: a cancelled statement with rows left to fetch would keep its lock."""
         self.rollback()
         super().close()
 
@@ -117,14 +117,14 @@ def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def begin_before_savepoint(connection: Connection, name: str) -> None:
-    """Without it, RELEASE of a SAVEPOINT that began the transaction would commit."""
+    """Else a SAVEPOINT would begin the transaction, and its RELEASE would commit it."""
     driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     if not driver.in_transaction:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
-    """SQLAlchemy asks its first connection about the server: all others would wait for it, too."""
+    """Limit what SQLAlchemy first asks a server: all other connections wait for the answer."""
     timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
     timer.daemon = True
     timer.start()
@@ -139,17 +139,17 @@ def prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    """What the server has closed can be read from at once; to ask it would be a round trip."""
+    """Replace a connection that the server has closed: it is readable. A query would cost time."""
     driver: Any = record.driver_connection
     if driver.closed or record.info["opened"] < _silent or _is_readable(driver.fileno()):
         raise DisconnectionError("closed by the server, or silent")
 
 
-_silent = 0.0  # when one of this process' connections was last found silent, monotonic
+_silent = 0.0  # when a connection was last found silent, by the monotonic clock
 
 
 def distrust_open_connections() -> None:
-    """Who forgot one connection on the way to the server has forgotten others: renew them all."""
+    """Renew all connections: what has lost one of them may have lost the others as well."""
     global _silent
     _silent = time.monotonic()
 
@@ -161,9 +161,9 @@ def _is_readable(file: int) -> bool:
 
 
 def give_up(driver: Any) -> None:
-    """End a connection that is silent: whoever waits for its answer sees that at once.
+    """End a connection that is silent, so that whoever waits for its answer gets an error at once.
 
-    To cancel the statement instead would be to wait for the silent server's word on that.
+    Cancelling the statement instead would again wait for the silent server.
     """
     with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
         mine.shutdown(socket.SHUT_RDWR)
@@ -172,7 +172,7 @@ def give_up(driver: Any) -> None:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands where such a value was read."""
+    """Stands in place of a value that can't be read."""
 
     reason: str
 
@@ -181,7 +181,7 @@ class Unreadable:
 
 
 class Tolerant(TypeDecorator[T]):
-    """A column's type whose garbage is read as `Unreadable`."""
+    """A column's type that reads garbage as `Unreadable`."""
 
     __abstract__ = True
 
@@ -200,7 +200,7 @@ class Tolerant(TypeDecorator[T]):
 
 
 def tolerate(adapters: AdaptersMap) -> None:
-    """The same for what PostgreSQL's driver reads by itself."""
+    """Do the same for the types that PostgreSQL's driver reads itself."""
     for name in ("timestamptz", "json", "jsonb"):
         oid = adapters.types[name].oid
         if strict := adapters.get_loader(oid, Format.TEXT):

@@ -1,4 +1,4 @@
-"""Importing what can be wrong since its owner has just written it."""
+"""Imports modules that may have a mistake, because somebody has just written them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ NOT_THE_OWNERS = (Path(__file__), APP / "jobs")
 def load_module(name: str) -> ModuleType:
     """Import a module of the service.
 
-    Raises SystemExit for one that can't be imported, whichever module is to blame: one line with
-    file, line and error.
+    Raises SystemExit if that fails, with one line that has the file, the line and the error.
     """
     try:
         return importlib.import_module(name)
@@ -28,7 +27,7 @@ def load_module(name: str) -> ModuleType:
 
 
 def _place(error: Exception) -> str:
-    """The innermost line of the service's own code, outside of the engine."""
+    """The innermost line in the service's own code, which the engine isn't part of."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_owners(Path(frame.filename))]
     return f"{_shown(own[-1].filename)}, line {own[-1].lineno}" if own else "app"
@@ -39,6 +38,6 @@ def _is_owners(file: Path) -> bool:
 
 
 def _shown(file: str | None) -> str:
-    """Its path as it is seen from the project."""
+    """The file's path within the project."""
     path = Path(file or "")
     return str(path.relative_to(APP.parent) if path.is_relative_to(APP) else path)

@@ -33,7 +33,7 @@ LONGEST = 20_000  # characters of a value, a traceback's among them
 
 
 def cut(text: str, most: int) -> str:
-    """What is longer ends there, and says so."""
+    """Cut a longer text, and say so at its end."""
     return text if len(text) <= most else f"{text[:most]} ... (cut: {len(text)} characters)"
 
 
@@ -45,14 +45,14 @@ def _cut_values(logger: object, name: str, event: structlog.typing.EventDict) ->
 
 
 def escaped(text: str) -> str:
-    """What a terminal would obey, and what begins a new line, as Python writes it in a literal."""
+    """Write what a terminal would obey, and what begins a new line, as a Python literal has it."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _escape(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
-    """Nobody's input forges a line: those of a traceback are indented."""
+    """No input can forge a line of the log. The lines of a traceback are indented."""
     for key, value in event.items():
         if key == "exception":
             event[key] = "\n".join(f"  {escaped(line)}" for line in value.split("\n"))
@@ -67,14 +67,14 @@ def _drop_colors(logger: object, name: str, event: structlog.typing.EventDict) -
 
 
 def _drop_meant_tracebacks(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
-    """Of what a task raises to say what happens next: its text says all."""
+    """RetryLater and NonRetryable are meant: their text says enough."""
     if getattr(event.get("exc_info"), "needs_no_traceback", False):
         del event["exc_info"]
     return event
 
 
 def flush_reports() -> None:
-    """Send what was just reported: for a process that ends without Python's own exit."""
+    """Send what was just reported. It is for a process that ends without Python's own exit."""
     if get_settings().sentry_dsn:
         from app.core.sentry import flush_sentry
 
@@ -82,7 +82,7 @@ def flush_reports() -> None:
     flush_spans()
 
 
-# One list for good: a logger that was used keeps its own, whoever configures again.
+# One list for all: a logger that was used once keeps its list when logging is configured again.
 PROCESSORS: list[structlog.typing.Processor] = [
     structlog.stdlib.filter_by_level,
     *SHARED,
@@ -93,7 +93,7 @@ PROCESSORS: list[structlog.typing.Processor] = [
 def configure_logging() -> None:
     """Send structlog and the standard library through one renderer, to standard error."""
     settings = get_settings()
-    # Not the renderer's own tracebacks: they can show the values of variables.
+    # Plain tracebacks, because the renderer's own can show the values of variables.
     console = structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty() or "FORCE_COLOR" in os.environ,
         exception_formatter=structlog.dev.plain_traceback,

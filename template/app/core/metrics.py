@@ -1,7 +1,7 @@
-"""Prometheus' metrics of this process, on METRICS_PORT. Unset, nothing is counted or opened.
+"""Serves Prometheus' metrics of this process on METRICS_PORT. Unset, nothing is counted.
 
-A thread serves them, so that they can be had while the process' loop stands still. It answers
-whoever reaches the port, on METRICS_HOST alone.
+A thread serves them, so that it answers while the event loop stands still. It listens on
+METRICS_HOST alone, and answers whoever reaches it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ log = structlog.get_logger(__name__)
 
 Values = Iterable[tuple[Sequence[str], float]]  # the labels' values, and the metric's
 
-AGAIN = 1  # second after which a port that somebody has is tried again
-YOUNG = 5  # seconds for which what the database said serves further scrapes
+AGAIN = 1  # second after which a port that is in use is tried again
+YOUNG = 5  # seconds for which an answer of the database serves further scrapes
 PATIENCE = 3  # seconds for which a scrape waits for the database
 OTHER = "other"  # all queues that QUEUES doesn't name
 BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -50,7 +50,7 @@ _server: Any = None  # of prometheus_client
 def serve(loop: asyncio.AbstractEventLoop | None = None) -> Recorder | None:
     """Count what happens in this process, and serve it until the process ends.
 
-    With the process' loop, a scrape asks the database as well. Returns what counts, if anything.
+    If a loop is given, a scrape asks the database as well. Returns the recorder, if there is one.
     """
     global _recorder
     settings = get_settings()
@@ -69,13 +69,13 @@ def serve(loop: asyncio.AbstractEventLoop | None = None) -> Recorder | None:
 
 
 def leave() -> None:
-    """A forked process serves nothing, nor keeps the port from the next one."""
+    """Close the port in a forked process, which would keep it from the next process."""
     if _server:
         _server.socket.close()
 
 
 def _open(host: str, port: int) -> None:
-    """A process that was there before has the port until it ends."""
+    """Try until the port is free: an older process has it until it ends."""
     global _server
     from prometheus_client import start_http_server
 
@@ -94,7 +94,7 @@ def _open(host: str, port: int) -> None:
 
 
 def _counters() -> Recorder:
-    """Known labels begin at zero, so that a first one is an increase."""
+    """Known labels begin at zero, so that the first event is an increase."""
     from prometheus_client import Counter, Histogram, disable_created_metrics
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -138,7 +138,7 @@ class _Loops:
 
 
 class _Database:
-    """Asks the database, and keeps the answer for a while. Where there is none, nothing is said."""
+    """Asks the database, and keeps the answer for a while. Without an answer it shows nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -146,7 +146,7 @@ class _Database:
         self._asked, self._answer = float("-inf"), dict[metrics.Metric, Values]()
 
     def describe(self) -> list[GaugeMetricFamily]:
-        """To register it asks for nothing."""
+        """Registration needs no metrics, and so it doesn't ask the database."""
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -193,7 +193,7 @@ def _each(
     value: Callable[[QueueState], float],
     of_others: Callable[[list[float]], float] = sum,
 ) -> Values:
-    """Rows may name any queue: those that QUEUES doesn't name have one label, and one value."""
+    """A value a queue. Rows may name any queue: those that QUEUES lacks share one label."""
     known, found = get_settings().queues, dict[str, list[float]]()
     for queue in queues:
         label = queue.name if queue.name in known else OTHER

@@ -1,7 +1,7 @@
-"""What happens to a database: it is away or can't work, and its clock may jump.
+"""Recognizes outages of the database, and jumps of its clock, which decides what is due.
 
-The clock decides what is due. Beside a monotonic clock it goes evenly: what it says is noted with
-the monotonic times before and after it was asked, so that an answer that took long is no jump.
+Each answer of the clock is compared with the monotonic clock of this process. The monotonic times
+before and after the question are noted, so that a slow answer isn't taken for a jump.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from app.config import get_settings
 
 log = structlog.get_logger(__name__)
 
-# Of PostgreSQL: connection lost, out of resources, shutting down or starting.
+# PostgreSQL's states: connection lost, out of resources, shutting down or starting.
 STATES = ("08", "53", "57P")
-# Of SQLite, which has one class for these and for a table that isn't there.
+# SQLite's names: its one class of errors is also for a table that isn't there.
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
 READ_ONLY = ("25006", "SQLITE_READONLY")
 OURS = "of this service's database"
 
-# Seconds by which it may be out unnoticed: less than a lease has left when it is extended.
+# Seconds of a jump that isn't noticed: less than a lease has left when it is extended.
 TOLERANCE = min(2.0, get_settings().lease / 3)
-RECENT = 600  # seconds for which a jump is told of
+RECENT = 600  # seconds for which a jump is shown
 
-# Memory that a process shares with those that it forks: when the last outage was told.
+# When the last outage was logged. A process shares this memory with those that it forks.
 _told = mmap.mmap(-1, 8)
 
 
 def mark_errors_of(engine: Engine) -> None:
-    """A task may use other databases, too: their outages are its own failures."""
+    """Mark errors of this service's database: an outage of another one is the task's failure."""
     event.listen(engine, "handle_error", _mark)
 
 
@@ -54,7 +54,7 @@ def _mark(context: Any) -> None:
 
 
 def is_outage(error: BaseException) -> bool:
-    """The same statement may succeed later."""
+    """Whether the same statement may succeed later."""
     if isinstance(error, TimeoutError | DisconnectionError):  # of the pool
         return True
     if not isinstance(error, DBAPIError) or OURS not in getattr(error, "__notes__", ()):
@@ -75,12 +75,12 @@ def is_read_only(error: BaseException) -> bool:
 
 
 def said(error: SQLAlchemyError) -> str:
-    """By the server or its driver, as one line."""
+    """What the server or its driver said, in one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split())
 
 
 def tell(what: str, error: BaseException) -> None:
-    """One line in the log; of an outage at most one a second, by a process and its children."""
+    """Log a line. An outage is logged once a second at most, by a process and its children."""
     if is_outage(error):
         (last,) = struct.unpack_from("d", _told)
         if last <= (now := time.monotonic()) < last + 1:
@@ -91,7 +91,7 @@ def tell(what: str, error: BaseException) -> None:
 
 @dataclass(frozen=True)
 class Jump:
-    """`seconds` are negative where the clock went back; `noticed` is monotonic."""
+    """`seconds` is negative if the clock went back. `noticed` is by the monotonic clock."""
 
     seconds: float
     noticed: float
@@ -108,7 +108,7 @@ class DatabaseClock:
         self.jump: Jump | None = None  # the last one
 
     def note(self, now: datetime, asked: float) -> None:
-        """The clock said `now`, some time after the monotonic time `asked`."""
+        """Note that the clock said `now`, at some time after the monotonic time `asked`."""
         answered = time.monotonic()
         least, most = now.timestamp() - answered, now.timestamp() - asked
         if self._ahead:
@@ -119,7 +119,7 @@ class DatabaseClock:
         self._ahead = least, most
 
     def latest(self) -> datetime:
-        """The latest that it can be, unless it has just jumped forward. Note it first."""
+        """The latest time that the clock can show now, unless it has just jumped forward."""
         if self._ahead is None:
             raise RuntimeError("the database's clock has not been asked yet")
         seconds = time.monotonic() + self._ahead[1] + TOLERANCE

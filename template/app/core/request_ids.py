@@ -1,4 +1,4 @@
-"""Each request has an id: in its answer, in its lines of the log, and in those of its jobs."""
+"""Gives each request an id. Its answer has it, and the log's lines about it and its jobs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from structlog.contextvars import bind_contextvars, get_contextvars, unbind_cont
 
 HEADER = "X-Request-ID"
 NAME = "request_id"
-# As proxies and clouds write them; nothing that a log or a shell would obey.
+# The ids that proxies and clouds make; no character that a log or a shell would obey.
 USABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,99}")
 
 
 class RequestIds:
-    """Takes the client's id where it can be used, or else makes one."""
+    """Takes the client's id if it can be used, or else makes one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -35,10 +35,10 @@ class RequestIds:
 
         bind_contextvars(**{NAME: request_id})
         await self._app(scope, receive, send_with_id)
-        unbind_contextvars(NAME)  # after an error it stays, for who answers and logs that
+        unbind_contextvars(NAME)  # after an error it stays, for the error's answer and log
 
 
 def current_request_id() -> str | None:
-    """Of the request that is answered here, or that led to the job that runs here."""
+    """The id of the request that is answered here, or that submitted the job that runs here."""
     request_id: str | None = get_contextvars().get(NAME)
     return request_id

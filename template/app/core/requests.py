@@ -1,8 +1,8 @@
-"""What each request meets before its route: whom it asks for, and how long it is.
+"""Checks a request's host and length before its route, and drains the API before it stops.
 
-At a stop `ready` says so first, while requests are answered as before: uvicorn closes its socket at
-SIGTERM, and what waits there to be accepted is lost. For DRAIN_SECONDS before that, a load balancer
-finds out that it is to send no more.
+uvicorn closes its socket at SIGTERM, and requests that wait there are lost. So a stop begins with
+DRAIN_SECONDS in which `/health/ready` answers 503 and all else is answered as before. In that time
+a load balancer finds out that it is to send no more.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _draining = threading.Event()
 
 
 async def _known(scope: Scope, receive: Receive, send: Send) -> None:
-    """Where Starlette goes on to for a host that it lets through."""
+    """Starlette calls this for a host that it lets through."""
 
 
 class KnownHosts(TrustedHostMiddleware):
-    """Decides as Starlette does, and refuses as every error is answered: in JSON."""
+    """Decides as Starlette does, but answers a refusal in JSON, like every error."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
         super().__init__(_known, allowed_hosts, www_redirect=False)
@@ -52,9 +52,9 @@ class KnownHosts(TrustedHostMiddleware):
 
 
 class BodyLimit:
-    """413 as soon as more than the limit was announced or read; a chunked body announces nothing.
+    """Answers 413 as soon as more than the limit was announced or read.
 
-    It only counts: who answers without the body never waits for it.
+    It only counts what is read, so that a route which doesn't read the body never waits for it.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
@@ -88,7 +88,7 @@ def is_draining() -> bool:
 
 @contextmanager
 def draining() -> Iterator[None]:
-    """Let SIGTERM stop the server only after the drain; a second one stops it at once."""
+    """Let SIGTERM stop the server only after DRAIN_SECONDS. A second SIGTERM stops it at once."""
     stop, seconds = signal.getsignal(signal.SIGTERM), get_settings().drain
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not (seconds and callable(stop) and in_main_thread):
@@ -112,7 +112,7 @@ def draining() -> Iterator[None]:
 
 
 class LastAnswers:
-    """While it drains, each answer ends its connection: the client uses it for no other request."""
+    """While the API drains, each answer ends its connection, so that no other request uses it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

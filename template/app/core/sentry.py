@@ -1,7 +1,7 @@
-"""Sends to Sentry what is logged as an error: once each, and without anybody's data.
+"""Sends each logged error to Sentry once, without personal data.
 
-Sentry's own integrations are off. They would report an error in each layer that it passes, and with
-it the request, its body and what a library logged before.
+Sentry's own integrations are off. They would report an error in each layer that it passes, together
+with the request, its body and what a library logged before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from structlog.contextvars import get_contextvars
 from app.config import get_settings
 
 TAGS = {"attempt", "job_id", "queue", "request_id", "schedule", "task", "task_id"}
-FLUSH = 2  # seconds that a process which ends gives to what it still has to send
+FLUSH = 2  # seconds in which a process that ends sends the rest
 
 
 def start_sentry(dsn: str) -> None:
@@ -44,7 +44,7 @@ def start_sentry(dsn: str) -> None:
 
 
 class SentryHandler(logging.Handler):
-    """Shows a line's event, error and ids; of a library's line the text without its arguments."""
+    """Sends a line's event, error and ids. Of a library's line it sends the text, no arguments."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -64,7 +64,7 @@ class SentryHandler(logging.Handler):
 
 
 def _error_of(given: Any) -> BaseException | None:
-    """As a log takes it: an error, a triple, or True for the one that is handled."""
+    """The error of a log's `exc_info`: an error, a triple, or True for the one being handled."""
     if given is True:
         given = sys.exc_info()
     error = given[1] if isinstance(given, tuple) else given
@@ -72,5 +72,5 @@ def _error_of(given: Any) -> BaseException | None:
 
 
 def flush_sentry() -> None:
-    """For processes that end without the interpreter's exit; waits for seconds."""
+    """Send the rest, within seconds. It is for processes that end without Python's own exit."""
     sentry_sdk.flush(FLUSH)

@@ -1,6 +1,6 @@
-"""Traces, by OpenTelemetry's API alone: where its SDK isn't set up, a span goes nowhere.
+"""Traces, by OpenTelemetry's API alone. Without its SDK the spans go nowhere.
 
-A job's row keeps the trace that it was submitted in, and each of its tries goes on in it.
+A job's row keeps the trace in which it was submitted, and each of its tries continues that trace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def here() -> dict[str, str]:
-    """The current span as W3C's headers have it; nothing outside of traces."""
+    """The current span as W3C's headers. It is empty outside of traces."""
     headers: dict[str, str] = {}
     _propagator.inject(headers)
     return headers
@@ -35,7 +35,7 @@ def trace_id() -> str | None:
 
 
 def ticking(schedule: str) -> AbstractContextManager[Span]:
-    """The beginning of a trace: nobody asked for what is submitted in here."""
+    """Begin a trace of its own for the job that a tick submits."""
     return _span(f"tick {schedule}", Context())
 
 
@@ -59,7 +59,7 @@ def _names(task: str, queue: str) -> dict[str, str]:
 def _span(
     name: str, parent: Context | None, kind: SpanKind = SpanKind.INTERNAL, **told: Any
 ) -> AbstractContextManager[Span]:
-    """By OpenTelemetry's conventions for messages. Without an SDK it costs next to nothing."""
+    """A span by OpenTelemetry's conventions for messages. It is cheap without the SDK."""
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return nullcontext(trace.INVALID_SPAN)
     if kind in OPERATIONS:
@@ -75,7 +75,7 @@ def tell_error(span: Span, error: Exception) -> None:
 
 
 def flush_spans() -> None:
-    """Send those that have ended, within seconds; the API has no word for it."""
+    """Send the spans that have ended, within seconds. The API has no function for it."""
     flush = getattr(trace.get_tracer_provider(), "force_flush", None)
     if flush:
         flush(FLUSH)

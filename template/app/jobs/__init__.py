@@ -1,4 +1,4 @@
-"""The engine's front door: all that tasks, services and routes need. README.md says the rest."""
+"""The engine's front door: what tasks, services and routes import. README.md has the rest."""
 
 from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
 from app.jobs.finding import JobFilter, JobPage, StoredJob

@@ -1,4 +1,4 @@
-"""The arguments of a task: what checks them, and what is said where they are wrong."""
+"""Checks the arguments of a task, and says what is wrong with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NotJson(TypeError):  # noqa: N818 - a TypeError for whoever wrote the task
 
 
 def arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> TypeAdapter[Any]:
-    """Raises NotJson, and pydantic's and Python's errors for what is wrong with an annotation."""
+    """What checks a task's arguments. Raises NotJson, PydanticUserError or NameError."""
     fields = {p.name: hints.get(p.name, Any) for p in own}
     optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
     arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
@@ -26,14 +26,14 @@ def arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> Ty
         adapter: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
     except PydanticSchemaGenerationError:
         raise NotJson(_not_json(fields)) from None
-    # A typed dictionary's configuration doesn't reach its errors, which would show the arguments.
+    # A TypedDict's own configuration doesn't reach its errors: they would show the arguments.
     hiding = CoreConfig(hide_input_in_errors=True)
     adapter.validator = SchemaValidator(adapter.core_schema, hiding)
     return adapter
 
 
 def first_wrong(error: ValidationError, hints: Mapping[str, Any]) -> str:
-    """What is wrong with the first wrong argument, and what to do; its value isn't shown."""
+    """Says what is wrong with the first wrong argument, and what to do. It shows no value."""
     first = error.errors()[0]
     place, given = ".".join(map(str, first["loc"])), first["input"]
     if first["type"] == "missing":

@@ -1,4 +1,4 @@
-"""The second door: for back ends, what starts the service, operators' routes, and tests."""
+"""The engine's second door: for back ends, for operators' routes, and for tests."""
 
 from app.jobs import metrics
 from app.jobs.claims import claim

@@ -1,4 +1,4 @@
-"""How a host claims a single job, keeps what it runs, and takes back what a dead host held."""
+"""Statements that claim a single job, extend leases, and take back what a dead host held."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ BATCH = 100  # jobs in one statement; more would hold SQLite's lock for too long
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
 LEASE_LOST = "WorkerLost: it died, or was silent for longer than its lease"
 
-# Written out, for a bound value would keep the planner from the partial index.
+# Written as text: with a bound value the planner couldn't use the partial index.
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
 CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
 TAKEN = [*(jobs.c[name] for name in SHOWN.split(", ")), literal_column(WAITED).label("waited")]
-# What is told of a job.
+# What the report of an end needs.
 ENDED = [jobs.c[name] for name in ("id", "task", "queue", "status", "attempts", "error", "origin")]
 
 
-@cache  # a statement that stays the same object is compiled, and its key made, once
+@cache  # SQLAlchemy compiles a statement once, as long as it stays the same object
 def _claim(bounded: bool) -> Update:
     mine = update(jobs).where(
         jobs.c.id == bindparam("job_id", type_=Uuid),
@@ -82,9 +82,9 @@ def _claim(bounded: bool) -> Update:
 
 
 def claim(connection: Connection, job_id: UUID, task: str, max_running: int | None) -> Taken | None:
-    """Claim this job of this task if it is due; at most `max_running` of the task run then.
+    """Claim this job of this task, if it is due and fewer than `max_running` of the task run.
 
-    With `max_running` it must be in a transaction, or two hosts could count before either claims.
+    With `max_running` it needs a transaction: else two hosts could count before either claims.
     """
     values = {"job_id": job_id, "name": task, "max_running": max_running}
     values["its_worker"] = this_worker()
@@ -100,7 +100,7 @@ _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name
 
 
 def due_one_by_one(connection: Connection, wanted: Wanted, limit: int) -> Sequence[Row[Any]]:
-    """Those that must be claimed alone: of bounded tasks, and whose worker died; oldest first."""
+    """Due jobs of bounded tasks, or whose worker died: they are claimed one by one, oldest first."""
     paused = set(connection.scalars(text(PAUSED)))
     carried = tuple(queue for queue in wanted.queues if queue not in paused)
     due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded))
@@ -122,12 +122,12 @@ def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
 
 
 def is_suspect(crashes: int) -> bool:
-    """Whether a job with so many crashes is dead after one more."""
+    """Whether one more crash makes a job with so many crashes dead."""
     return crashes >= get_settings().max_crashes - 1
 
 
 def extend(connection: Connection, held: Sequence[tuple[UUID, int]]) -> set[UUID]:
-    """Extend the leases of these (id, attempt); returns the ids that are still held."""
+    """Extend the leases of these (id, attempt) pairs. Returns the ids that are still held."""
     mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held)
     extended = update(jobs).where(mine, jobs.c.status == Status.RUNNING, LAZY)
     lease = clock(get_settings().lease)
@@ -139,11 +139,11 @@ def is_cancelled(connection: Connection, job_id: UUID) -> bool:
 
 
 def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
-    """Jobs whose lease has ended are pending again, or dead after too many crashes.
+    """Make jobs whose lease has ended pending again, or dead after too many crashes.
 
-    The database's clock can't be later than `latest`, unless it has jumped.
+    `latest` is the latest that the database's clock can show, unless it has jumped.
     """
-    # An index of `wake_at` names all that wait, too; this keeps the planner to that of what runs.
+    # coalesce() keeps the planner from the index of `wake_at`, which has the waiting jobs as well.
     lease_end = func.coalesce(jobs.c.wake_at, jobs.c.wake_at)
     ended = lease_end <= clock(0), lease_end <= bindparam("latest", type_=clock.type)
     lost = select(jobs.c.id).where(RUNS, *ended).limit(BATCH)
@@ -164,9 +164,9 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
 
 
 def bring_nearer(connection: Connection) -> None:
-    """The database's clock went back: what it had called due, or held, isn't that far ahead.
+    """Correct the times of jobs after the database's clock went back: they are too far ahead.
 
-    A job that was submitted with a delay keeps its moment, for it may have been given as one.
+    A job that was submitted for later keeps its time, for the caller may have named that time.
     """
     began = func.coalesce(jobs.c.started_at, jobs.c.created_at)
     was_due = (jobs.c.run_at <= jobs.c.created_at) | jobs.c.started_at.is_not(None)
@@ -174,19 +174,19 @@ def bring_nearer(connection: Connection) -> None:
     delay = case((jobs.c.run_at > began, backoff), else_=0)
     waits = update(jobs).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
     connection.execute(waits.values(run_at=clock(delay), wake_at=clock(delay + HEAD_START)))
-    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # taken back: due
+    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # to be due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))
         connection.execute(far.values(wake_at=clock(most)))
 
 
 def _one_more(count: Column[int]) -> Case[int]:
-    """One at its limit would fail the statement for all."""
+    """A count at its limit stays: an overflow would fail the statement for all jobs."""
     return case((count < MAX_COUNT, count + 1), else_=MAX_COUNT)
 
 
 def note_refusal(connection: Connection, job_id: UUID, attempt: int) -> Row[Any] | None:
-    """Keep since when the job's arguments are refused; nothing where the attempt was lost."""
+    """Note when the job's arguments were first refused. Returns None if the lease was lost."""
     mine = jobs.c.id == job_id, jobs.c.attempts == attempt, RUNS
     noted = update(jobs).where(*mine, LAZY)
     since = func.coalesce(jobs.c.refused_at, clock(0))

@@ -1,4 +1,4 @@
-"""What a task is: the decorator, its options, its checked arguments, how it ends a try early."""
+"""What a task is: the decorator `task`, its options, and what a task may raise."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TASKS_PACKAGE = "app.tasks."
 
 
 class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, like StopIteration
-    """Raised by a task: end this try, run again after the given time; it counts as a try."""
+    """A task raises it to end this try and run again after the given time. The try counts."""
 
     needs_no_traceback = True
 
@@ -46,7 +46,7 @@ class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, li
 
 
 class NonRetryable(Exception):  # noqa: N818
-    """Raised by a task: no further try can succeed; the job is dead at once."""
+    """A task raises it when no further try can succeed. The job is dead at once."""
 
     needs_no_traceback = True
 
@@ -56,12 +56,12 @@ class UnknownTaskError(LookupError):
 
 
 class Bound(Generic[R]):
-    """What a type checker sees when a task is called without its session; never made."""
+    """For type checkers only: what a task returns if it is called without its session."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task(Generic[P, V, R]):
-    """A function that can run as a job. Calling it runs the plain function, here and now."""
+    """A function that can run as a job. A call of it runs the plain function at once."""
 
     fn: Callable[..., Any]
     name: str
@@ -87,9 +87,9 @@ class Task(Generic[P, V, R]):
 
     @cached_property
     def signature(self) -> str:
-        """A digest of what it takes. Releases that differ here may refuse each other's jobs."""
+        """A digest of its parameters. Releases that differ here may refuse each other's jobs."""
         takes: Any = self.parameters
-        with suppress(PydanticInvalidForJsonSchema):  # a type that can't be told in JSON
+        with suppress(PydanticInvalidForJsonSchema):  # a type that has no JSON schema
             takes = self._adapter.json_schema()
         return sha256(json.dumps(takes, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,20 +114,20 @@ class Task(Generic[P, V, R]):
             raise ValueError(f"{self.name}: {wrong}") from None
 
     def check(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Like `dump`, with arguments by name. Raises ValidationError, ValueError over 64 KiB."""
+        """Like `dump`, for arguments by name. Raises ValidationError, or ValueError over 64 KiB."""
         arguments: dict[str, Any] = self._adapter.dump_python(self.load(named), mode="json")
         if len(json.dumps(arguments).encode()) > MAX_ARGUMENT_BYTES:
             raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
         return arguments
 
     def load(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The stored arguments as the types that the function names."""
+        """Turn stored arguments into the function's types. Raises ValidationError."""
         loaded: dict[str, Any] = self._adapter.validate_python(arguments)
         return loaded
 
 
 class SessionTask(Task[P, V, R]):
-    """A task that is given a session: what it writes there commits together with its outcome."""
+    """A task with a session: what it writes there commits together with the job's outcome."""
 
     @overload  # type: ignore[override]
     def __call__(self, db: AsyncSession | Session, /, *args: P.args, **kwargs: P.kwargs) -> V: ...
@@ -169,17 +169,17 @@ def task(
 ) -> Decorator:
     """Make a typed function a task, named after its module and itself (`orders.process_order`).
 
-    A failed try runs again after a random time between 0 and `backoff` * 2**(try - 1), at most an
-    hour, until `tries` are used up; then the job is dead. `timeout` bounds each try; a sync
-    function that overruns it goes on in its thread, but what it writes through its session is
-    refused. `max_running` bounds how many run at once, over all workers. Arguments go when the
-    job has succeeded, unless `keep_args`.
+    A failed job runs again after a random time between 0 and `backoff` * 2**(try - 1), at most an
+    hour. When its `tries` are used up it is dead. `timeout` bounds each try. A sync function that
+    runs longer goes on in its thread, but what it writes through its session is refused. At most
+    `max_running` jobs of the task run at once, over all workers. When a job has succeeded its
+    arguments are deleted, unless `keep_args` is set.
 
-    A first parameter annotated `AsyncSession` (async) or `Session` (sync) is given a session that
+    A first parameter of type `AsyncSession` (async) or `Session` (sync) is given a session, which
     commits together with the job's outcome, exactly once. Any other effect is at least once.
 
     Raises TypeError for parameters that can't be passed by position or have a type that JSON can't
-    carry, ValueError for a second task of the same name.
+    carry. Raises ValueError for a second task of the same name.
     """
     if no_function is not None:
         raise TypeError("write @task(): it has parentheses, also where they are empty")
@@ -200,7 +200,7 @@ def task(
                 max_running=max_running,
                 keep_args=keep_args,
             )
-        except (NameError, NotJson, PydanticUserError) as error:  # of an annotation
+        except (NameError, NotJson, PydanticUserError) as error:  # a wrong annotation
             raise TypeError(f"task {named}: {error}") from None
         if _registry.setdefault(made.name, made) is not made:
             raise ValueError(f"two tasks are named {made.name}: give one a name=")

@@ -1,8 +1,8 @@
-"""Local times on clocks that change: which ones a cron expression names, and when they come.
+"""Reads cron expressions, and finds the next moment that matches on clocks that change.
 
-The rules are those of Debian's cron(8). A time that spring skips comes at the end of the gap, once
-for all the times skipped; one that autumn repeats comes the first time. When the minute or the hour
-field starts with `*`, every real minute that matches counts instead.
+The rules are those of Debian's cron(8). When spring skips matching times, the end of the gap counts
+once for all of them. When autumn repeats a time, only the first one counts. If the minute or hour
+field starts with `*`, each real minute that matches counts instead.
 """
 
 import re
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 
 class WallTimes(NamedTuple):
-    """The times of day and the days at which something is due, as a clock on the wall shows."""
+    """The days and times of day at which something is due, in local time."""
 
     times: list[time]
     falls_on: Callable[[date], bool]
@@ -35,7 +35,7 @@ class WallTimes(NamedTuple):
     def _next_starred(self, after: datetime, zone: ZoneInfo) -> datetime:
         moment = after.replace(microsecond=0) + timedelta(seconds=1)
         while wait := self._first(wall := _wall(moment, zone)) - wall:
-            # A week at most: a longer stretch may hold a clock change and its reversal.
+            # A week at most: a longer time may have a change of the clock and its reversal.
             moment = _clock_change(moment, moment + min(wait, timedelta(weeks=1)), zone)
         return moment
 
@@ -52,7 +52,7 @@ def _wall(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _first_reached(wall: datetime, zone: ZoneInfo) -> datetime:
-    """Return the first moment at which clocks in `zone` show `wall` or, skipping it, later."""
+    """Return when clocks in `zone` first show `wall`, or a later time if they skip it."""
     moment = wall.replace(tzinfo=zone).astimezone(UTC)
     skipped = _wall(moment, zone) - wall
     return _clock_change(moment - skipped, moment, zone)

@@ -1,4 +1,4 @@
-"""Turns due ticks into jobs. A clock only wakes it: any number may, each tick is one job."""
+"""Turns due ticks into jobs. However many clocks wake it, each tick is one job."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ BATCH = 100  # schedules, and jobs, in one transaction
 WAKE_LIMIT = 5  # seconds; the next wake-up tries again
 STALE = 10  # seconds without success after which this process isn't ready
 
-# A process that freezes while it holds rows would silence their schedules in all the others.
+# A process that froze while it locks rows would stop their schedules in all other processes.
 LIMITS = text(
     "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
     " set_config('statement_timeout', '4s', true)"
 )
 
 _reported: set[str] = set()  # broken schedules, to log each once
-_heeded: Jump | None = Jump(0, 0)  # the last jump that schedules were looked through for
-_succeeded: float | None = None  # when this process' clock last got through, monotonic
+_heeded: Jump | None = Jump(0, 0)  # the jump of the clock that next ticks were corrected for
+_succeeded: float | None = None  # when a wake-up last succeeded, by the monotonic clock
 
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done about one schedule now; the ticks in the missed span never run."""
+    """What to do about one schedule now. Ticks between the two `missed` times never run."""
 
     ticks: list[datetime]
     next_tick: datetime | None
@@ -65,9 +65,9 @@ def due(
     catch_up: CatchUp,
     limit: int = BATCH,
 ) -> Due:
-    """Which ticks from `first` on run: each on time, late ones as declared, older ones not.
+    """Choose the ticks that run, from `first` on. Late ones run as `catch_up` says.
 
-    Those over the limit stay due.
+    Ticks that are older than the grace never run. Ticks over the limit stay due.
     """
     on_time, oldest = now - ON_TIME, now - max(grace, ON_TIME)
     tick: datetime | None = first
@@ -84,7 +84,7 @@ def due(
 
 
 def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
-    """The last tick before `end`, from `first` on, found without walking through a week of them."""
+    """The last tick from `first` on that is before `end`, found without computing all of them."""
 
     def is_last(seconds: int) -> bool:
         tick = next_tick(trigger, first + timedelta(seconds=seconds))
@@ -102,7 +102,7 @@ async def run_due() -> None:
 
 
 async def _run_batch(broken: set[str]) -> bool:
-    """Returns whether there may be more; adds schedules that can't be run to `broken`."""
+    """Returns whether more may be due. It adds schedules that can't be run to `broken`."""
     async with control_session() as session:
         now = await _begin(session)
         found = await take_due(session, now, broken, BATCH)
@@ -123,7 +123,7 @@ async def _run_batch(broken: set[str]) -> bool:
 
 
 async def _begin(session: AsyncSession) -> datetime:
-    """Returns the database's time."""
+    """Limit the transaction. Returns the database's time."""
     if not IS_SQLITE:
         await session.execute(LIMITS)
     asked = time.monotonic()
@@ -133,14 +133,14 @@ async def _begin(session: AsyncSession) -> datetime:
 
 
 async def _bring_nearer() -> None:
-    """Where the database's clock went back, next ticks are further ahead than their triggers say.
+    """Correct next ticks after the database's clock went back: they are too far ahead.
 
-    A tick that had its job gets no other: its key is taken.
+    A tick that had its job gets no second one, because its key is taken.
     """
     async with control_session() as session:
         now = await _begin(session)
         for schedule in await take_ahead(session, now):
-            with suppress(ValueError):  # what can't be read is reported where it is due
+            with suppress(ValueError):  # a broken schedule is reported when it is due
                 nearest = next_tick(schedule.read().trigger, now)
                 if nearest and schedule.next_tick and nearest < schedule.next_tick:
                     await move(session, schedule, next_tick=nearest)
@@ -150,7 +150,7 @@ async def _bring_nearer() -> None:
 async def _dispatch(
     session: AsyncSession, schedule: StoredSchedule, now: datetime, limit: int
 ) -> int:
-    """Returns what it took of the limit."""
+    """Submit the due ticks of one schedule. Returns how much of the limit that used."""
     wanted, task = schedule.read(), find_task(schedule.task)
     if not schedule.next_tick:
         raise ValueError(f"its next tick can't be read: {schedule.next_tick}")
@@ -169,7 +169,7 @@ async def _dispatch(
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
             job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
-        if job.created:  # where another clock was faster, the key is taken
+        if job.created:  # else another clock was faster, and the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}
             if tick < now - ON_TIME:
                 TICKS_LATE.add()
@@ -189,7 +189,7 @@ def _report(schedule_id: str, error: Exception) -> None:
 
 
 async def wake() -> None:
-    """What a clock calls: `run_due` for a limited time, without an error that would end a clock."""
+    """Clocks call this. It runs `run_due` for a limited time, logs errors, and never raises."""
     global _succeeded
     _succeeded = _succeeded or time.monotonic()
     try:
@@ -203,7 +203,7 @@ async def wake() -> None:
 
 
 async def _heed_a_jump() -> None:
-    """Also at the first wake-up: the clock may have gone back while nothing ran."""
+    """The first wake-up corrects as well: the clock may have gone back while nothing ran."""
     global _heeded
     jump = database_clock.jump
     if jump is not _heeded:
@@ -212,7 +212,7 @@ async def _heed_a_jump() -> None:
 
 
 async def every_second() -> None:
-    """The plainest clock, for a process that has a loop."""
+    """A clock for a process with an event loop: it wakes the dispatcher at each full second."""
     while True:
         await asyncio.sleep(1.005 - time.time() % 1)
         await to_the_end(wake())
@@ -224,6 +224,6 @@ def is_clock() -> bool:
 
 
 async def ping_clock() -> None:
-    """Raise when this process' clock hasn't got through for a while."""
+    """Raise RuntimeError if no wake-up of this process has succeeded for a while."""
     if _succeeded is None or time.monotonic() - _succeeded > STALE:
         raise RuntimeError("the dispatcher of schedules is not woken, or fails")

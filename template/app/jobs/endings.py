@@ -1,4 +1,4 @@
-"""What tries come to. Each end is told once, when it is written: in the log, and to who listens."""
+"""Reports how tries end. Each end is reported once it is written: in the log, and to listeners."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class Ending(StrEnum):
     """The names are in logs and metrics: a release may add one, but changes none."""
 
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # it is tried again
+    FAILED = "failed"  # the job is tried again
     DEAD = "dead"
     REFUSED = "refused"  # it waits for a release that takes its arguments
     HANDED_BACK = "handed_back"  # the process stops, or has no database; the try isn't counted
     CANCELLED = "cancelled"  # by an operator, while it ran
-    LOST = "lost"  # its lease: another host has it
-    TAKEN_BACK = "taken_back"  # from a host that was silent
+    LOST = "lost"  # the lease was lost: another host has the job
+    TAKEN_BACK = "taken_back"  # from a host that was silent for a lease
 
 
 LEVELS = {Ending.FAILED: logging.WARNING, Ending.DEAD: logging.ERROR, Ending.LOST: logging.WARNING}
 LEVELS |= {Ending.TAKEN_BACK: logging.WARNING}
 
-NAMED = "request_id", "schedule_id"  # of a job's origin, as the log's context calls them, too
+NAMED = "request_id", "schedule_id"  # keys of a job's origin, and of the log's context
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A try that has ended, or a job that is dead without one.
+    """A try that has ended, or a job that became dead outside a try.
 
-    Seconds: `waited` from due to start, by the database's clock, and `took` from then on.
+    Both in seconds: it `waited` from when it was due to its start, and `took` from then on.
     """
 
     id: UUID
@@ -53,12 +53,12 @@ class Ended:
 
 
 def origin_of(row: Any) -> dict[str, Any]:
-    """What submitted a row's job; nothing where somebody broke it by hand."""
+    """What submitted a row's job. It is empty if somebody broke the value by hand."""
     return row.origin if isinstance(row.origin, dict) else {}
 
 
 def named(origin: Mapping[str, Any]) -> dict[str, str]:
-    """What each line about a job says of what submitted it."""
+    """The part of a job's origin that each line of the log about the job has."""
     return {name: origin[name] for name in NAMED if isinstance(origin.get(name), str)}
 
 
@@ -72,13 +72,13 @@ _listeners: list[Listener] = []
 
 
 def at_each_end(listener: Listener) -> Listener:
-    """A decorator: the function hears of each end that this process writes; it mustn't raise."""
+    """Decorator: the function is called at each end that this process writes. It mustn't raise."""
     _listeners.append(listener)
     return listener
 
 
 def tell_end(ended: Ended) -> None:
-    """Say it in one line, and to who listens."""
+    """Log the end in one line, and call the listeners."""
     shown = {
         "job_id": str(ended.id),
         "task": ended.task,

@@ -1,7 +1,7 @@
-"""Which jobs an operator means, and how each page of them is found by looking at few rows.
+"""Finds the jobs that an operator's filter names, in pages that look at few rows.
 
-The newest come first, so each status is walked backwards in an index of its own; what the filter
-says beside the status and the time is compared row by row, for a bounded number of rows a page.
+The newest come first: each status is read backwards from an index of its own. What the filter names
+beside the status and the time is compared row by row, for a limited number of rows a page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OTHER_HOLDS = text(
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job's row. What somebody broke by hand stands here as it was read."""
+    """A job's row. A value that somebody broke by hand is here as it was read."""
 
     id: UUID
     task: str
@@ -65,14 +65,14 @@ class StoredJob:
     wake_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
-    worker: str | None  # that took it last: `host:pid`
+    worker: str | None  # which took it last: `host:pid`
     tries: list[Try]  # the last ten, oldest first
     origin: dict[str, Any]  # what submitted it: request_id, job_id, schedule_id
 
 
 @dataclass(frozen=True)
 class JobPage:
-    """Some jobs, and where the next page begins; it may be short though there is a next one."""
+    """Some jobs, and where the next page begins. A page may be short although another follows."""
 
     jobs: list[StoredJob]
     next: Place | None
@@ -80,9 +80,9 @@ class JobPage:
 
 @dataclass(frozen=True)
 class JobFilter:
-    """All that is given holds. `since` and `until` are aware, and `until` is no part of the time.
+    """All that is given must match. A job was created not before `since`, and before `until`.
 
-    `error` is a part of the error's text, in capitals or not.
+    Both are aware. `error` is a part of the error's text; upper and lower case are the same.
     """
 
     status: Status | None = None
@@ -94,15 +94,15 @@ class JobFilter:
     error: str | None = None
 
     def statuses(self, *allowed: Status) -> list[Status]:
-        """Those of its statuses that are allowed."""
+        """The allowed statuses that the filter matches."""
         return [each for each in allowed if self.status in (None, each)]
 
     def to_replay(self) -> list[JobFilter]:
-        """What it finds of the jobs that can be run again."""
+        """Filters that match the same jobs as far as they can be replayed."""
         return self._each(Status.DEAD)
 
     def to_cancel(self) -> list[JobFilter]:
-        """What it finds of the jobs that can be ended, a filter a status."""
+        """Filters that match the same jobs as far as they can be cancelled, one a status."""
         return self._each(Status.PENDING, Status.RUNNING)
 
     def _each(self, *allowed: Status) -> list[JobFilter]:
@@ -110,7 +110,7 @@ class JobFilter:
 
 
 def _at(status: Status) -> list[Condition]:
-    """Literals, and HAS_ENDED: else no planner takes a partial index."""
+    """The planner uses a partial index only for a literal status, and with HAS_ENDED."""
     one: Condition = jobs.c.status == literal(status, literal_execute=True)
     return [one] if status in (Status.PENDING, Status.RUNNING) else [one, text(HAS_ENDED)]
 
@@ -125,7 +125,7 @@ def _in_time(wanted: JobFilter) -> list[Condition]:
 
 
 def matching(wanted: JobFilter, columns: Any = jobs.c) -> list[Condition]:
-    """What is compared row by row."""
+    """The conditions that are compared row by row."""
     found: list[Condition] = [
         columns[name] == getattr(wanted, name) for name in _compared(wanted) - {"error"}
     ]
@@ -140,7 +140,7 @@ def _compared(wanted: JobFilter) -> set[str]:
 
 
 def page(wanted: JobFilter, most: int, after: Place | None) -> Select[Any]:
-    """The newest, at most so many, among the rows that are examined."""
+    """The newest matching jobs, at most so many, among the rows that a page examines."""
     found = select(jobs).order_by(*_newest_first(jobs.c)).limit(most)
     if wanted.status and not _compared(wanted):
         return found.where(*_lane(wanted, wanted.status, after))
@@ -150,14 +150,14 @@ def page(wanted: JobFilter, most: int, after: Place | None) -> Select[Any]:
 
 
 def end_of_page(wanted: JobFilter, after: Place | None) -> Select[Any]:
-    """The place of the last row that is examined, where there may be more."""
+    """The place of the last row that a page examines, if more rows may follow."""
     seen = _newest(wanted, EXAMINED, after)
     last = select(seen.c.created_at, seen.c.id).order_by(*_newest_first(seen.c))
     return last.offset(EXAMINED - 1).limit(1)
 
 
 def place_of(found: Sequence[Any]) -> Place | None:
-    """Of the last of these rows. Garbage has no such place: it comes again on the next page."""
+    """The place of the last row. A row with a broken id or time has none, and comes again."""
     for row in reversed(found):
         if row.id and row.created_at and 1970 <= row.created_at.year < 2286:
             return row.created_at, row.id
@@ -165,7 +165,7 @@ def place_of(found: Sequence[Any]) -> Place | None:
 
 
 def number(wanted: JobFilter, most: int) -> Select[Any]:
-    """How many there are, as far as `most`."""
+    """Counts matching jobs, and stops at `most`."""
     lanes = [
         select(jobs.c.id).where(*_at(status), *_in_time(wanted), *matching(wanted)).limit(most)
         for status in wanted.statuses(*Status)
@@ -175,7 +175,7 @@ def number(wanted: JobFilter, most: int) -> Select[Any]:
 
 
 def oldest(wanted: JobFilter, status: Status, limit: int) -> Select[Any]:
-    """Those of this status, locked; without those that somebody else has locked."""
+    """Selects and locks the oldest matching jobs of this status. It skips those that are locked."""
     found = select(jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.key)
     found = found.where(*_at(status), *_in_time(wanted), *matching(wanted))
     found = found.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
@@ -183,7 +183,7 @@ def oldest(wanted: JobFilter, status: Status, limit: int) -> Select[Any]:
 
 
 def replayable(wanted: JobFilter, limit: int, died_until: datetime) -> Select[Any]:
-    """The oldest dead ones, locked; without those whose key another job holds."""
+    """Selects and locks the oldest dead jobs, without those whose key another job holds."""
     others = jobs.alias("others")
     same = others.c.task == jobs.c.task, others.c.key == jobs.c.key, others.c.id != jobs.c.id
     taken = select(others.c.id).where(*same, OTHER_HOLDS).exists()
@@ -193,7 +193,7 @@ def replayable(wanted: JobFilter, limit: int, died_until: datetime) -> Select[An
 
 
 def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:
-    """Of each of its statuses the newest rows, and of these the newest."""
+    """The newest rows of each matching status, and of these the newest."""
     shown = [jobs.c[name] for name in ("id", "created_at", *sorted(_compared(wanted)))]
     each = select(*shown).order_by(*_newest_first(jobs.c)).limit(most)
     lanes = [each.where(*_lane(wanted, one, after)) for one in wanted.statuses(*Status)]

@@ -26,7 +26,7 @@ from app.jobs.running import Claim, claim_of
 from app.jobs.watch import watching
 
 TELL_EVERY = 0.05  # seconds
-AT_LIMIT = 0.1  # seconds in which a task that runs as often as it may isn't asked for again
+AT_LIMIT = 0.1  # seconds for which a host asks for no job of a task that is at its `max_running`
 
 
 class Host:
@@ -46,10 +46,10 @@ class Host:
         self._stopped: float | None = None
         self._extended = time.monotonic()
         self._at_limit: dict[str, float] = {}
-        # One of them may be what kills its workers: they run one at a time.
+        # Each of these jobs may be what kills its workers: they run one at a time.
         self._suspects: set[UUID] = set()
         self._told = 0.0
-        self.tell_others: Callable[[], None] | None = None  # that there may be more than fits here
+        self.tell_others: Callable[[], None] | None = None  # called when more may be due
 
     @property
     def free(self) -> int:
@@ -57,21 +57,21 @@ class Host:
 
     @property
     def heeds_bells(self) -> bool:
-        """Not while it is full, and not the bell that it has just rung for others."""
+        """False while it is full, and just after it rang a bell for other hosts itself."""
         return self.free > 0 and time.monotonic() - self._told > TELL_EVERY
 
     def ring(self) -> bool:
-        """Look at once; returns whether a slot is free."""
+        """Look at once. Returns whether a slot is free."""
         self._rung.set()
         return self.free > 0
 
     def stop_looking(self) -> None:
-        """From now on nothing is taken, and the stop grace runs."""
+        """Take no more jobs. The stop grace begins."""
         self._stopped = self._stopped or time.monotonic()
         forget_loops()
 
     async def look_on(self) -> None:
-        """Look when rung, when a slot of a full host is free, when a job falls due, and so on."""
+        """Look at each bell, when a full host gets a slot, and when a job falls due or may have."""
         while True:
             self._rung.clear()
             pause = await to_the_end(self._look_safely())
@@ -81,7 +81,7 @@ class Host:
                     await self._rung.wait()
 
     async def _look_safely(self) -> float:
-        """Waits for a database that is away or has no tables yet; returns the seconds to wait."""
+        """Look. Returns the seconds to wait, also if the database is away or has no tables yet."""
         try:
             return await self._look()
         except Exception as error:
@@ -112,7 +112,7 @@ class Host:
             self.tell_others()
 
     def _may_take(self) -> bool:
-        """A host that can't extend its leases takes no job: it would only lose that one, too."""
+        """A host that can't extend its leases takes no jobs: it would lose them as well."""
         extends = not self._claims or time.monotonic() - self._extended < self._lease / 2
         return extends and self._stopped is None
 
@@ -167,7 +167,7 @@ class Host:
         return claim.running
 
     async def _run(self, claim: Claim) -> None:
-        """The slot is free when the task has returned; the lease is kept until that is written."""
+        """Free the slot when the task has returned. Keep the lease until its outcome is written."""
         try:
             outcome = await attempt(claim)
             self._free_slot(claim)
@@ -189,7 +189,7 @@ class Host:
                 self._rung.set()
 
     async def keep_leases(self) -> None:
-        """Extend the leases of all running jobs in one statement, and stop those that are lost."""
+        """Extend the leases of all jobs in one statement. Stop the jobs whose lease was lost."""
         while True:
             try:
                 await to_the_end(self._extend())
@@ -215,7 +215,7 @@ class Host:
     async def drain(self) -> None:
         """Give running jobs the stop grace to end, then hand the rest back."""
         self.stop_looking()
-        await asyncio.sleep(0)  # what was just taken has begun
+        await asyncio.sleep(0)  # jobs that were just taken must have begun
         jobs = {claim.running for claim in self._claims.values() if claim.running}
         if jobs:
             left = (self._stopped or 0) + get_settings().stop_grace - time.monotonic()
@@ -227,7 +227,7 @@ class Host:
 
 @asynccontextmanager
 async def hosting(backend: str, slots: int | None = None) -> AsyncIterator[Host]:
-    """A host that looks; at the end running jobs get the stop grace, the rest is handed back."""
+    """Run a host. At the end running jobs get the stop grace; then the rest is handed back."""
     host = Host(backend, slots or get_settings().max_jobs)
     presence = Presence(backend, host._slots, lambda: len(host._running))
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The statements that insert jobs, one or thousands, each in one round trip."""
+"""Statements that insert one job, or thousands, in one round trip."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _DELAY = bindparam("delay", type_=Float)
 _SHARED = ("task", "queue", "max_attempts", "signature", "origin", "pushes")
 
 
-@cache  # a statement that stays the same object is compiled, and its key made, once
+@cache  # SQLAlchemy compiles a statement once, as long as it stays the same object
 def insert_one(by_clock: bool) -> Executable:
-    """Returns no row where the key is taken. Its times are a delay, or `run_at` and `wake_at`."""
+    """Returns no row if the key is taken. `by_clock`: the time is given as a delay."""
     times = {"created_at": clock(0)}
     if by_clock:
         times |= {"run_at": clock(_DELAY), "wake_at": clock(_DELAY + HEAD_START)}
@@ -48,7 +48,7 @@ def insert_one(by_clock: bool) -> Executable:
 async def insert_many(
     connection: AsyncConnection, rows: Sequence[tuple[UUID, str]], shared: dict[str, Any]
 ) -> None:
-    """Ids and arguments, these as JSON, of jobs that have all else in common."""
+    """`rows` are the jobs' ids and arguments (JSON); `shared` is all that they have in common."""
     statement = _insert_many("delay" in shared)
     for first in range(0, len(rows), MANY):
         parameters = _as_parameters(rows[first : first + MANY])
@@ -75,7 +75,7 @@ def _insert_many(by_clock: bool) -> Executable:
 
 
 def _rows() -> tuple[Any, Any]:
-    """The parameters as a table: ids and arguments."""
+    """The parameters as a table of ids and arguments."""
     if IS_SQLITE:
         each = func.json_each(bindparam("rows", type_=String)).table_valued("value")
         return func.json_extract(each.c.value, "$[0]"), func.json_extract(each.c.value, "$[1]")

@@ -1,11 +1,11 @@
 """A look: one statement takes as many due jobs as a host has free slots, the oldest first.
 
-It asks the index `jobs_due` for each pair of a queue and a task, so that it never walks over rows
-that wait for somebody else. Where a task bounds how many run at once, or a job's worker died, it
-only says that there are such jobs: they are claimed one by one (`claims.py`).
+It asks the index `jobs_due` for each pair of a queue and a task, so that it never reads rows that
+wait for other hosts. A job of a task with `max_running`, or whose worker died, isn't taken: the
+look only says that there are such jobs. They are claimed one by one (`claims.py`).
 
 While an old transaction is open, PostgreSQL keeps an entry in that index for each job that has been
-taken since. So most looks begin where the last one did, and walk over no such entry twice.
+taken since. So most looks begin where the last one did, and read no such entry twice.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from app.jobs.table import MAX_COUNT, PAUSED, Count, Id, Json
 from app.jobs.tries import this_worker
 
 EVER = "-infinity"  # a look from there on sees all that is due
-AHEAD = 50  # jobs that a look considers beside those it takes: others take the first ones, too
+AHEAD = 50  # jobs that a look considers beyond its slots, as other hosts take the first ones, too
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a host takes: these tasks from these queues; `bounded` ones have a `max_running`."""
+    """The queues and tasks whose jobs a host takes. Tasks in `bounded` have a `max_running`."""
 
     queues: list[str]
     tasks: list[str]
@@ -53,7 +53,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """`wait`: seconds until the next job falls due; `one_by_one`: some must be claimed so.
+    """`wait`: seconds until the next job falls due. `one_by_one`: whether some must be claimed so.
 
     `oldest`: when the oldest job that it saw fell due, as the database writes it.
     """
@@ -77,9 +77,9 @@ TYPES: dict[str, Any] = {
     "max_attempts": Count(),
     "origin": Json(),
 }
-COUNTED = f"attempts < {MAX_COUNT}"  # one at its limit would fail the statement for all
+COUNTED = f"attempts < {MAX_COUNT}"  # an overflow would fail the statement for all jobs
 
-# A claim that a crash of the database undoes is a pending job again: nobody waits for the disk.
+# A claim needn't wait for the disk: if the database crashes and forgets it, the job is pending.
 LAZILY = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
 
 _POSTGRESQL = f"""
@@ -138,7 +138,7 @@ _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 _QUEUES = f"(SELECT value FROM json_each(:queues) WHERE value NOT IN ({PAUSED}))"  # noqa: S608
 _PAIR = "status = 'pending' AND crashes = 0 AND queue = q.value AND task = t.value"
 _DUE = f"{_PAIR} AND run_at <= {_NOW} AND {COUNTED}"
-# To read takes no lock: a look that finds nothing keeps nobody from writing.
+# Reading takes no lock, so that a look which finds nothing keeps nobody from writing.
 _SEE_SQLITE = f"""
 SELECT (
     SELECT (julianday(min(run_at)) - julianday('now')) * 86400 FROM (
@@ -179,9 +179,9 @@ TAKE = text(_TAKE_SQLITE).columns(**TYPES)
 
 
 def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:
-    """Claim up to so many jobs: each attempt is counted, and its lease begins.
+    """Claim up to `slots` jobs: count an attempt of each, and begin its lease.
 
-    On PostgreSQL it may overlook what fell due before `since`, an earlier look's `oldest`.
+    On PostgreSQL it may overlook jobs that fell due before `since`, an earlier look's `oldest`.
     """
     claimed = {"slots": slots, "lease": get_settings().lease, "since": since}
     claimed["worker"] = this_worker()
@@ -189,9 +189,9 @@ def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) 
 
 
 class Lookout:
-    """Spends at most a tenth of its time on looks at all that is due.
+    """Spends at most a tenth of its time on looks at all due jobs.
 
-    The others overlook what fell due late: a job that was committed long after its submit.
+    The other looks overlook a job that was committed long after it was submitted.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""What the engine counts, and under which names: the same for every back end.
+"""The metrics of the engine. Their names are the same for every back end.
 
-Nothing is counted until something records it: `app/core/metrics.py` does for Prometheus.
+Nothing is counted until a recorder is given, as `app/core/metrics.py` does for Prometheus.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.jobs.contract import registry
 from app.jobs.endings import Ended, Ending, at_each_end
 from app.jobs.table import clock, schedules
 
-# Gets a metric's name, its labels and the value, from any thread; it neither waits nor raises.
+# Any thread calls it with a metric's name, labels and value. It must neither wait nor raise.
 Recorder = Callable[[str, tuple[str, ...], float], None]
 
 UNKNOWN = "unknown"  # tasks that this process doesn't know
@@ -24,7 +24,7 @@ UNKNOWN = "unknown"  # tasks that this process doesn't know
 
 @dataclass(frozen=True)
 class Metric:
-    """A name that Prometheus sees. `about` is for who reads a page of them."""
+    """A metric as Prometheus sees it. `about` is its help text."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -32,12 +32,12 @@ class Metric:
     about: str
 
     def add(self, *labels: str, value: float = 1) -> None:
-        """Count it, or observe the value, where something records."""
+        """Count it or observe the value, if there is a recorder."""
         if _recorder:
             _recorder(self.name, labels, value)
 
 
-# What each process saw itself.
+# Each process counts these itself.
 TRIES = Metric("jobs_tries_total", "counter", ("task",), "Tries that began")
 OUTCOMES = Metric(
     "jobs_outcomes_total",
@@ -80,7 +80,7 @@ LOOP_STALLED = Metric(
     "How long ago an engine loop of this process last turned",
 )
 
-# What the database says, whoever asks it: the API does.
+# The API asks the database for these.
 WAITING = Metric("jobs_waiting", "gauge", ("queue",), "Jobs that are due and wait")
 OLDEST = Metric(
     "jobs_oldest_waiting_seconds", "gauge", ("queue",), "How long the oldest of them has been due"
@@ -100,7 +100,7 @@ ASKED_FOR = (WAITING, OLDEST, RUNNING, DEAD, PAUSED, PROCESSES, OVERDUE)
 
 
 async def overdue(session: AsyncSession) -> float:
-    """For how many seconds the tick that has waited longest for a clock has been due."""
+    """For how many seconds the most overdue tick has been due."""
     due = schedules.c.next_tick <= clock(0), ~schedules.c.paused
     found = select(clock(0), func.min(schedules.c.next_tick)).where(*due)
     now, first = (await session.execute(found)).one()
@@ -111,7 +111,7 @@ _recorder: Recorder | None = None
 
 
 def record_with(recorder: Recorder) -> None:
-    """From now on all that is counted in this process goes there; called once."""
+    """Give all that is counted in this process to this recorder. It is called once."""
     global _recorder
     _recorder = recorder
 
@@ -128,5 +128,5 @@ def _count_end(ended: Ended) -> None:
 
 
 def bounded(task: str) -> str:
-    """A label: rows may name any task."""
+    """The task's name as a label. Rows may name any task, but labels must stay few."""
     return task if task in registry() else UNKNOWN

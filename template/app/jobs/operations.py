@@ -1,4 +1,4 @@
-"""What operators do with jobs and queues: find, run again, end, pause, see what waits."""
+"""What operators do with jobs and queues: find, replay, cancel, pause, and see what waits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JobStateError(RuntimeError):
 
 @dataclass(frozen=True)
 class Backlog:
-    """A queue's jobs that are due and wait, since when the oldest does, and its dead ones."""
+    """How many due jobs of a queue wait, since when the oldest is due, and how many are dead."""
 
     queue: str
     waiting: int
@@ -51,7 +51,7 @@ _ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake
 
 
 class Operations:
-    """They happen in the transaction of the session that it is given."""
+    """Each of them happens in the transaction of the session that it was made with."""
 
     def __init__(self, session: AsyncSession) -> None:
         if isinstance(session, Session):
@@ -69,10 +69,10 @@ class Operations:
     async def find(
         self, wanted: JobFilter, limit: int = 100, *, after: Place | None = None
     ) -> JobPage:
-        """The newest jobs first, from the place on that a page named as its `next`.
+        """The newest jobs first; after the first page, from the place that its `next` names.
 
-        A page looks at 10,000 rows at most. Where they have fewer such jobs than the limit it is
-        short, and still names the next one.
+        A page looks at 10,000 rows at most. If they have fewer such jobs than the limit, the page
+        is short and still names the next one.
         """
         rows = (await self._session.execute(finding.page(wanted, limit + 1, after))).all()
         found = [stored(row) for row in rows[:limit]]
@@ -82,7 +82,7 @@ class Operations:
         return JobPage(found, finding.place_of(last.all()))
 
     async def count(self, wanted: JobFilter, most: int = 100_000) -> int:
-        """How many there are; it stops counting at `most`."""
+        """How many jobs match. It stops counting at `most`."""
         counted = await self._session.execute(finding.number(wanted, most))
         return int(counted.scalar_one())
 
@@ -98,7 +98,7 @@ class Operations:
         self._ring_for(row.queue)
 
     async def cancel(self, job_id: UUID) -> None:
-        """End a job; where it runs, its worker stops it at the next heartbeat.
+        """End a job. If it runs, its host stops it within a third of LEASE.
 
         Raises JobNotFoundError, JobStateError.
         """
@@ -114,10 +114,10 @@ class Operations:
             raise JobStateError(f"the job {otherwise}")
 
     async def replay_some(self, wanted: JobFilter, limit: int = 1000) -> int:
-        """Run a batch of the dead jobs again; returns how many. Commit, and repeat until 0.
+        """Replay a batch of the dead jobs. Returns how many. Commit, and repeat until it is 0.
 
-        Left dead are those whose key another job has, and those that died since the first batch
-        of this object: so it ends. Those that were tried as often as can be counted are left, too.
+        It leaves jobs whose key another job has, and jobs that have been tried as often as can be
+        counted. It leaves jobs that died after the first batch of this object, so that it ends.
         """
         if not wanted.to_replay():
             return 0
@@ -137,7 +137,7 @@ class Operations:
         return len(one_each)
 
     async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
-        """End a batch of the jobs that wait or run; returns how many. Commit, repeat until 0."""
+        """Cancel a batch of the jobs that wait or run, as `replay_some` replays dead ones."""
         for status in wanted.statuses(Status.PENDING, Status.RUNNING):
             ids = list(await self._session.scalars(finding.oldest(wanted, status, limit)))
             if ids:
@@ -146,23 +146,23 @@ class Operations:
         return 0
 
     async def queues(self) -> list[QueueState]:
-        """Those of QUEUES, and those that only rows name."""
+        """The queues of the setting QUEUES, and those that only rows name."""
         return await queue_states(self._session)
 
     async def processes(self) -> list[ProcessState]:
-        """Those that were seen in the last five minutes."""
+        """The processes that were seen in the last five minutes."""
         return await process_states(self._session)
 
     async def pause(self, queue: str) -> None:
-        """Nothing of the queue starts until it is resumed; what runs goes on.
+        """Start no job of the queue until it is resumed. Jobs that run go on.
 
-        Raises QueueNotFoundError for one that neither QUEUES nor any job names.
+        Raises QueueNotFoundError for a queue that neither QUEUES nor any job names.
         """
         await self._must_know(queue)
         await self._session.execute(pausing(queue))
 
     async def resume(self, queue: str) -> None:
-        """Raises QueueNotFoundError, as `pause` does."""
+        """End the pause. Raises QueueNotFoundError, as `pause` does."""
         await self._must_know(queue)
         await self._session.execute(resuming(queue))
         self._ring_for(queue)
@@ -175,7 +175,7 @@ class Operations:
         relay.ring_after_commit(self._session.sync_session, relay.any_job_of(queue))
 
     async def backlog(self) -> list[Backlog]:
-        """Of each queue that has jobs which wait or are dead; counts end as those of `queues`."""
+        """The queues that have waiting or dead jobs. Counts end where those of `queues` do."""
         states = await self.queues()
         return [
             Backlog(each.name, each.waiting, each.oldest, each.dead)
@@ -191,7 +191,7 @@ class Operations:
 
 
 def _again() -> Update:
-    """Dead jobs are pending, with all the tries that their tasks allow."""
+    """Makes dead jobs pending, with all the tries that their tasks allow."""
     allowed = {task.name: task.tries for task in registry().values()} or {"": 1}
     tries = case(allowed, value=jobs.c.task, else_=1)
     return update(jobs).values(

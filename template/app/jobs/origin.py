@@ -1,4 +1,4 @@
-"""What submits a job: its row keeps it, and each of its tries has it again."""
+"""What a job was submitted by. Its row keeps that, and each of its tries logs it."""
 
 from __future__ import annotations
 

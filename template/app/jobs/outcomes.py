@@ -1,4 +1,4 @@
-"""What a try can come to: written behind a fence, many in one statement."""
+"""Writes the outcomes of tries, many in one statement, unless the try has lost its job."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ log = structlog.get_logger(__name__)
 
 MAX_ERROR = 4_000  # characters
 BATCH = 100  # outcomes in one statement
-# By the id: written like this it keeps the planner from the index of all that runs, which gets long
-# while an old transaction is open.
+# Written like this it keeps the planner from the index of all running jobs, which gets long while
+# an old transaction is open.
 RUNS_STILL = text("jobs.status || '' = 'running'")
 PAUSE = 0.5  # seconds before an outcome is written again after the database was away
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a try came to. `delay` is in seconds; `more` tries are allowed than before."""
+    """What a try came to. `delay` is in seconds. `more` is how many tries are added."""
 
     id: UUID
     attempt: int
@@ -77,7 +77,7 @@ def text_of(error: Exception) -> str:
 
 
 def _one() -> Update:
-    """The fence: it matches no row once the job was taken back, cancelled or run by another."""
+    """It matches no row once the job was taken back, cancelled, or claimed by another host."""
     status = bindparam("its_status", type_=String)
     delay = bindparam("its_delay", type_=Float)
     waits = status == Status.PENDING
@@ -99,14 +99,14 @@ def _one() -> Update:
                 else_=tried(bindparam("its_error", type_=String)),
             ),
             pushes=0,
-            run_at=func.coalesce(clock(delay), jobs.c.run_at),  # without a delay: as it was
+            run_at=func.coalesce(clock(delay), jobs.c.run_at),  # no delay: unchanged
             wake_at=case((waits, clock(HEAD_START))),
             finished_at=case((~waits, clock(0))),
         )
     )
 
 
-ONE = _one()  # a statement that stays the same object is compiled, and its key made, once
+ONE = _one()  # SQLAlchemy compiles a statement once, as long as it stays the same object
 
 _MANY = text(
     f"""
@@ -132,9 +132,9 @@ _MANY = text(
 
 
 def write_all(connection: Connection, group: Sequence[Outcome]) -> set[tuple[UUID, int]]:
-    """Returns the ids and attempts that were written: the others' leases are lost.
+    """Returns the ids and attempts that were written. The others have lost their leases.
 
-    SQLite doesn't say which of a group they are: it raises LeaseLostError, to be rolled back.
+    On SQLite, which doesn't say which of a group these are, it raises LeaseLostError instead.
     """
     if IS_SQLITE or len(group) == 1:
         count = connection.execute(ONE, [each.values for each in group]).rowcount
@@ -150,7 +150,7 @@ Written = dict[tuple[UUID, int], Outcome]  # by id and attempt
 
 
 class Outcomes:
-    """Writes what tries came to, in groups: what ends during a write goes with the next one."""
+    """Writes outcomes in groups. Those that come during a write go with the next one."""
 
     def __init__(self, statements: Control) -> None:
         self._control = statements
@@ -158,9 +158,9 @@ class Outcomes:
         self._writer: asyncio.Task[None] | None = None
 
     async def write(self, outcome: Outcome) -> Outcome | None:
-        """Returns what was written, which is another one where the database refuses this.
+        """Returns the outcome that was written: another one if the database refuses this one.
 
-        None where the lease was lost. A database that is away is waited for.
+        Returns None if the lease was lost. It waits for a database that is away.
         """
         written: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, written))
@@ -169,7 +169,7 @@ class Outcomes:
         return await asyncio.shield(written)
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
-        """Write it, and note in the claim where something else came of it."""
+        """Write the outcome. If another one was written, or none, note that in the claim."""
         written = await self.write(outcome)
         if written is None:
             claim.end(Ending.LOST)
@@ -177,7 +177,7 @@ class Outcomes:
             claim.end(Ending.DEAD, written.error)
 
     async def tell(self, claim: Claim) -> None:
-        """Tell how the try has ended, once that is written."""
+        """Report how the try has ended, once that is written."""
         ended = claim.ended
         if ended and ended.ending is Ending.LOST:
             with suppress(SQLAlchemyError):
@@ -208,7 +208,7 @@ class Outcomes:
                 return {fence: known[fence] for fence in ids}
 
     async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> Written:
-        """A lost lease drops no other outcome; a refused value makes its own job dead."""
+        """Write each by itself. A lost lease drops one outcome; a refused value ends one job."""
         if len(group) > 1:
             apart = [await self._write_patiently([outcome]) for outcome in group]
             return {fence: each for done in apart for fence, each in done.items()}

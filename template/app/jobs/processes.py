@@ -1,7 +1,7 @@
-"""Which processes live and what each knows; ends jobs whose task none has known for a grace.
+"""Says which processes live and which tasks they know, and ends jobs whose task none knows.
 
-Each host has a row in `processes` that it keeps young; so has a process that hosts nothing. What
-the live ones know is noted in `known_tasks`, so that it outlives their rows.
+Each process has a row in `processes` and updates it every few seconds. The tasks of those that live
+are noted in `known_tasks`, which outlives their rows.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from app.jobs.table import Status, clock, jobs, known_tasks, processes
 log = structlog.get_logger(__name__)
 
 SAID_EVERY = 5  # seconds between two signs of life
-SILENT = 30  # seconds after which a process that gave none isn't taken for alive
-FORGOTTEN = 300  # seconds after which its row goes
-JUDGE_EVERY = 60  # seconds, or a twelfth of UNKNOWN_TASK_GRACE
+SILENT = 30  # seconds without one after which a process doesn't count as alive
+FORGOTTEN = 300  # seconds without one after which its row is deleted
+JUDGE_EVERY = 60  # seconds at most; a twelfth of UNKNOWN_TASK_GRACE if that is less
 DAY = 86_400
-GOODBYE = 1  # seconds that a process which ends waits for its row to go
+GOODBYE = 1  # seconds in which a process that ends deletes its row
 
 UNKNOWN_TASK = "UnknownTask: no process has known this task for the whole of UNKNOWN_TASK_GRACE"
 
-_here = 0  # how many rows this process keeps young
+_here = 0  # how many rows this process has
 
 
 class Presence:
-    """The row of this process. Without a back end it hosts nothing."""
+    """The row of this process. A process without a back end hosts no jobs."""
 
     def __init__(
         self, backend: str | None = None, slots: int = 0, busy: Callable[[], int] = lambda: 0
@@ -61,7 +61,7 @@ class Presence:
         }
 
     async def say(self) -> None:
-        """Keep the row young, with one statement each few seconds."""
+        """Update the row, unless that was done in the last few seconds."""
         if time.monotonic() - self._said >= SAID_EVERY:
             await control(self._write)
             self._said = time.monotonic()
@@ -77,7 +77,7 @@ class Presence:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """At the end the row goes."""
+        """Delete the row at the end."""
         global _here
         _here += 1
         try:
@@ -93,7 +93,7 @@ class Presence:
 
 @asynccontextmanager
 async def present() -> AsyncIterator[None]:
-    """Say that this process lives, unless a host of it does."""
+    """Say that this process lives, unless a host in it does."""
     if _here:
         yield
         return
@@ -110,7 +110,7 @@ async def _say_on(presence: Presence) -> None:
 
 
 def try_to_write(connection: Connection) -> datetime:
-    """Write a row and remove it again: a database that can be read may be full.
+    """Write a row and delete it again: a database that can be read may be full.
 
     Returns the database's time. Raises SQLAlchemyError.
     """
@@ -125,7 +125,7 @@ def judge_every() -> float:
     return min(JUDGE_EVERY, get_settings().unknown_task_grace / 12)
 
 
-# The kinds of jobs that wait, each by one step in the index however many jobs there are.
+# The pairs of a queue and a task that have waiting jobs: one step in the index finds each pair.
 KINDS = """
     WITH RECURSIVE kind (id) AS (
       SELECT * FROM (
@@ -148,10 +148,10 @@ _UNKNOWN = text(f"{KINDS} WHERE task NOT IN ({_KNOWN})")
 
 
 def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
-    """Jobs that were due for a grace in which no live process knew their task are dead.
+    """End jobs that were due for UNKNOWN_TASK_GRACE while no live process knew their task.
 
-    The grace of a task that was never known begins when it is noticed here: processes of 0.1.0
-    don't say what they know.
+    For a task that was never known, the grace begins when this function first sees a job of it:
+    processes of release 0.1.0 don't say which tasks they know.
     """
     grace = get_settings().unknown_task_grace
     since = connection.scalar(select(clock(-grace)))
@@ -176,8 +176,8 @@ def _end(connection: Connection, kind: Row[Any], since: Any) -> Sequence[Row[Any
 
 
 def _note_what_is_known(connection: Connection) -> None:
-    """By live processes, and by those of 0.1.0, which only their running jobs tell of."""
-    # While nobody judged, nobody was there to know: each grace begins anew.
+    """Note the tasks of live processes and of running jobs: release 0.1.0 shows only the latter."""
+    # If nobody judged for a while, no process lived then: each grace begins anew.
     latest = select(func.max(known_tasks.c.seen_at)).scalar_subquery()
     away = latest < clock(-max(SILENT, 3 * judge_every()))
     connection.execute(update(known_tasks).where(away).values(seen_at=clock(0)))
@@ -203,7 +203,7 @@ def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
 
 
 def is_taken(connection: Connection, task: str, signature: str | None) -> bool:
-    """Whether a process that was there within the grace takes such arguments."""
+    """Whether a process that lived within the grace takes such arguments."""
     since = clock(-get_settings().unknown_task_grace)
     same = known_tasks.c.name == task, known_tasks.c.signature == signature
     found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since)

@@ -1,4 +1,4 @@
-"""What queues and processes look like from outside: counted by steps in the table's indexes.
+"""The state of queues and processes, as operators see it. Counts read the table's indexes.
 
 A count ends at MOST, so that it costs the same at a million rows as at ten thousand.
 """
@@ -44,10 +44,10 @@ DUE = jobs.c.run_at <= clock(0)
 
 @dataclass(frozen=True)
 class QueueState:
-    """`waiting` are due jobs, `oldest` is when the first of them fell due.
+    """`waiting` counts due jobs; `oldest` is when the first of them fell due.
 
-    Where `..._is_at_least` is set the count ended early, and there may be more. `processes` are the
-    live ones that carry it.
+    If `..._is_at_least` is set, the count ended early and there may be more. `processes` counts the
+    live processes that carry the queue.
     """
 
     name: str
@@ -64,7 +64,7 @@ class QueueState:
 
 @dataclass(frozen=True)
 class ProcessState:
-    """`busy` slots, when it was last seen; without a `backend` it hosts no queue."""
+    """`busy` counts the slots in use when it was last seen. Without `backend` it hosts no queue."""
 
     id: UUID
     host: str
@@ -88,7 +88,7 @@ class _Counts:
 
 
 async def queue_states(session: AsyncSession) -> list[QueueState]:
-    """Of the queues in QUEUES, and of those that only rows name."""
+    """The queues in QUEUES, and those that only rows name."""
     counts = await _count(session)
     paused = {row.name: row.paused_at for row in await session.execute(_PAUSED)}
     live = [each for each in await process_states(session) if each.alive]
@@ -112,7 +112,7 @@ async def queue_states(session: AsyncSession) -> list[QueueState]:
 
 
 async def process_states(session: AsyncSession) -> list[ProcessState]:
-    """Those that were seen in the last minutes, alive or not."""
+    """The processes that were seen in the last minutes, alive or not."""
     alive = (processes.c.seen_at > clock(-SILENT)).label("alive")
     shown = [processes.c[each] for each in ProcessState.__annotations__ if each != "alive"]
     rows = await session.execute(select(*shown, alive).order_by(processes.c.host, processes.c.pid))
@@ -139,7 +139,7 @@ async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:
 
 
 def _waiting(queue: str, tasks: Sequence[str]) -> Select[Any]:
-    """Task by task, for the index has the tasks before the times."""
+    """Count task by task, because the index has the tasks before the times."""
     lanes = [(WAITS, jobs.c.queue == queue, jobs.c.task == task, DUE) for task in tasks]
     due = union_all(*(select(jobs.c.run_at).where(*lane) for lane in lanes)).limit(MOST + 1)
     first = union_all(*(select(func.min(jobs.c.run_at).label("at")).where(*lane) for lane in lanes))
@@ -166,7 +166,7 @@ def _row(queue: Any, kind: str, number: Any, oldest: Any) -> Select[Any]:
 _KINDS = text(KINDS).columns(queue=String, task=String)
 _PAUSED = select(queues).where(queues.c.paused_at.is_not(None))
 _LANE = select(jobs.c.queue, jobs.c.run_at)
-# In the order of the index for them, or SQLite walks over all that waits.
+# In the order of the index for them: else SQLite reads all waiting jobs.
 _IN_ORDER = _LANE.order_by(jobs.c.queue, jobs.c.run_at)
 _CRASHED = _of_few("waiting", _IN_ORDER.where(CRASHED, DUE).limit(MOST))
 _RUNNING = _of_few("running", _LANE.where(RUNS))
@@ -174,7 +174,7 @@ _DEAD = _of_few("dead", _LANE.where(DEAD).order_by(jobs.c.finished_at.desc()).li
 
 
 def pausing(queue: str) -> Executable:
-    """What is paused stays so since then."""
+    """A queue that is already paused keeps the time of its pause."""
     dialect: Any = sqlite if IS_SQLITE else postgresql
     inserted = dialect.insert(queues).values(name=queue, paused_at=clock(0))
     since = {"paused_at": func.coalesce(queues.c.paused_at, clock(0))}

@@ -1,4 +1,4 @@
-"""Rings for the jobs that this process commits, so that a host needn't wait for its next look."""
+"""Rings a bell for the jobs that this process commits, so that a host looks for them at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCH = 1000  # jobs that one ring is about
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Which job was committed, and what its lane and task are called.
+    """A job that was committed, with its task and its queue.
 
     `noted`: its row says that a message was sent for it.
     """
@@ -44,16 +44,16 @@ class Message:
 
 
 class Bell(Protocol):
-    """What a back end gives: a way to wake a host. The table says what there is to do."""
+    """A back end's way to wake a host. The table says what there is to do."""
 
     async def ring(self, messages: Sequence[Message]) -> None:
-        """Wake a host, or raise, within a few seconds. A ring too many is harmless."""
+        """Wake a host or raise, within a few seconds. One ring too many is harmless."""
 
     async def ping(self) -> None:
         """Raise unless the broker answers and takes messages."""
 
     def notes(self, queue: str, number: int) -> int:
-        """How many of so many new jobs have rows that note a message as sent."""
+        """For how many of so many new jobs a message is sent, which their rows are to note."""
 
 
 class InProcess:
@@ -73,7 +73,7 @@ class InProcess:
 
 
 class _Channel:
-    """One bell with a line of its own, so that a silent broker holds up no other."""
+    """A bell, and the messages to ring it for. A silent broker holds up no other channel."""
 
     def __init__(self, name: str, bell: Bell) -> None:
         self.name, self.bell = name, bell
@@ -104,7 +104,7 @@ class _Channel:
 
 
 class Relay:
-    """This process's bells, by the queues that they are rung for."""
+    """The bells of this process, each for the queues that its back end carries."""
 
     def __init__(self, bells: Mapping[str, Bell]) -> None:
         self.bells = bells
@@ -120,7 +120,7 @@ class Relay:
         return self._by_queue[queue].bell.notes(queue, number) if queue in self._by_queue else 0
 
     def ring(self, messages: Sequence[Message]) -> None:
-        """Ring for committed jobs; from any thread, never waits."""
+        """Ring for committed jobs. Any thread may call it. It never waits."""
         for message in messages:
             if message.queue in self._by_queue:
                 self._loop.call_soon_threadsafe(self._by_queue[message.queue].put, message)
@@ -145,12 +145,12 @@ def current_relay() -> Relay | None:
 
 
 def any_job_of(queue: str) -> Message:
-    """What to ring with for a queue, and no job in particular."""
+    """A message for a queue, about no job in particular."""
     return Message(UUID(int=0), "", queue)
 
 
 def ring_after_commit(session: Session, *messages: Message) -> None:
-    """Ring in this process for what the session commits next."""
+    """Ring for these jobs in this process when the session commits."""
     session.info.setdefault(_COMMITTING, []).extend(messages)
 
 
@@ -159,7 +159,7 @@ def note_submitted(session: Session, task: str, number: int) -> None:
 
 
 def warn_of_uncommitted(session: AsyncSession) -> None:
-    """Tell of jobs that neither a commit nor a rollback followed: closing a session loses them."""
+    """Log jobs that were neither committed nor rolled back: closing the session loses them."""
     submitted: Counter[str] = session.info.get(_SUBMITTED, Counter())
     if number := submitted.total():
         said = "1 job was" if number == 1 else f"{number} jobs were"
@@ -186,7 +186,7 @@ def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
 
 @asynccontextmanager
 async def relaying(bells: Mapping[str, Bell]) -> AsyncIterator[Relay]:
-    """Ring for what this process commits."""
+    """Ring these bells for the jobs that this process commits."""
     global _current
     _current = relay = Relay(bells)
     try:

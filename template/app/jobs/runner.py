@@ -1,4 +1,4 @@
-"""Runs one try of a job: calls its task within its time, and says what came of it."""
+"""Runs one try of a job: calls its task within its timeout, and makes the outcome."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from app.jobs.table import Status
 
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
-MAX_REFUSED_DELAY = 30  # seconds before a host is asked again to take a job's arguments
-OUTAGE = 2  # seconds, about, before a job is tried again after the database was away
+MAX_REFUSED_DELAY = 30  # seconds until a job runs again whose arguments a host refused
+OUTAGE = 2  # about so many seconds until a job runs again after the database was away
 
 
 def _begin_bounded(connection: Connection) -> None:
-    """What a frozen worker has locked is free again after the longest timeout of a task.
+    """Let PostgreSQL end the transaction of a worker that froze, and with it all its locks.
 
-    In one round trip, and for this transaction alone: a pooler gives the connection to others.
+    The limit is for this transaction alone, because a pooler gives the connection to others.
     """
     if claim := running_job.get(None):
         claim.driver = connection.connection.driver_connection
@@ -53,12 +53,12 @@ def _begin_bounded(connection: Connection) -> None:
 
 if not IS_SQLITE:
     for engine in (jobs_engine.sync_engine, sync_engine):
-        engine.update_execution_options(isolation_level="AUTOCOMMIT")  # or the driver begins, too
+        engine.update_execution_options(isolation_level="AUTOCOMMIT")  # else the driver begins, too
         event.listen(engine, "begin", _begin_bounded)
 
 
 async def attempt(claim: Claim) -> Outcome | None:
-    """Run one try; returns what is still to be written. Cancelled, it hands the job back."""
+    """Run one try. Returns the outcome that must still be written. Cancelling hands the job back."""
     with _context(claim), _traced(claim):
         try:
             return await _try(claim)
@@ -91,7 +91,7 @@ async def _call_in_time(claim: Claim, args: dict[str, Any]) -> Outcome | None:
 
 
 async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
-    """A task with a session writes its outcome there: both are committed, or neither is."""
+    """Call the task. Its session, if any, commits the outcome with what the task wrote."""
     task = claim.task
     if task.session is AsyncSession:
         async with JobSession() as session:
@@ -103,7 +103,7 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
         try:
             await in_thread(partial(_call_with_session, claim, args))
         except asyncio.CancelledError:
-            give_up(claim.driver)  # its thread may wait there for a server that is silent
+            give_up(claim.driver)  # the thread may wait on it for a server that is silent
             raise
     else:
         call = partial(task.fn, **args)
@@ -133,7 +133,7 @@ def _cancelled(claim: Claim) -> Outcome | None:
     if claim.lost:
         claim.end(Ending.LOST)
         return None
-    claim.end(Ending.HANDED_BACK)  # this process ends: it runs elsewhere
+    claim.end(Ending.HANDED_BACK)  # this process ends, and the job runs elsewhere
     return handed_back(claim)
 
 
@@ -171,9 +171,9 @@ def _context(claim: Claim) -> Iterator[None]:
 
 
 async def refused(claim: Claim, error: ValidationError) -> Outcome:
-    """Arguments of another release wait, uncounted, for a host that takes them; others are dead.
+    """A job of another release waits for a host that takes its arguments. The try isn't counted.
 
-    They are dead, too, once nobody has taken them for a grace.
+    A job of this release is dead, and so is one that no process takes for UNKNOWN_TASK_GRACE.
     """
     noted = await control(partial(note_refusal, job_id=claim.id, attempt=claim.attempt))
     if noted is None:
@@ -194,7 +194,7 @@ async def refused(claim: Claim, error: ValidationError) -> Outcome:
 
 
 def succeeded(claim: Claim, result: Any) -> Outcome:
-    """A try that returned. Raises NonRetryable where the result can't be kept, or is too long."""
+    """The outcome of a task that returned. Raises NonRetryable if its result can't be kept."""
     try:
         jsonable = to_jsonable_python(result)
         encoded = json.dumps(jsonable, allow_nan=False, ensure_ascii=False).encode()
@@ -208,14 +208,14 @@ def succeeded(claim: Claim, result: Any) -> Outcome:
 
 
 def _within_64_bits(digits: str) -> int:
-    """SQLite makes a float of a longer one."""
+    """SQLite would make a float of a longer integer."""
     if abs(number := int(digits)) >= 2**63:
         raise ValueError("it has an integer over 64 bits")
     return number
 
 
 def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
-    """Pending again; the try isn't counted, by allowing one more (attempts only grow)."""
+    """Pending again. The try isn't counted: one more is allowed, because attempts only grow."""
     return Outcome(claim.id, claim.attempt, Status.PENDING, delay=delay, more=1)
 
 

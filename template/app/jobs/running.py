@@ -15,12 +15,12 @@ from app.jobs.looks import Taken
 
 
 class LeaseLostError(RuntimeError):
-    """The job is no longer this worker's: nothing that this try did may be committed."""
+    """This try no longer holds its job: nothing that it did may be committed."""
 
 
 @dataclass(eq=False)
 class Claim:
-    """One try of one job; `attempt` fences its outcome."""
+    """One try of one job. Its outcome is written only if the row still has this `attempt`."""
 
     id: UUID
     task: Task[..., Any, Any]
@@ -31,14 +31,14 @@ class Claim:
     queue: str = ""
     waited: float | None = None
     lost: bool = False
-    fenced: bool = False  # from here on the fence decides
+    fenced: bool = False  # its outcome is being written: a lost lease stops it no more
     began: float = field(default_factory=time.monotonic, repr=False)
     ended: Ended | None = field(default=None, repr=False)
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
     driver: Any = field(default=None, repr=False)  # the driver's connection of its last session
 
     def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
-        """Note what this try came to; it is told once that is written."""
+        """Note how this try ended. That is reported once it is written."""
         took = time.monotonic() - self.began
         known = self.id, self.task.name, self.queue, ending, self.attempt, self.waited
         self.ended = Ended(*known, took, error, cause, self.origin)
@@ -55,7 +55,7 @@ running_job: ContextVar[Claim] = ContextVar("running_job")
 
 @dataclass(frozen=True)
 class CurrentJob:
-    """What a task may know of its own job; the first `attempt` is 1."""
+    """What a task may know of its own job. The first `attempt` is 1."""
 
     id: UUID
     task: str

@@ -1,4 +1,4 @@
-"""What a schedule says: as the code declares it, and as its row keeps it."""
+"""A schedule as the code declares it, and as its row keeps it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.triggers import EPOCH, Trigger, next_tick, require
 
-ON_TIME = timedelta(seconds=5)  # a tick is a misfire only if it is later than this
+ON_TIME = timedelta(seconds=5)  # a tick is late only if it is later than this
 MAX_GRACE = timedelta(days=366)
-MAX_LATE = 1000  # ticks within the grace of a schedule that catches up on each
+MAX_LATE = 1000  # ticks within the grace of a schedule whose `catch_up` is `each`
 ID_PATTERN = r"^\w[\w .:-]{0,199}$"
 
 CatchUp = Literal["latest", "each"]
@@ -28,12 +28,12 @@ Overlap = Literal["queue", "skip"]
 class Schedule:
     """Submit `task(*args)` at each tick of `trigger`.
 
-    Ticks that come late, but within `misfire_grace`, run as `catch_up` says: `latest` submits one
-    job for all of them, `each` one for each. A tick that comes before the job of the last one has
-    ended gets its job all the same (`queue`; the task's `max_running` says how many run at once),
-    or none (`skip`).
+    `catch_up` is for ticks that are late, by `misfire_grace` at most: `latest` submits one job for
+    all of them, `each` submits one job for each. `overlap` is for a tick that comes before the job
+    of the last tick has ended: `queue` submits a job all the same (the task's `max_running` bounds
+    how many run at once), `skip` submits none.
 
-    Raises ValueError, naming the schedule, for arguments that the task refuses, too.
+    Raises ValueError, which names the schedule, also for arguments that the task refuses.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Schedule:
 
 
 def check_grace(trigger: Trigger, grace: timedelta, catch_up: CatchUp) -> None:
-    """Raise ValueError for a grace that is too long, or in which too many ticks want their job."""
+    """Raise ValueError for a grace that is too long, or in which too many ticks would run."""
     require(timedelta(0) <= grace <= MAX_GRACE, "misfire_grace is not within 0 and 366 days")
     first = tick = next_tick(trigger, EPOCH)
     ticks = 0
@@ -65,7 +65,7 @@ def check_grace(trigger: Trigger, grace: timedelta, catch_up: CatchUp) -> None:
 
 
 class Definition(BaseModel):
-    """What is in force of a schedule; `args` by name, `misfire_grace` in seconds.
+    """What a schedule does at present. `args` are by name, `misfire_grace` is in seconds.
 
     Raises ValidationError for garbage, and for what only a newer release understands.
     """
@@ -97,11 +97,11 @@ def definition_of(schedule: Schedule) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoredSchedule:
-    """A schedule's row. What somebody broke by hand stands here as it was read."""
+    """A schedule's row. A value that somebody broke by hand is here as it was read."""
 
     id: str
-    declared: JsonValue  # what the code last said; None: made by an operator
-    definition: JsonValue  # what is in force: a `Definition`, unless it is broken
+    declared: JsonValue  # as the code last declared it; None: an operator made it
+    definition: JsonValue  # what it does at present: a `Definition`, unless it is broken
     task: str
     paused: bool
     revision: int
@@ -110,11 +110,11 @@ class StoredSchedule:
     last_job_id: UUID | None
     missed_since: datetime | None
     missed_until: datetime | None
-    late: timedelta | None = None  # for how long its next tick has been overdue, where it is
+    late: timedelta | None = None  # for how long its next tick has been overdue, if it is
 
     @classmethod
     def of(cls, now: datetime, **row: Any) -> Self:
-        """`now` by the database's clock."""
+        """`now` is the database's time."""
         tick, paused = row["next_tick"], row["paused"]
         overdue = now - tick if tick and not paused else timedelta(0)
         return cls(**row, late=overdue if overdue > ON_TIME else None)
@@ -151,11 +151,11 @@ class ScheduleNotFoundError(LookupError):
 
 
 class ScheduleConflictError(RuntimeError):
-    """The schedule, as it is, doesn't allow this."""
+    """The present state of the schedule doesn't allow this."""
 
 
 class InvalidScheduleError(ValueError):
-    """`errors` are like pydantic's: each names the field, and what is wrong with it."""
+    """`errors` are like pydantic's: each names the field and what is wrong with it."""
 
     def __init__(self, errors: Sequence[Any]) -> None:
         super().__init__(errors)

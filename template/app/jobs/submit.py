@@ -29,7 +29,7 @@ Ts = TypeVarTuple("Ts")
 
 @dataclass(frozen=True)
 class Job(Generic[R]):
-    """A submitted job; `created` is False where `key` named one that was there."""
+    """A submitted job. `created` is False if there already was a job with this `key`."""
 
     id: UUID
     task: str
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
 
 
 class Jobs(Operations):
-    """The front door: submits in the transaction of the session that it is given."""
+    """Submits jobs in the transaction of the session that it is made with."""
 
     @overload
     async def submit(
@@ -64,13 +64,14 @@ class Jobs(Operations):
     async def submit(  # type: ignore[misc]
         self, task: Any, *args: Any, **options: Unpack[Options]
     ) -> Job[Any]:
-        """Insert a job; it exists if and only if the caller's transaction commits.
+        """Insert a job. It exists if and only if the caller's transaction commits.
 
-        It runs at once, after `delay`, or not before `at` (aware). While a job of this task with
-        this `key` is unfinished (with `keep_key`, for good) that job is returned instead.
+        It runs at once, after `delay`, or not before `at` (an aware datetime). If there is a job of
+        this task with this `key`, that one is returned instead, until it has ended. With `keep_key`
+        it is returned for good.
 
-        Raises TypeError for a plain function or too many arguments, ValueError for wrong ones, over
-        64 KiB, for a naive `at`, or for a queue that nothing carries.
+        Raises TypeError for a plain function or too many arguments. Raises ValueError for arguments
+        that are wrong or over 64 KiB, a naive `at`, or a queue that nothing carries.
         """
         return await submit_named(self._session, task, _dumped(task, args), **options)
 
@@ -83,12 +84,12 @@ class Jobs(Operations):
         at: datetime | None = None,
         queue: str | None = None,
     ) -> list[Job[R]]:
-        """Insert a job for each tuple of arguments, thousands at once. Raises like `submit`."""
+        """Insert a job for each tuple of arguments, thousands at once. Raises as `submit` does."""
         lane = _carried(queue or task.queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
         shared |= {"signature": task.signature} | _timing(delay, at)
-        # Messages for a task that bounds how many run at once are sent as its jobs end.
+        # A task with `max_running` gets its messages as its jobs end.
         bounded = task.max_running is not None
         noted = _notes(lane, len(rows)) if _is_due(delay, at) and not bounded else 0
         connection = await self._session.connection()
@@ -99,14 +100,14 @@ class Jobs(Operations):
             await insert_many(connection, rows[noted:], shared | {"pushes": 0})
         relay.note_submitted(self._session.sync_session, task.name, len(rows))
         messages = [Message(job_id, task.name, lane, noted=True) for job_id, _ in rows[:noted]]
-        if _is_due(delay, at):  # one is enough for the others
+        if _is_due(delay, at):  # one ring is enough for all the others
             messages += [Message(job_id, task.name, lane) for job_id, _ in rows[noted:][-1:]]
         relay.ring_after_commit(self._session.sync_session, *messages)
         return [Job(job_id, task.name) for job_id, _ in rows]
 
 
 class SyncJobs:
-    """`Jobs` for a sync task: submits in the transaction of its `Session`."""
+    """`Jobs` for a sync task. It submits in the transaction of the task's `Session`."""
 
     def __init__(self, session: Session) -> None:
         if not isinstance(session, Session):
@@ -128,7 +129,7 @@ class SyncJobs:
     def submit(  # type: ignore[misc]
         self, task: Any, *args: Any, **options: Unpack[Options]
     ) -> Job[Any]:
-        """As `Jobs.submit` does."""
+        """Like `Jobs.submit`."""
         return _submit(self._session, task, _dumped(task, args), **options)
 
 
@@ -138,7 +139,7 @@ async def submit_named(
     arguments: dict[str, Any],
     **options: Unpack[Options],
 ) -> Job[Any]:
-    """`Jobs.submit` for arguments that `Task.dump` or `Task.check` has made."""
+    """Like `Jobs.submit`, for arguments that `Task.dump` or `Task.check` has made."""
     return await session.run_sync(lambda inner: _submit(inner, task, arguments, **options))
 
 

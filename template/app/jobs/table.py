@@ -31,8 +31,8 @@ from sqlalchemy.types import TypeEngine
 from app.core.database import UtcDateTime
 from app.core.drivers import Tolerant
 
-MAX_COUNT = 2**31 - 1  # of an integer's column: what has it can't be counted on
-HEAD_START = 5  # seconds after which a message that was sent for a due row counts as late
+MAX_COUNT = 2**31 - 1  # the largest count that a column keeps
+HEAD_START = 5  # seconds after which a message that was sent for a due job counts as late
 
 metadata = MetaData()
 
@@ -56,7 +56,7 @@ class Json(Tolerant[Any]):
 
 
 class JsonArray(Json):
-    """One that statements add to."""
+    """A list to which statements append."""
 
     cache_ok = True
 
@@ -71,7 +71,7 @@ class Flag(Tolerant[bool]):
 
 
 class Count(TypeDecorator[int]):
-    """What is no integer (SQLite keeps anything) is read as one that can't grow."""
+    """An integer. Any other value, which SQLite may keep, is read as MAX_COUNT."""
 
     impl = Integer
     cache_ok = True
@@ -81,7 +81,7 @@ class Count(TypeDecorator[int]):
 
 
 class clock(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL function that it is
-    """`clock(seconds)`: when the statement began, by the database's clock, moved by seconds."""
+    """`clock(seconds)`: the database's time when the statement began, plus so many seconds."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -121,7 +121,7 @@ jobs = Table(
     Column("key", String(300), comment="unique per task while the job is unfinished"),
     Column("keep_key", Flag, nullable=False, server_default=false()),
     Column("status", String(20), nullable=False, server_default=Status.PENDING),
-    # Only grows, so that it fences what an old claim still wants to write.
+    # It only grows, so that a host with an older claim can't write its outcome.
     Column("attempts", Count, nullable=False, server_default="0"),
     Column("max_attempts", Count, nullable=False),
     Column("signature", String(16), comment="of its task where it was submitted"),
@@ -142,11 +142,11 @@ jobs = Table(
     _index("jobs_key", "task", "key", where=HOLDS_KEY, unique=True),
     _index("jobs_dead", "finished_at", where="status = 'dead'"),
     _index("jobs_running", "task", where="status = 'running'"),
-    # What nobody's crash is told of: in the order in which hosts take it, task by task.
+    # Jobs that never crashed, in the order in which hosts take them, task by task.
     _index("jobs_due", "queue", "task", "run_at", where=f"{WAITS} AND crashes = 0"),
     _index("jobs_crashed", "queue", "run_at", where=f"{WAITS} AND crashes > 0"),
     _index("jobs_rung", "queue", "wake_at", where=f"{WAITS} AND pushes > 0"),
-    # For lists of jobs; hosts don't name their conditions, so that no planner takes them there.
+    # For lists of jobs. Hosts' statements lack their conditions, so that the planner ignores them.
     _index("jobs_waiting", "created_at", "id", where=WAITS),
     _index("jobs_ended", "status", "created_at", "id", where=HAS_ENDED),
 )

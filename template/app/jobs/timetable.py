@@ -44,16 +44,16 @@ class Changes(TypedDict, total=False):
 
 
 class Schedules:
-    """What operators do with schedules, in the transaction of the session that it is given.
+    """What operators do with schedules, in the transaction of the session that it is made with.
 
-    The dispatcher sees it within a second of the commit.
+    The dispatcher sees a change within a second of the commit.
     """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
 
     async def find(self, limit: int, *, after: str | None = None) -> list[StoredSchedule]:
-        """The first in the order of their ids, or of those that come after this id."""
+        """Schedules in the order of their ids, from the first or from the one after this id."""
         found = select(schedules).order_by(schedules.c.id).limit(limit)
         if after is not None:
             found = found.where(schedules.c.id > after)
@@ -69,7 +69,7 @@ class Schedules:
     async def create(
         self, schedule_id: str, task: str, wanted: Definition, *, paused: bool = False
     ) -> StoredSchedule:
-        """Raises InvalidScheduleError, ScheduleConflictError where the id is taken."""
+        """Raises InvalidScheduleError. Raises ScheduleConflictError if the id is taken."""
         values = {
             "id": schedule_id,
             "definition": _checked(task, wanted),
@@ -92,10 +92,10 @@ class Schedules:
         paused: bool | None = None,
         **changes: Unpack[Changes],
     ) -> StoredSchedule:
-        """What was due while the schedule was paused is not made up for.
+        """Change a schedule. Ticks that it missed while it was paused don't run later.
 
-        Raises ScheduleNotFoundError, InvalidScheduleError, ScheduleConflictError where somebody
-        else has changed it since this revision.
+        Raises ScheduleNotFoundError, InvalidScheduleError. Raises ScheduleConflictError if somebody
+        else has changed the schedule since this revision.
         """
         schedule = await self.get(schedule_id)
         again = schedules.c.revision >= MAX_COUNT
@@ -120,7 +120,7 @@ class Schedules:
         return await self.get(schedule_id)
 
     async def delete(self, schedule_id: str) -> None:
-        """Raises ScheduleNotFoundError, ScheduleConflictError for one that the code declares."""
+        """Raises ScheduleNotFoundError, or ScheduleConflictError if the code declares it."""
         declared = schedules.c.declared
         by_operator = declared.is_(None) | (cast(declared, String) == "null")
         own = schedules.c.id == schedule_id, by_operator
@@ -130,7 +130,7 @@ class Schedules:
             raise ScheduleConflictError("declared in code: pause it")
 
     async def run(self, schedule_id: str) -> Job[Any]:
-        """A job at once, beside the ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
+        """Submit a job beside its ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
         schedule = await self.get(schedule_id)
         args = _in_force(schedule).args
         with bound_contextvars(schedule_id=schedule.id):
@@ -145,7 +145,7 @@ class Schedules:
 
 
 def _checked(name: str, wanted: Definition) -> dict[str, Any]:
-    """Return it as stored. Raises InvalidScheduleError; ScheduleConflictError: unknown task."""
+    """The definition as it is stored. Raises InvalidScheduleError, ScheduleConflictError."""
     task = _known(name)
     with _part("args"):
         arguments = task.check(wanted.args)
@@ -193,7 +193,7 @@ async def database_now(session: AsyncSession) -> datetime:
 async def take_due(
     session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
 ) -> list[StoredSchedule]:
-    """Lock what is due, the longest first; not the tasks that only another release knows."""
+    """Lock due schedules, the most overdue first, without those whose task isn't known here."""
     runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
     due = select(schedules).where(schedules.c.next_tick <= now, *runnable)
     due = due.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
@@ -201,22 +201,22 @@ async def take_due(
 
 
 async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
-    """Lock those that aren't due yet."""
+    """Lock schedules that aren't due yet."""
     ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
     return await _read(session, ahead.with_for_update(skip_locked=True))
 
 
 async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
-    """Change nothing where another clock has moved it meanwhile: SQLite locks no rows."""
+    """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
     unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
     await session.execute(update(schedules).where(*unmoved).values(values))
 
 
 async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
-    """Bring the table in line with the code: add, change, remove. A pause stays.
+    """Add, change and delete schedules until the table has what the code declares.
 
-    What an operator changed stays until the code says something else; what an operator made stays.
-    Raises ValueError when two schedules have one id.
+    A pause stays, and a schedule that an operator made. What an operator changed stays until the
+    code declares something else. Raises ValueError when two schedules have one id.
     """
     ids = Counter(schedule.id for schedule in declared)
     if twice := [schedule_id for schedule_id, count in ids.items() if count > 1]:
@@ -239,7 +239,7 @@ async def _declare(
     if stored is None:
         await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
     elif stored.declared != definition:
-        # With the same trigger, what fell due meanwhile stays due.
+        # If the trigger is the same, ticks that are due stay due.
         before = stored.definition.get("trigger") if isinstance(stored.definition, dict) else None
         moved = first if before != definition["trigger"] else {}
         again = {"revision": min(stored.revision, MAX_COUNT - 1) + 1, **values, **moved}

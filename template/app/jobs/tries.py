@@ -1,7 +1,7 @@
 """The tries of a job: who ran it, from when to when, and with which error it ended.
 
-A try that ends joins the list in the row, in the statement that writes its outcome. One that
-succeeds doesn't: like the one that runs, it is told by the row's other columns.
+The statement that writes an outcome appends the try to a list in the row. A try that succeeded or
+still runs isn't in that list: the row's other columns describe it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONGEST = 1000  # characters of an error that is kept of an earlier try
 
 @dataclass(frozen=True)
 class Try:
-    """One try, the first is 1; without an error it succeeded, was handed back, or still runs.
+    """The first try has the number 1. One without an error succeeded, was handed back, or runs.
 
     `worker` is `host:pid`.
     """
@@ -39,7 +39,7 @@ class Try:
 
 
 def this_worker() -> str:
-    """This process, as a row names it."""
+    """This process, as rows name it: `host:pid`."""
     return _worker(os.getpid())
 
 
@@ -75,7 +75,7 @@ class tried(GenericFunction[Any]):  # noqa: N801 - reads as the SQL function tha
 
 
 def tried_postgresql(error: str) -> str:
-    """The same for a statement that is text; `error` is SQL."""
+    """`tried` for a statement that is text. `error` is SQL."""
     return _POSTGRESQL.format(error=error, kept=KEPT, longest=LONGEST)
 
 
@@ -94,7 +94,7 @@ _ONE: TypeAdapter[Try] = TypeAdapter(Try)
 
 
 def tries_of(row: Row[Any]) -> list[Try]:
-    """The last ones, oldest first. What somebody broke by hand is left out."""
+    """The last ten tries, oldest first. What somebody broke by hand is left out."""
     kept = row.tries if isinstance(row.tries, list) else []
     tries = [each for entry in kept if (each := _read(entry))]
     told = tries and tries[-1].number == row.attempts

@@ -1,4 +1,4 @@
-"""When a schedule is due: four kinds of trigger, and `next_tick`, which alone decides."""
+"""The four kinds of trigger, and `next_tick`, which alone decides when a schedule is due."""
 
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -22,7 +22,7 @@ def _from_iso(kind: type[date]) -> BeforeValidator:
     return BeforeValidator(lambda each: kind.fromisoformat(each) if isinstance(each, str) else each)
 
 
-# In JSON `true` is no number of days, and 1 is no date.
+# They are strict: in JSON, `true` isn't a number of days, and 1 isn't a date.
 Number = Annotated[int, Strict()]
 Text = Annotated[str, Strict()]
 Day = Annotated[date, Strict(), _from_iso(date)]
@@ -32,7 +32,7 @@ IN_JSON = ConfigDict(extra="forbid", json_schema_extra=_need_kind)
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Every so many whole seconds of elapsed time, counted from 1970-01-01 00:00 UTC."""
+    """Due each time that so many seconds have passed, counted from 1970-01-01 00:00 UTC."""
 
     __pydantic_config__ = IN_JSON
 
@@ -54,7 +54,7 @@ class Interval:
 class Cron:
     """Five fields: minute, hour, day of month, month, day of week (Sunday is 0 or 7).
 
-    What other parsers read differently is refused: a day of month together with a day of week,
+    It refuses what other programs read differently: a day of month together with a day of week,
     `5/15`, a step longer than its range.
     """
 
@@ -71,10 +71,10 @@ class Cron:
 
 @dataclass(frozen=True)
 class CalendarInterval:
-    """Every so many days and weeks, or months and years, at a local time of day.
+    """Due every so many days and weeks, or months and years, at a local time of day.
 
-    Counted from `start`, whose day of month is kept: months that lack it are skipped. The default
-    is a Monday and a 1 January.
+    They count from `start`. Its day of the month is kept: a month that lacks it is skipped. The
+    default is a Monday and a 1 January.
     """
 
     __pydantic_config__ = IN_JSON
@@ -112,7 +112,7 @@ class CalendarInterval:
 
 @dataclass(frozen=True)
 class Date:
-    """Once, at a datetime that carries its time zone."""
+    """Due once, at a datetime that has a time zone."""
 
     __pydantic_config__ = IN_JSON
 
@@ -158,7 +158,7 @@ def _check_aware(moment: datetime) -> None:
 
 
 def _check_year(day: date) -> None:
-    # Leaves datetime room to change the time zone and to count on.
+    # These years leave room to convert the time zone and to find a next tick.
     require(1970 <= day.year < 3000, f"year {day.year} is not in 1970-2999")
 
 

@@ -1,4 +1,4 @@
-"""Takes back what a dead host held, and ends jobs whose task nobody knows. Any number may watch."""
+"""Takes back jobs of dead hosts, and ends jobs whose task nobody knows. Any process may watch."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class _Watch:
         database_clock.note(now, self._asked)
 
     async def _heed(self, jump: Jump | None) -> None:
-        """Leases began by the clock as it was: their holders will extend them by the new time."""
+        """Give hosts time after a jump, in which they extend their leases by the new time."""
         self.wait(self._lease)
         if jump and jump.seconds < 0:
             await control(claims.bring_nearer)
         self._jump = jump
 
     def _may_judge(self) -> bool:
-        """Not soon after this process stood still: others may have, and extend leases first."""
+        """False just after this process stood still: others may have, too, and need to extend."""
         now = time.monotonic()
         if now - self._looked > self._interval + self._lease / 3:
             self.wait(self._lease / 2)
@@ -71,7 +71,7 @@ class _Watch:
 
 
 async def watch(presence: Presence | None = None) -> None:
-    """Until it is cancelled. A database that is away or has no tables yet is waited for."""
+    """Watch until it is cancelled. It waits for a database that is away or has no tables yet."""
     each = _Watch(presence)
     each.wait(get_settings().lease / 2)  # the clock may have jumped before this process began
     while True:
@@ -85,7 +85,7 @@ async def watch(presence: Presence | None = None) -> None:
 
 @asynccontextmanager
 async def watching(presence: Presence) -> AsyncIterator[None]:
-    """Watch, and say that this process lives."""
+    """Watch, and keep this process's row in the table `processes`."""
     async with presence.kept(), in_background(watch(presence)):
         yield
 
