@@ -1,4 +1,4 @@
-"""How errors are answered: the shapes are in `app/schemas/response.py`."""
+"""Answers errors. `app/schemas/response.py` has the form of the answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-# What tasks, services and the engine refuse; routes let it pass.
+# Errors of tasks, services and the engine. Routes don't catch them.
 MISSING: dict[type[Exception], str] = {
     JobNotFoundError: "no such job",
     QueueNotFoundError: "no such queue",
@@ -72,7 +72,7 @@ def install(api: FastAPI) -> None:
 
 
 async def _invalid(request: Request, error: Any) -> JSONResponse:
-    """Without the input: it can be long, secret, or nothing that JSON can say."""
+    """It leaves out the input, which can be long, secret, or no JSON."""
     detail = [
         {
             "loc": [part if isinstance(part, int) else part[:MAX_TEXT] for part in each["loc"]],
@@ -108,7 +108,7 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 def outage_of(error: Exception) -> str:
-    """What to say of it. Raises the error where it has another cause."""
+    """The sentence for an outage of the database. Raises any other error again."""
     if not is_outage(error) and not is_read_only(error):
         raise error
     _outage.log(error)
@@ -116,14 +116,14 @@ def outage_of(error: Exception) -> str:
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    """Outside of all middleware, so that nothing else gives it the request's id."""
+    """It runs outside of all middleware, and so it adds the request's id itself."""
     named = {HEADER: request_id} if (request_id := current_request_id()) else {}
     detail = {"detail": "internal error"}
     return JSONResponse(detail, status.HTTP_500_INTERNAL_SERVER_ERROR, named)
 
 
 class _Outage:
-    """One line a second at most, however many requests it meets."""
+    """Logs an outage once a second at most, however many requests it meets."""
 
     def __init__(self) -> None:
         self._said, self._requests = float("-inf"), 0

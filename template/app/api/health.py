@@ -1,4 +1,4 @@
-"""Probes: live touches no dependency, ready names the part that is down or can't be written to."""
+"""Health checks. `live` uses no dependency; `ready` names the part that doesn't work."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ async def live() -> ApiResponse[dict[str, str]]:
 
 @router.get("/ready", responses={503: DOWN})
 async def ready(response: Response) -> ApiResponse[dict[str, str]]:
-    """503 while a part doesn't answer, or before a stop.
+    """It answers 503 while a part doesn't work, and before a stop.
 
-    With the database there, jobs are accepted all the same.
+    While the database works, jobs are accepted all the same.
 
-    `clock` says for ten minutes that the database's clock has jumped; that is no reason for a 503.
+    `clock` says for ten minutes that the database's clock has jumped. That alone is no 503.
     """
     running = current_relay()
     bells = running.bells if running else {}
@@ -56,6 +56,6 @@ async def _ping_database() -> None:
 async def _state(check: Awaitable[None]) -> str:
     try:
         await asyncio.wait_for(check, TIMEOUT)
-    except Exception:  # whatever it is, it names hosts: it stays out of the answer
+    except Exception:  # its text may name hosts, and so it isn't in the answer
         return "down"
     return "ok"

@@ -1,4 +1,4 @@
-"""How a job is doing, and what operators can do about it."""
+"""The state of jobs, and what operators can do with them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BATCHES = 100  # of a thousand jobs each, that one request changes
 async def get_job(
     job_id: UUID, jobs: JobsDep, operator: IsOperator
 ) -> ApiResponse[JobDetails | JobOut]:
-    """Operators see its arguments, its tries, and what submitted it."""
+    """Operators also see its arguments, its tries, and what submitted it."""
     job = await jobs.get(job_id)
     return ApiResponse(data=JobDetails.of(job) if operator else JobOut.of(job, whole_error=False))
 
@@ -58,7 +58,7 @@ async def list_jobs(
     limit: PageLimit = 100,
     after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
 ) -> Page[JobListed]:
-    """The newest first. A page may be short, or empty, though there is a next one."""
+    """The newest come first. A page may be short or empty although another one follows."""
     wanted = JobFilter(None if status == "any" else status, task, queue, key, since, until, error)
     found = await jobs.find(wanted, limit, after=place_of(after) if after else None)
     data = [JobListed.of(job) for job in found.jobs]
@@ -69,7 +69,7 @@ async def list_jobs(
 async def replay_jobs(
     selection: ReplaySelection, session: DBSession, jobs: JobsDep
 ) -> ApiResponse[ChangedOut]:
-    """Run these dead jobs again, with all their tries. What has changed stays changed.
+    """Run these dead jobs again, with all their tries.
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
@@ -81,7 +81,7 @@ async def replay_jobs(
 async def cancel_jobs(
     selection: CancelSelection, session: DBSession, jobs: JobsDep
 ) -> ApiResponse[ChangedOut]:
-    """End these jobs that wait or run. What has changed stays changed.
+    """End those of these jobs that wait or run.
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
@@ -99,7 +99,7 @@ async def replay_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResp
 
 @router.post("/jobs/{job_id}/cancel", dependencies=OPERATORS, responses=CHANGE)
 async def cancel_job(job_id: UUID, session: DBSession, jobs: JobsDep) -> ApiResponse[JobDetails]:
-    """End a job that waits or runs; what a running one has written is rolled back."""
+    """End a job that waits or runs. What a running one has written is rolled back."""
     await jobs.cancel(job_id)
     await session.commit()
     return ApiResponse(data=JobDetails.of(await jobs.get(job_id)))
@@ -112,7 +112,7 @@ async def _changed(
     step: Callable[[JobFilter], Awaitable[int]],
     dry_run: bool,
 ) -> ApiResponse[ChangedOut]:
-    """In batches, each with a commit of its own."""
+    """Change the jobs in batches, and commit each batch by itself."""
     found, changed = sum([await jobs.count(each) for each in wanted]), 0
     for each in wanted if not dry_run else ():
         for _ in range(BATCHES):

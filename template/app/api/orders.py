@@ -23,9 +23,9 @@ async def create_order(
     session: DBSession,
     idempotency_key: IdempotencyKey = None,
 ) -> ApiResponse[OrderAccepted]:
-    """The order and its job are stored together; the job gets the order's id, not the order.
+    """Store an order together with its job, which gets the order's id.
 
-    The same Idempotency-Key and body give the order that is there, to whoever knows the key.
+    A second request with the same Idempotency-Key and body gets the order of the first one.
     """
     created = await service.create(order, idempotency_key)
     await session.commit()

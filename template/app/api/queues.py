@@ -1,4 +1,4 @@
-"""What waits and who carries it, and how operators stop a queue."""
+"""What operators see of queues and processes, and how they pause a queue."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Name = Annotated[str, Path(max_length=100)]
 
 @router.get("/queues")
 async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
-    """What waits, runs and is dead, and who carries it; queues nobody carries, too."""
+    """How many jobs of each queue wait, run and are dead, also if no process carries the queue."""
     return ApiResponse(data=[QueueOut.of(each) for each in await jobs.queues()])
 
 
 @router.post("/queues/{queue}/pause", responses=answers(404, 422))
 async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
-    """From now on none of its jobs starts, also after a deploy; what runs goes on."""
+    """Start none of its jobs until it is resumed, also after a deploy. Jobs that run go on."""
     await jobs.pause(queue)
     await session.commit()
     return await _answer(jobs, queue)
@@ -41,7 +41,7 @@ async def resume_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiRes
 
 @router.get("/processes")
 async def list_processes(jobs: JobsDep) -> ApiResponse[list[ProcessOut]]:
-    """Those that were seen in the last five minutes."""
+    """The processes that were seen in the last five minutes."""
     return ApiResponse(data=[ProcessOut.of(each) for each in await jobs.processes()])
 
 

@@ -1,6 +1,6 @@
-"""The router of every module here: it refuses before FastAPI parses.
+"""The router of every module here. It checks a request before FastAPI parses it.
 
-A body is refused that says what can't be stored, or couldn't be shown again.
+It refuses a body with a value that can't be stored, or couldn't be shown again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.api.errors import answers
 from app.core.security import REQUESTS, Limit, api_key_header, is_operator, require_operator
 
 MAX_DEPTH = 32
-MAX_VALUES = 10_000  # with their names; the event loop waits while they are looked at
+MAX_VALUES = 10_000  # with their names; the event loop waits while they are checked
 MAX_INTEGER = 2**63 - 1
 # PostgreSQL keeps no NUL, and half of a surrogate pair can't be written as UTF-8.
 UNKEPT = re.compile("[\0\ud800-\udfff]")
@@ -32,7 +32,7 @@ PageLimit = Annotated[int, Query(ge=1, le=1000, description="of a page")]
 
 
 class Route(APIRoute):
-    """First counts, then asks for an operator's key, then looks at what came, then is FastAPI's."""
+    """It counts the request, asks for an operator's key, checks the input, then calls FastAPI's."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -58,7 +58,7 @@ class Route(APIRoute):
 
 
 class Router(APIRouter):
-    """For JSON. A form's route needs FastAPI's own router. Probes aren't `limited`."""
+    """For routes that take JSON. A form needs FastAPI's own router. Probes aren't `limited`."""
 
     def __init__(self, *, limited: bool = True, **options: Any) -> None:
         if limited:
@@ -76,7 +76,7 @@ async def errors_of(request: Request, schema: TypeAdapter[Any] | None) -> list[E
 
 
 def errors_in_body(body: bytes, schema: TypeAdapter[Any]) -> list[Error]:
-    """What is wrong with it as JSON: `"7"` and `true` are no numbers there, a date is a string."""
+    """What is wrong with a body. It is strict: in JSON `"7"` and `true` aren't numbers."""
     try:
         found = errors_in(json.loads(body), "body")
         if not found:
@@ -90,7 +90,7 @@ def errors_in_body(body: bytes, schema: TypeAdapter[Any]) -> list[Error]:
 
 
 def errors_in(value: Any, *loc: int | str) -> list[Error]:
-    """Where it holds what can't be stored, or couldn't be shown again."""
+    """An error for each value that can't be stored, or couldn't be shown again."""
     found = []
     for count, (where, each) in enumerate(_all_in(value, loc)):
         if count == MAX_VALUES:
@@ -101,7 +101,7 @@ def errors_in(value: Any, *loc: int | str) -> list[Error]:
 
 
 def _all_in(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """Each value, and each name; what is nested too deep is one value."""
+    """Each value and each name. A value that is nested too deep is only one."""
     yield loc, value
     if not isinstance(value, dict | list) or len(loc) > MAX_DEPTH:
         return

@@ -1,4 +1,4 @@
-"""What runs when, and what operators can do about it."""
+"""Schedules, and what operators can do with them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Id = Annotated[str, Path(pattern=ID_PATTERN)]
 async def list_schedules(
     schedules: SchedulesDep, limit: PageLimit = 100, after: str | None = None
 ) -> Page[ScheduleOut]:
-    """In the order of their ids."""
+    """They come in the order of their ids."""
     found = await schedules.find(limit + 1, after=after)
     data = [ScheduleOut.of(each) for each in found[:limit]]
     return Page(data=data, next=found[limit - 1].id if len(found) > limit else None)
@@ -53,7 +53,7 @@ async def create_schedule(
 async def change_schedule(
     schedule_id: Id, change: ScheduleChange, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[ScheduleOut]:
-    """Change, pause or resume; at the next deploy code that changed the schedule has its way."""
+    """Change, pause or resume. A deploy whose code changes the schedule undoes other changes."""
     changed = await schedules.change(
         schedule_id, change.revision, paused=change.paused, **change.definition()
     )
@@ -79,7 +79,7 @@ async def delete_schedule(schedule_id: Id, schedules: SchedulesDep, session: DBS
 async def run_schedule(
     schedule_id: Id, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[JobAccepted]:
-    """Submit a job of this schedule now, paused or not; its ticks stay as they are."""
+    """Submit a job of this schedule now, also if it is paused. Its ticks don't change."""
     job = await schedules.run(schedule_id)
     await session.commit()
     return ApiResponse(data=JobAccepted(job_id=job.id))

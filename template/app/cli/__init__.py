@@ -1,4 +1,4 @@
-"""The command `jobs`: see what there is to do and steer it, also while the API is down."""
+"""The command `jobs`: see and change jobs, queues and schedules, also while the API is down."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app import doctor
 
 
 def main() -> None:
-    """Wrong settings and broken tasks show when they are loaded; the doctor reports them, too."""
+    """Run the command. The doctor reports wrong settings and broken tasks as findings."""
     try:
         from app import tasks
         from app.cli import commands

@@ -1,4 +1,4 @@
-"""What `jobs` understands."""
+"""The commands that `jobs` has."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CODES = (
 def examine(as_json: Json = False) -> None:
     """Say what is wrong and what to do.
 
-    Of settings, the database, brokers, queues, processes and schedules, a line each: a fault is to
-    be mended, a note is worth knowing.
+    It examines settings, the database, brokers, queues, processes and schedules, and writes a line
+    for each finding. A fault must be mended; a note is worth knowing.
     """
     raise typer.Exit(doctor.report(finish(doctor.examine()), as_json=as_json))
 

@@ -1,4 +1,4 @@
-"""Finding jobs, running dead ones again, ending others: one by one, or all that a filter names."""
+"""Shows, replays and cancels jobs: one by one, or all that a filter names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def list_jobs(
 
 
 async def _page(jobs: Jobs, wanted: JobFilter, limit: int, after: str | None) -> JobPage:
-    """The engine's pages may be short."""
+    """Ask for pages until there are enough jobs, because the engine's pages may be short."""
     found, place = list[StoredJob](), place_of(after) if after else None
     while True:
         page = await jobs.find(wanted, limit - len(found), after=place)
@@ -136,7 +136,7 @@ def show(job_id: Id, as_json: Json = False) -> None:
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to jobs, to one or to a batch of them."""
+    """A change of one job, or of a batch of jobs."""
 
     done: str
     those: Callable[[JobFilter], list[JobFilter]]
@@ -207,7 +207,7 @@ def _changed(
 
 
 async def _these(session: AsyncSession, change: Change, ids: list[UUID]) -> None:
-    """All or none."""
+    """Change all of them or none."""
     for job_id in ids:
         try:
             await change.to_one(Jobs(session), job_id)

@@ -1,6 +1,6 @@
-"""What the command writes: the result to standard output, all else to standard error.
+"""Writes results to standard output, and all else to standard error.
 
-Values come from rows that anybody may have written: none of them steers a terminal.
+Values come from rows that anybody may have written, and none of them may control a terminal.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Plain text where NO_COLOR is set, or no terminal reads it."""
+    """A console. It writes plain text if NO_COLOR is set or the output is no terminal."""
     file = sys.stderr if stderr else sys.stdout
     return Console(
         stderr=stderr,
@@ -48,12 +48,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show_json(document: Any) -> None:
-    """One document; ASCII, so that no character of it steers a terminal."""
+    """Write one document in ASCII, so that no character of it can control a terminal."""
     print(json.dumps(to_jsonable_python(document), indent=2))
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str) -> None:
-    """On a terminal the last column is cut where a row is too long."""
+    """Write a table. On a terminal the last column is cut if a row is too long."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         last = name == columns[-1]
@@ -64,7 +64,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: s
 
 
 def show_pairs(pairs: Mapping[str, object]) -> None:
-    """A line a value, those of several lines indented below its name."""
+    """Write a line for each value. More lines of a value are indented below its first one."""
     width = max(map(len, pairs))
     for name, value in pairs.items():
         lines = text_of(value).splitlines() if isinstance(value, str) else [text_of(value)]
@@ -85,7 +85,7 @@ def complain(line: str) -> None:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """On a terminal, a bar that goes on by each number that the body gives."""
+    """On a terminal, show a bar. The body calls what it gets with each number that is done."""
     columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     to = console(stderr=True)
     with Progress(*columns, console=to, transient=True, disable=not to.is_terminal) as bar:
@@ -94,7 +94,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def text_of(value: object) -> str:
-    """As it is shown, but for what a terminal would obey."""
+    """A value as text. It may still have characters that a terminal would obey."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How a command works: on the database alone, and what it can't do ends it with one line."""
+"""Runs a command's work on the database. An error ends the command with one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MISSING: dict[type[LookupError], str] = {
 
 
 def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """In a session, whose transaction is committed at the end."""
+    """Do the work in a session, whose transaction is committed at the end."""
     try:
         return finish(_in_session(work))
     except tuple(MISSING) as error:
@@ -52,7 +52,7 @@ def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Whatever is logged meanwhile isn't what was asked for."""
+    """Run the work, and close the database. The log would be mixed with the output: it is off."""
     configure_logging()
     logging.disable(logging.WARNING)
 
@@ -67,7 +67,7 @@ def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _wait_for_sqlite() -> None:
-    """A thread that couldn't open the file says so at its end, to a loop that must be there."""
+    """Wait for threads that couldn't open the file: they need the loop when they end."""
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
             thread.join(1)
@@ -89,7 +89,7 @@ def _of_the_database(error: SQLAlchemyError) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ends the command unless the answer is yes; without a terminal nobody can be asked."""
+    """End the command unless the answer is yes. Without a terminal nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():

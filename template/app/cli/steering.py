@@ -1,4 +1,4 @@
-"""Queues, schedules and processes: what they do, and how to stop and start them."""
+"""Shows queues, schedules and processes, and pauses or resumes the first two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OfSchedule = Annotated[str | None, typer.Option("--schedule", metavar="ID", help
 
 
 def queues(as_json: Json = False) -> None:
-    """Show what waits, runs and is dead, and who carries it."""
+    """Show how many jobs of each queue wait, run and are dead, and what carries the queue."""
     found = [QueueOut.of(each) for each in run(lambda session: Jobs(session).queues())]
     if as_json:
         output.show_json(ApiResponse(data=found))
@@ -50,7 +50,7 @@ def _of_queue(queue: QueueOut) -> tuple[object, ...]:
 def pause(queue: Queue = None, schedule: OfSchedule = None) -> None:
     """Stop a queue or a schedule until it is resumed.
 
-    What runs goes on.
+    Jobs that run go on.
     """
     _set(queue, schedule, paused=True)
 
@@ -58,7 +58,7 @@ def pause(queue: Queue = None, schedule: OfSchedule = None) -> None:
 def resume(queue: Queue = None, schedule: OfSchedule = None) -> None:
     """Let a paused queue or schedule go on.
 
-    Ticks that fell due meanwhile are not made up for.
+    Ticks that a schedule missed meanwhile don't run later.
     """
     _set(queue, schedule, paused=False)
 
@@ -79,7 +79,7 @@ def _set(queue: str | None, schedule: str | None, *, paused: bool) -> None:
 
 
 def schedules(as_json: Json = False) -> None:
-    """Show what runs when, and what is late or was missed."""
+    """Show when each schedule is due, and which are late or missed ticks."""
     found = run(_schedules)
     if as_json:
         listed = [ScheduleOut.of(each) for each in found]
@@ -107,7 +107,7 @@ def _of_schedule(schedule: StoredSchedule) -> tuple[object, ...]:
 def run_schedule(schedule_id: ScheduleId, as_json: Json = False) -> None:
     """Submit a job of a schedule now.
 
-    Paused or not; its ticks stay as they are.
+    The schedule may be paused. Its ticks don't change.
     """
     job = run(lambda session: Schedules(session).run(schedule_id))
     if as_json:

@@ -1,7 +1,7 @@
-"""What is wrong with the service, in one line each, and what to do about it.
+"""Finds what is wrong with the service, and says what to do, in one line each.
 
-Each subject has a module here; a new one with an `examine` is found by itself. It reads the
-settings only when it is called, so that it can tell of wrong ones.
+Each subject has a module here. A new module with an `examine` is found by itself. The settings are
+read only when it is called, so that it can report wrong ones.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Literal
 
 from app.cli.output import STYLES, say, show_json
 
-LIMIT = 10  # seconds for a subject: what is silent for longer is a fault
+LIMIT = 10  # seconds for a subject; no answer in this time is a fault
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault is to be mended; a note is worth knowing."""
+    """A fault must be mended; a note is worth knowing."""
 
     about: str
     what: str
@@ -32,7 +32,7 @@ Examine = Callable[[], AsyncIterator[Finding]]
 
 
 async def examine() -> list[Finding]:
-    """All subjects at once, in the order of their names."""
+    """Examine all subjects at once. Findings come in the order of the subjects' names."""
     found = await asyncio.gather(*(_within_limit(*each) for each in _subjects().items()))
     return [finding for each in found for finding in each]
 
@@ -58,7 +58,7 @@ async def _within_limit(subject: str, examine: Examine) -> list[Finding]:
 
 
 def report(findings: list[Finding], *, as_json: bool) -> int:
-    """Returns the exit code."""
+    """Write the findings. Returns the exit code."""
     if as_json:
         show_json({"data": [asdict(finding) for finding in findings]})
     for each in [] if as_json else findings:

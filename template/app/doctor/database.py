@@ -1,4 +1,4 @@
-"""The database: its server and its schema first, then what is in it."""
+"""Examines the database: first its server and its schema, then what is in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMIT = text(
 
 
 async def examine() -> AsyncIterator[Finding]:
-    """What is in it only where it is there, has its schema and can be written."""
+    """It stops at a fault of the server or the schema, which the rest needs."""
     for finding in await _schema() or await _room():
         yield finding
         if finding.level == "fault":
@@ -88,7 +88,7 @@ async def _clock() -> list[Finding]:
 
 
 async def _connections(processes: list[ProcessState]) -> list[Finding]:
-    """What all live processes may open at most; a pooler bounds that by itself."""
+    """Compare what all live processes may open with the server's limit. A pooler has its own."""
     if IS_SQLITE:
         return []
     limit, pooled = await _ask(_limit)
@@ -102,12 +102,12 @@ async def _connections(processes: list[ProcessState]) -> list[Finding]:
 
 
 def _limit(connection: Connection) -> tuple[int, bool]:
-    """For others than the superuser; and whether a pooler is between, which names other pids."""
+    """The limit for ordinary users, and whether there is a pooler, which shows other pids."""
     driver: Any = connection.connection.driver_connection
     limit, pid = connection.execute(LIMIT).one()
     return limit, pid != driver.info.backend_pid
 
 
 async def _ask(question: Callable[[Connection], T]) -> T:
-    """In a thread that ends with the process, however long the database is silent."""
+    """Ask in a thread that ends with the process, however long the database is silent."""
     return await in_thread(partial(control_now, question))

@@ -1,4 +1,4 @@
-"""Settings: what a production lacks, and what nothing reads. A wrong one has ended the command."""
+"""Finds settings that production lacks, and variables that nothing reads."""
 
 from __future__ import annotations
 

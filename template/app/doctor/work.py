@@ -1,4 +1,4 @@
-"""Queues that nobody carries, schedules that are late, jobs that are dead."""
+"""Finds queues that no process carries, late schedules and dead jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def examine_all(
 
 
 def _not_carried(queues: list[QueueState]) -> Iterator[Finding]:
-    """A line a back end."""
+    """One line for each back end."""
     left = sorted((each for each in queues if not each.processes), key=_backend)
     for backend, those in groupby(left, _backend):
         found = [each for each in those if backend or each.waiting or each.running]

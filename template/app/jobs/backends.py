@@ -21,10 +21,12 @@ from app.jobs.submit import submit_named
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
 from app.jobs.timetable import Changes, reconcile
 from app.jobs.tries import Try
+from app.jobs.triggers import EPOCH
 from app.jobs.watch import watching
 
 __all__ = [
     "COUNTED",
+    "EPOCH",
     "HEAD_START",
     "ID_PATTERN",
     "LAZILY",

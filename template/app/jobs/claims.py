@@ -100,7 +100,7 @@ _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name
 
 
 def due_one_by_one(connection: Connection, wanted: Wanted, limit: int) -> Sequence[Row[Any]]:
-    """Due jobs of bounded tasks, or whose worker died: they are claimed one by one, oldest first."""
+    """Due jobs of bounded tasks, or whose worker died. They are claimed singly, oldest first."""
     paused = set(connection.scalars(text(PAUSED)))
     carried = tuple(queue for queue in wanted.queues if queue not in paused)
     due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded))
@@ -174,7 +174,7 @@ def bring_nearer(connection: Connection) -> None:
     delay = case((jobs.c.run_at > began, backoff), else_=0)
     waits = update(jobs).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
     connection.execute(waits.values(run_at=clock(delay), wake_at=clock(delay + HEAD_START)))
-    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # to be due if taken back
+    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))
         connection.execute(far.values(wake_at=clock(most)))

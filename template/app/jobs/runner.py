@@ -58,7 +58,7 @@ if not IS_SQLITE:
 
 
 async def attempt(claim: Claim) -> Outcome | None:
-    """Run one try. Returns the outcome that must still be written. Cancelling hands the job back."""
+    """Run one try. Returns the outcome that must still be written. If cancelled, hand it back."""
     with _context(claim), _traced(claim):
         try:
             return await _try(claim)

@@ -11,7 +11,7 @@ from app.ops.page import FOLDER, Files
 
 
 def install(api: FastAPI) -> None:
-    """Without API_KEY there is no page, and nothing that tells of one."""
+    """Without API_KEY there is no page."""
     if get_settings().api_key is None:
         return
     api.add_api_route("/ops", _first, include_in_schema=False)

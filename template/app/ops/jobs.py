@@ -1,4 +1,4 @@
-"""Jobs: find them, look at one, run dead ones again, end those that wait or run."""
+"""Pages that find jobs, show one, replay dead jobs, and cancel those that wait or run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.ops.page import done, render, router
 from app.schemas.jobs import CURSOR_PATTERN, cursor_of, place_of
 
 PAGE = 50  # jobs
-BATCH, BATCHES = 1000, 20  # jobs that one request changes at most, in transactions of their own
+BATCH, BATCHES = 1000, 20  # one request changes at most so many jobs, a transaction for each batch
 DONE = {"replay": "to run again", "cancel": "cancelled"}
 CHANGED_BY = {"replay": JobFilter.to_replay, "cancel": JobFilter.to_cancel}
 
@@ -30,7 +30,7 @@ def _none_if_blank(value: Any) -> Any:
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:
-    """A browser's field for a time has no zone."""
+    """A browser's field for a time has no zone: it is taken as UTC."""
     return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
 
 
@@ -39,7 +39,7 @@ Time = Annotated[datetime | None, BeforeValidator(_none_if_blank), AfterValidato
 
 
 class Wanted(BaseModel):
-    """The filter, as it stands in an address."""
+    """The filter in the page's address."""
 
     status: Annotated[Status | None, BeforeValidator(_none_if_blank)] = None
     task: Text = None
@@ -97,7 +97,7 @@ async def list_jobs(
 async def confirm(
     request: Request, action: Action, wanted: Annotated[Wanted, Query()], jobs: JobsDep
 ) -> Response:
-    """How many it would change; jobs that are made from now on aren't among them."""
+    """Ask, with the number of jobs. Jobs that are created from now on aren't among them."""
     wanted = wanted.model_copy(update={"until": wanted.until or datetime.now(UTC)})
     count = sum([await jobs.count(each) for each in CHANGED_BY[action](wanted.filter)])
     return render(request, "confirm.html", action=action, wanted=wanted, count=count)
@@ -111,7 +111,7 @@ async def change_all(
     session: DBSession,
     jobs: JobsDep,
 ) -> Response:
-    """No more than were counted: a job that is dead again isn't run forever."""
+    """Change no more jobs than were counted, so that a job that is dead again doesn't loop."""
     change = jobs.replay_some if action == "replay" else jobs.cancel_some
     changed = 0
     for _ in range(BATCHES):

@@ -1,4 +1,4 @@
-"""Log in with the operators' key, and out."""
+"""Logs operators in with their key, and out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def ask(request: Request, to: To = "/ops") -> Response:
 
 @routes.post("/login")
 async def log_in(request: Request, to: To = "/ops") -> Response:
-    """Each try counts, also that with the right key."""
+    """Each try counts, even one with the right key."""
     try:
         await count(TRIES, "ops login", client_of(request))
     except HTTPException as refused:

@@ -1,4 +1,4 @@
-"""How `/ops` answers: under a strict policy, and readable whatever goes wrong."""
+"""Answers of `/ops`: they have a strict content policy, and errors are pages, too."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ templates = environment(FOLDER)
 
 
 class PageRoute(APIRoute):
-    """First counts, then asks who it is, then looks at what came, then is FastAPI's."""
+    """It counts the request, asks for a session, checks the input, then calls FastAPI's."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, is_open = super().get_route_handler(), self.path == LOGIN
@@ -79,7 +79,7 @@ def router(path: str = "") -> APIRouter:
 
 
 class Files(StaticFiles):
-    """The style and the script."""
+    """The style sheet, the script and the icon."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -103,14 +103,14 @@ def render(request: Request, template: str, code: int = 200, **values: Any) -> H
 
 
 def done(request: Request, notice: str, to: str, **query: str) -> RedirectResponse:
-    """On to another page, which says once what has been done."""
+    """Redirect to another page, which says once what has been done."""
     response = RedirectResponse(f"{to}?{urlencode(query)}" if query else to, 303)
     keep(request, response, NOTICE, notice)
     return response
 
 
 def _refusal(request: Request, error: Exception) -> Response:
-    """Raises what a broken program raises: the log has it, and the API answers."""
+    """A page that says what is wrong. An error of the program itself is raised again."""
     if isinstance(error, HTTPException):
         if error.status_code == 401:
             return _ask_to_log_in(request)
@@ -134,7 +134,7 @@ def _problem(
 
 
 def _ask_to_log_in(request: Request) -> Response:
-    """A strict cookie doesn't come along from another site's link: then the page asks itself."""
+    """A link of another site comes without the strict cookie: then the page loads itself again."""
     if request.method != "GET":
         return render(request, "login.html", 401, to="/ops", problem="Your session has ended.")
     if request.headers.get("Sec-Fetch-Site") == "cross-site":

@@ -1,4 +1,4 @@
-"""Queues, processes and schedules: what carries jobs and what submits them."""
+"""Pages of queues, processes and schedules."""
 
 from __future__ import annotations
 

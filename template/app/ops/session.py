@@ -1,6 +1,6 @@
-"""Who is logged in: a signed cookie that ends, and a token for each change that it makes.
+"""Sessions of operators: a signed cookie that expires, and a token that each form sends.
 
-What signs is made of API_KEY, so that another key ends all sessions.
+API_KEY signs both, so that a new key ends all sessions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from app.config import get_settings
 
 SESSION, NOTICE = "ops_session", "ops_notice"  # cookies
-AGES = {SESSION: 8 * 3600, NOTICE: 60}  # seconds after which one is over
+AGES = {SESSION: 8 * 3600, NOTICE: 60}  # seconds after which each expires
 SIGNING: dict[str, Any] = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 FOREIGN = "This form was not made for your session. Go back, reload the page and try again."
 
@@ -34,7 +34,7 @@ def keep(request: Request, response: Response, cookie: str, value: str) -> None:
 
 
 def kept(request: Request, cookie: str) -> str | None:
-    """None where its time is over, or another key has signed it."""
+    """The cookie's value. None if it has expired, or another key has signed it."""
     try:
         value: str = _signer(cookie).loads(request.cookies.get(cookie, ""), max_age=AGES[cookie])
     except BadSignature:
@@ -51,7 +51,7 @@ def begin(request: Request, response: Response) -> None:
 
 
 async def admit(request: Request) -> None:
-    """Raises HTTPException: 401 without a session, 403 for a change that no form of it asks for."""
+    """Raises HTTPException: 401 without a session, 403 for a form without the session's token."""
     session = kept(request, SESSION)
     if session is None:
         raise HTTPException(status.HTTP_401_UNAUTHORIZED)
@@ -63,7 +63,7 @@ async def admit(request: Request) -> None:
 
 
 async def fields_of(request: Request) -> dict[str, str]:
-    """Of a form. It has two at most: what else a change needs is in its address."""
+    """The fields of a form, which has two at most. The address has the rest."""
     return dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
 
 

@@ -1,4 +1,4 @@
-"""How values of rows are shown: whatever is in them, as text that is safe and not too long."""
+"""Shows values of rows as text that is safe and not too long, whatever is in them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 LONGEST = 20_000  # characters of a value
-# Controls, what turns the direction of text around, halves of surrogate pairs, and separators.
+# Control characters, marks of the text's direction, halves of surrogate pairs, and separators.
 UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 KEPT = {"\n", "\t"}
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1), ("ms", 0.001))
 
 
 def environment(folder: Path) -> Environment:
-    """Of templates in which each value is made visible, then escaped."""
+    """Templates in which each value is made visible, then escaped."""
     found = Environment(
         loader=FileSystemLoader(folder / "templates"),
         autoescape=True,
@@ -35,7 +35,7 @@ def environment(folder: Path) -> Environment:
 
 
 def visible(value: Any) -> Any:
-    """What can't be seen stands there as Python writes it in a literal."""
+    """Characters that can't be seen become what a Python literal has for them."""
     if value is None or hasattr(value, "__html__"):
         return "" if value is None else value
     text = str(value)
@@ -61,7 +61,7 @@ def as_json(value: Any) -> str:
 
 
 def iso(moment: Any) -> str:
-    """In UTC, to the second. Garbage has no such form."""
+    """A time in UTC, to the second, or `unreadable`."""
     if not isinstance(moment, datetime):
         return "unreadable"
     return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
@@ -79,14 +79,14 @@ def ago(moment: Any) -> str:
 
 
 def lasts(duration: timedelta | float) -> str:
-    """In the largest unit that it has one of."""
+    """A duration in the largest unit of which it has at least one."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     name, size = next((each for each in UNITS if seconds >= each[1]), UNITS[-1])
     return f"{seconds / size:.0f} {name}"
 
 
 def trigger(definition: Any) -> str:
-    """Such as `every 5 min`, of a stored definition."""
+    """The trigger of a stored definition, such as `every 5 min`."""
     found = definition.get("trigger") if isinstance(definition, Mapping) else None
     if not isinstance(found, Mapping):
         return "unreadable"
@@ -109,19 +109,19 @@ def first_line(value: Any) -> str:
 
 
 def field(moment: datetime | None) -> str:
-    """As a browser's field for a time wants it."""
+    """A time as a browser's field needs it."""
     return iso(moment).removesuffix("Z") if moment else ""
 
 
 def until(start: Any, end: Any) -> str:
-    """How long it was between the two."""
+    """How long it was from `start` to `end`."""
     if isinstance(start, datetime) and isinstance(end, datetime):
         return lasts(end - start)
     return "–"
 
 
 def _address(path: Path) -> str:
-    """It changes with what is in the file, so that no browser shows an old one."""
+    """The address changes with the file's content, so that no browser shows an old one."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return f"/ops/static/{path.name}?{digest}"
 

@@ -7,10 +7,10 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.jobs import Status, StoredJob
-from app.jobs.backends import MAX_COUNT, Try
+from app.jobs.backends import EPOCH, MAX_COUNT, Try
 from app.schemas.response import shown
 
-# For what a row of garbage has in their places; `problem` says so.
+# They replace values that can't be read; `problem` says so.
 STAND_INS = {
     "job_id": UUID(int=0),
     "task": "unknown",
@@ -23,13 +23,12 @@ STAND_INS = {
 }
 COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Moment = Annotated[AwareDatetime, Field(ge=EPOCH, le=datetime(3000, 1, 1, tzinfo=UTC))]
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 
 def cursor_of(place: tuple[datetime, UUID]) -> str:
-    """The microsecond that a job was made in, and its id."""
+    """The microsecond in which a job was created, and its id."""
     microseconds = (place[0] - EPOCH) // timedelta(microseconds=1)
     return f"{microseconds:016}-{place[1].hex}"
 
@@ -54,7 +53,7 @@ class JobOut(BaseModel):
 
     @classmethod
     def of(cls, job: StoredJob, *, whole_error: bool = True) -> Self:
-        """An error's text can hold secrets: without the key only its class is shown."""
+        """Without `whole_error` only an error's class is shown: its text can have secrets."""
         out, wrong = shown(cls, {**vars(job), "job_id": job.id}, STAND_INS)
         full = [name for name in COUNTS if getattr(job, name) == MAX_COUNT]
         out.problem = wrong or (f"{', '.join(full)}: at the limit" if full else None)
@@ -64,7 +63,7 @@ class JobOut(BaseModel):
 
 
 class JobListed(JobOut):
-    """With what is for operators alone."""
+    """A job as operators see it in a list."""
 
     queue: str
     key: str | None = None
@@ -85,7 +84,7 @@ class JobAccepted(BaseModel):
 
 
 class Selection(BaseModel):
-    """Jobs for which all that is given holds; something must be given."""
+    """The jobs for which all conditions hold. At least one must be given."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,7 +94,7 @@ class Selection(BaseModel):
     since: Moment | None = Field(default=None, description="created then or later")
     until: Moment | None = Field(default=None, description="created before")
     error: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
-        default=None, description="a part of the error's text, in capitals or not"
+        default=None, description="a part of the error's text; case doesn't matter"
     )
 
     @model_validator(mode="after")
@@ -120,6 +119,6 @@ class CancelSelection(Selection):
 
 
 class ChangedOut(BaseModel):
-    found: int = Field(description="of which 100,000 are counted at most")
+    found: int = Field(description="at most 100,000 are counted")
     changed: int
-    left: int = Field(description="more to ask for, or those whose key another job has")
+    left: int = Field(description="jobs that match still: ask again, or another job has their key")

@@ -11,7 +11,7 @@ from app.schemas.response import shown
 
 
 class QueueOut(BaseModel):
-    """Counts end at 10,000; `..._is_at_least` says that there may be more."""
+    """Counts end at 10,000. Then `..._is_at_least` is true: there may be more."""
 
     queue: str
     backend: str | None = Field(description="null: no back end carries it")
@@ -31,7 +31,7 @@ class QueueOut(BaseModel):
         return cls(queue=state.name, oldest_seconds=seconds, **vars(state))
 
 
-# For what a row of garbage has in their places.
+# They replace values that can't be read.
 STAND_INS = {
     "id": UUID(int=0),
     "host": "unknown",

@@ -1,4 +1,4 @@
-"""The envelope of every answer, what an error is, and rows as answers whatever is in them."""
+"""The forms of all answers and errors, and rows as answers even if a value can't be read."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class ApiResponse(BaseModel, Generic[T]):
 
 
 class Page(ApiResponse[list[T]], Generic[T]):
-    """A list comes in pages; `next` stays good when rows come, change or go."""
+    """A page of a list. `next` stays valid when rows are added, changed or deleted."""
 
-    next: str | None = Field(description="of the next page: ask for it as `after`; null: no more")
+    next: str | None = Field(description="the `after` of the next page; null: there is none")
 
 
 class Refused(BaseModel):
-    """Every error is `{"detail": ...}`: a sentence, or in a 422 what is wrong where."""
+    """Every error has a `detail`: a sentence, or with 422 a list of what is wrong where."""
 
     detail: str
 
 
 class FieldError(BaseModel):
-    """`loc` leads to the field, from `body`, `path`, `query` or `header` on."""
+    """`loc` is the path to the field. It begins with `body`, `path`, `query` or `header`."""
 
     loc: list[int | str]
     msg: str
@@ -46,9 +46,9 @@ class Invalid(BaseModel):
 def shown(
     model: type[M], values: Mapping[str, Any], stand_ins: Mapping[str, Any]
 ) -> tuple[M, str | None]:
-    """The row, and what is wrong with it: for a wrong value there is its stand-in, or null.
+    """A row as an answer, and what is wrong with it. A stand-in or null replaces a wrong value.
 
-    One that is broken must not hide the others of its list.
+    So a broken row doesn't hide the other rows of its list.
     """
     try:
         return _as_answer(model, values), None
@@ -61,7 +61,7 @@ def shown(
 
 
 def _as_answer(model: type[M], values: Mapping[str, Any]) -> M:
-    """Raises ValueError or RecursionError for what the model doesn't allow, or JSON can't say."""
+    """Raises ValueError or RecursionError for a value that the model or JSON doesn't allow."""
     for value in values.values():
         if isinstance(value, Unreadable):
             raise ValueError(value.reason)
@@ -76,7 +76,7 @@ def _say(value: Any) -> None:
 
 
 def _wrong(model: type[M], values: Mapping[str, Any]) -> dict[str, str]:
-    """By name, the reason."""
+    """The reason for each wrong value, by name."""
     found = {name: each.reason for name, each in values.items() if isinstance(each, Unreadable)}
     try:
         model.model_validate({name: each for name, each in values.items() if name not in found})

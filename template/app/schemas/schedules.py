@@ -44,7 +44,7 @@ AnyTrigger = Annotated[
 
 
 class ScheduleCreate(BaseModel):
-    """Arguments go by name."""
+    """`args` has the task's arguments by name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,7 +62,7 @@ class ScheduleCreate(BaseModel):
 
 
 class ScheduleChange(BaseModel):
-    """What is left out (or null) stays as it is; `revision` is that of the schedule as read."""
+    """What is left out or null doesn't change. `revision` is the one that was read last."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,12 +75,12 @@ class ScheduleChange(BaseModel):
     paused: bool | None = None
 
     def definition(self) -> Changes:
-        """What is changed of the schedule's definition."""
+        """The parts of the schedule's definition that change."""
         given = {name: value for name in PARTS if (value := getattr(self, name)) is not None}
         return cast(Changes, given)
 
 
-# For what a row of garbage has in their places; `problem` says so.
+# They replace values that can't be read; `problem` says so.
 STAND_INS = {
     "id": "unknown",
     "task": "unknown",
@@ -116,7 +116,7 @@ class ScheduleOut(BaseModel):
 
     @classmethod
     def of(cls, schedule: StoredSchedule) -> Self:
-        """The problem is what this process sees: in a deploy, another may know the task."""
+        """The problem is what this process sees. During a deploy another may know the task."""
         definition = schedule.definition if isinstance(schedule.definition, dict) else {}
         stored = {name: each for name, each in definition.items() if name in cls.model_fields}
         computed = {

@@ -1,6 +1,6 @@
-"""Orders, and the job that each new one brings.
+"""Orders, and the job that is submitted with each new one.
 
-A service never commits: whoever opened the session does, a route or the host of a task.
+A service never commits. Whoever opened the session commits it: a route, or what runs a task.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class OrderService:
         self._jobs = jobs
 
     async def create(self, order: OrderCreate, idempotency_key: str | None = None) -> Order:
-        """Store an order and submit its job; both or neither are there after the commit.
+        """Store an order and submit its job. The commit keeps both.
 
-        The same key and body give the order that is there. Raises IdempotencyConflictError.
+        The same key and body give the same order again. Raises IdempotencyConflictError.
         """
         if idempotency_key is None:
             return await self._store(order)

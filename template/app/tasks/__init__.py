@@ -11,10 +11,10 @@ from app.jobs.backends import registry
 
 
 def load() -> None:
-    """Import the modules of this package, so that all tasks are known; no module may connect.
+    """Import the modules of this package, so that all tasks are known. No module may connect.
 
-    A worker's settings (`worker.py`) are for its own process. Raises SystemExit, with one line, for
-    a module that can't be imported, and for a task whose queue nothing carries.
+    It leaves out `worker.py`, which is for a worker's process alone. Raises SystemExit, with one
+    line, for a module that can't be imported, and for a task whose queue nothing carries.
     """
     for module in pkgutil.iter_modules(__path__):
         if module.name != "worker":

@@ -1,4 +1,4 @@
-"""Messages to people. At least once: a mail that was sent can't be rolled back."""
+"""Messages to people. Each is sent at least once: a mail that was sent can't be rolled back."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ log = structlog.get_logger(__name__)
 
 @task(queue="notifications")
 def send_email(email: str, message: str) -> dict[str, str]:
-    """Sync, so it runs in a thread; put your mail provider's call here, with a timeout."""
+    """Put your mail provider's call here, with a timeout. It is sync, so it runs in a thread."""
     log.info("email sent", to=email, length=len(message))
     return {"sent_to": email}

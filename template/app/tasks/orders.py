@@ -1,4 +1,4 @@
-"""What happens to an order after it was accepted."""
+"""The work on an order after it was accepted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.models import Order
 
 @task(queue="orders", tries=3, timeout=timedelta(minutes=1))
 async def process_order(db: AsyncSession, order_id: UUID) -> dict[str, str]:
-    """Takes an id and loads the order afresh; its write commits with the job's outcome, once."""
+    """Process an order. What it writes commits together with the job's outcome, exactly once."""
     order = await db.get(Order, order_id)
     if order is None:
         raise NonRetryable(f"order {order_id} is gone")

@@ -1,4 +1,4 @@
-"""What runs when. `poe migrate` (and `poe dev`) puts changes here into force."""
+"""The schedules of this service. A change here takes effect at `poe migrate` or `poe dev`."""
 
 from __future__ import annotations
 

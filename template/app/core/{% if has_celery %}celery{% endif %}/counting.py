@@ -1,7 +1,7 @@
-"""What a process of the pool counts goes down a pipe to the worker's main process, which serves it.
+"""Sends what the pool's processes count through a pipe to the worker's main process.
 
-A pipe loses nothing when a process of the pool ends. What doesn't fit into it isn't counted: no job
-waits for a reader.
+Nothing is lost when a process of the pool ends. What doesn't fit into the pipe isn't counted, so
+that no job waits for a reader.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _pipe: tuple[int, int] | None = None
 
 
 def serve(**_: Any) -> None:
-    """In the main process, before it forks."""
+    """Serve the counts in the main process. It is called before that process forks."""
     global _pipe
     if record := metrics.serve():
         _pipe = os.pipe()
@@ -37,14 +37,14 @@ def _read(end: int, record: Recorder) -> None:
 
 
 def pass_on(**_: Any) -> None:
-    """In a process of the pool."""
+    """Send what this process of the pool counts."""
     if _pipe:
         metrics.leave()
         record_with(partial(_send, _pipe[1]))
 
 
 def _send(end: int, name: str, labels: tuple[str, ...], value: float) -> None:
-    """A line is shorter than what a pipe takes as a whole."""
+    """A line is short enough for the pipe to take it as a whole or not at all."""
     line = json.dumps([name, labels, value]) + "\n"
     with suppress(OSError):
         os.write(end, line.encode())

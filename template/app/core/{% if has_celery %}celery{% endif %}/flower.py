@@ -13,14 +13,14 @@ from app.core.celery import broker
 
 
 def main() -> None:
-    """Raises SystemExit where no FLOWER_PASSWORD is set, or one that Flower would split."""
+    """Raises SystemExit if FLOWER_PASSWORD is unset, or has a comma."""
     get_settings().require("flower_password", broker.ADDRESS)
     password = get_settings().flower_password
     if password is None:
         sys.exit("FLOWER_PASSWORD is not set: Flower shows every task's arguments")
     if "," in password.get_secret_value():
         sys.exit("FLOWER_PASSWORD must not have a comma: Flower takes it for a second user")
-    # In the environment, for everybody here can read a command line.
+    # In the environment, because everybody on this machine can read a command line.
     os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password.get_secret_value()}"
     address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
     port = os.environ.get("FLOWER_PORT", "5555")

@@ -1,8 +1,8 @@
-"""What a worker takes from its broker: nothing that could end it, or that it would meet again.
+"""Checks each message before a worker takes it, so that none can end the worker.
 
-Whoever writes to the broker may write anything. A job's message is reduced to the job's id, for its
-row decides all the rest. A native task's message is checked as far as Celery relies on it. What
-else comes is dropped with one line in the log, which shows neither arguments nor headers.
+Whoever writes to the broker may write anything. A job's message is reduced to the job's id, because
+its row decides all else. A native task's message is checked as far as Celery relies on it. Any
+other message is dropped with one line in the log, which shows neither arguments nor headers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 SHOWN = 100  # characters of a name in the log
 
-TAKEN = {name for name in dir(Context) if not name.startswith("__")}  # Celery's own, of a header
+TAKEN = {name for name in dir(Context) if not name.startswith("__")}  # no header may have them
 
 
 def _moment(text: str) -> str:
@@ -47,7 +47,7 @@ Seconds = Annotated[float, Field(gt=0, le=10**9)]
 
 
 class RefusedError(Exception):
-    """Its text shows nothing of the message."""
+    """A message is refused. The error's text shows nothing of it."""
 
 
 class Strict(BaseModel):
@@ -66,7 +66,7 @@ class Signature(Strict):
 
 
 class Embedded(Strict, extra="forbid"):
-    """What follows on a native task."""
+    """The tasks that follow a native task."""
 
     callbacks: list[Signature] | None = None
     errbacks: list[Signature] | None = None
@@ -75,7 +75,7 @@ class Embedded(Strict, extra="forbid"):
 
 
 class Headers(Strict, extra="allow"):
-    """Of a native task."""
+    """The headers of a native task's message."""
 
     task: Name
     id: Name
@@ -98,7 +98,7 @@ class Headers(Strict, extra="allow"):
 
 
 class Properties(Strict):
-    """Of a message that Celery sends."""
+    """The properties of a message that Celery sends."""
 
     correlation_id: Name | None = None
     reply_to: Name | None = None
@@ -110,7 +110,7 @@ NATIVE_BODY: TypeAdapter[Any] = TypeAdapter(
 
 
 def admit(message: Message) -> None:
-    """Make it what Celery can be given. Raises whatever is wrong with it."""
+    """Make the message one that Celery can be given. Raises if it can't be one."""
     name = message.headers.get("task")
     if isinstance(name, str) and name in registry():
         _reduce(message, name)
@@ -139,7 +139,7 @@ def _check(message: Message) -> None:
 
 
 def why(error: Exception) -> str:
-    """Without what the message says."""
+    """Why a message is refused, without any of its content."""
     if isinstance(error, ValidationError):
         first = error.errors(include_input=False, include_url=False)[0]
         return ": ".join([*map(str, first["loc"]), first["msg"]])[:SHOWN]
@@ -147,7 +147,7 @@ def why(error: Exception) -> str:
 
 
 def tell_dropped(queue: object, error: Exception, task: object = None) -> None:
-    """One line, which is all that is left of a message."""
+    """Log one line about a message that is dropped."""
     names = {"queue": queue, "task": task}
     shown = {key: str(name)[:SHOWN] for key, name in names.items() if name is not None}
     log.warning("message.dropped", why=why(error), **shown)

@@ -1,10 +1,10 @@
-"""One message for each job, under its task's name and with its id; the row decides all the rest.
+"""Sends one message for each job, with its task's name and its id. The row decides all else.
 
-Rows note that a message was sent, so that a queue in the broker holds about CELERY_QUEUE_LIMIT of
-them, however many rows wait. What else is due gets its message when there is room, oldest first.
+Rows note that a message was sent, so that a queue in the broker has about CELERY_QUEUE_LIMIT of
+them, however many rows wait. The other due jobs get messages when there is room, oldest first.
 
-To find messages that were lost, a worker sends a checkpoint down the queue behind them. When that
-arrives, what was sent long before it has arrived as well, or never will: it is sent again.
+To find lost messages, a worker sends a checkpoint into the queue behind them. When that arrives,
+messages that were sent long before it have arrived or are lost: the late ones are sent again.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ CHECKPOINT = "jobs.checkpoint"  # a task of Celery's; its arguments are a queue 
 
 OFTEN = 24  # checkpoints in a row that are sent without a growing pause
 
-# Memory that a worker's main process shares with its pool: whether the broker takes no messages,
-# and whether some that it took are late.
+# A worker's main process shares this memory with its pool. It says whether the broker takes no
+# messages, and whether some that it took are late.
 _shared = mmap.mmap(-1, 2)
 
-# A sending that was given up goes on in its thread: the next one waits for it.
+# A send that was given up goes on in its thread, and the next one waits for it.
 _sending = Lock()
 
-# Of a worker's main process: jobs of another release, whose message it was given and dropped.
+# Jobs of another release whose messages a worker's main process got and dropped.
 unknown: deque[UUID] = deque()
 
 
 def broker_is_away() -> bool:
-    """Of a worker: whether its main process can't send."""
+    """Whether the main process of this worker can't send."""
     return _shared[0] == 1
 
 
 def messages_are_late() -> bool:
-    """Of a worker: whether jobs wait whose message was sent seconds ago."""
+    """Whether jobs of this worker's queues wait although their message was sent seconds ago."""
     return _shared[1] == 1
 
 
@@ -72,7 +72,7 @@ class CeleryBell:
         self._count_again.set()
 
     async def ring(self, messages: Sequence[Message]) -> None:
-        """Send those that are noted; what else was committed is found by a worker."""
+        """Send the messages that rows note. A worker finds the other jobs that were committed."""
         left = deque(message for message in messages if message.noted)
         try:
             await asyncio.to_thread(_send, self.app, left)
@@ -92,7 +92,7 @@ class CeleryBell:
         return noted
 
     async def count_on(self) -> None:
-        """Count the room anew after some was used, for what is submitted in this process."""
+        """Count the room again after this process has submitted jobs."""
         while True:
             await self._count_again.wait()
             self._count_again.clear()
@@ -101,14 +101,14 @@ class CeleryBell:
             await asyncio.sleep(get_settings().relay_interval)
 
     async def count(self) -> list[State]:
-        """How full the queues are."""
+        """Count how full the queues are."""
         limit, queues = self._limit, self.queues
         found = await control(lambda connection: rows.states(connection, queues, limit))
         self._room = {each.queue: 0 if each.paused else limit - each.sent for each in found}
         return found
 
     async def fill(self, tasks: Sequence[str] = ()) -> bool:
-        """Send messages for rows that have none; returns whether there may be more."""
+        """Send messages for rows that have none. Returns whether there may be more."""
         room = await self._room_of(tasks or list(registry()))
         noted = await control(lambda connection: rows.note(connection, room))
         async with asyncio.timeout(get_settings().push_timeout):
@@ -116,7 +116,7 @@ class CeleryBell:
         return len(noted) == rows.BATCH
 
     async def _room_of(self, tasks: Sequence[str]) -> Room:
-        """Of a task that bounds how many run at once, no more messages are under way than that."""
+        """A task with `max_running` has no more messages under way than jobs that may run."""
         bounds = {name: registry()[name].max_running for name in tasks}
         bounded = [name for name, bound in bounds.items() if bound is not None]
         queues = [queue for queue, room in self._room.items() if room > 0]
@@ -130,14 +130,14 @@ class CeleryBell:
 
 
 class Keeper:
-    """Of a worker's main process: keeps the queues filled, and looks for what the broker lost."""
+    """Keeps the queues filled, and looks for lost messages. A worker's main process runs it."""
 
     def __init__(self, bell: CeleryBell) -> None:
         self._bell = bell
-        self._checked: dict[str, tuple[float, int]] = {}  # of a queue: when, how often in a row
+        self._checked: dict[str, tuple[float, int]] = {}  # by queue: when, how often in a row
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Go on until this is cancelled."""
         while True:
             more = await to_the_end(self._step_safely())
             if not more:
@@ -170,7 +170,7 @@ class Keeper:
         return await self._bell.fill()
 
     async def _check(self, state: State) -> None:
-        """Each few seconds, while messages are late: more and more seldom, or if many are lost."""
+        """While messages are late, send checkpoints, at growing intervals unless many are lost."""
         last, times = self._checked.get(state.queue, (0.0, 0))
         if state.late is None:
             self._checked.pop(state.queue, None)
@@ -183,7 +183,7 @@ class Keeper:
 
 
 async def _in_time(ask: Callable[..., T], *args: Any) -> T:
-    """Ask the broker, in a thread. Raises TimeoutError where it is silent."""
+    """Ask the broker, in a thread. Raises TimeoutError if it is silent."""
     async with asyncio.timeout(get_settings().push_timeout):
         return await asyncio.to_thread(ask, *args)
 
@@ -213,7 +213,7 @@ def _send_task(
 
 
 def _depth(app: Celery, queue: str) -> int:
-    """A queue that nobody has made yet is empty."""
+    """How many messages the queue has. A queue that doesn't exist yet has none."""
     with _sending, app.connection_for_write() as connection:
         try:
             declared = connection.default_channel.queue_declare(queue, passive=True)

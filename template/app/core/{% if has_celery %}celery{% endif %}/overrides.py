@@ -1,4 +1,4 @@
-"""Where a worker differs from Celery's own: messages pass the gate, and spoilt processes go."""
+"""Changes Celery's worker: it checks each message, and replaces processes with a stuck thread."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ logger = get_logger(__name__)  # of the kind that kombu writes to
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Celery's own, behind the gate."""
+    """Celery's consumer, which takes only the messages that `gate.py` admits."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Without gossip among workers: nothing here needs it, and its messages would come in."""
+        """Turn off gossip among workers: nothing needs it, and it would bring other messages."""
         super().__init__(*args, **{**options, "without_gossip": True})
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], None]:
@@ -46,7 +46,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         message.ack_log_error(logger, self.connection_errors)
 
     def on_unknown_task(self, body: Any, message: Message, exc: Exception) -> None:
-        """Of another release: a native task has failed, a job is another worker's."""
+        """Drop a task of another release. A job is left to other workers; a native task fails."""
         name, task_id = message.headers["task"], message.headers["id"]
         self._tell_dropped(message, RefusedError("this release has no such task"))
         message.reject_log_error(logger, self.connection_errors)
@@ -59,9 +59,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
 
 class Worker(asynpool.Worker):  # type: ignore[misc]
-    """A process of the pool. It ends between two messages, and all that it did is told by then."""
+    """A process of the pool. With a stuck thread it ends, between two messages."""
 
-    wait_for_job: Any  # of a child, that billiard makes
+    wait_for_job: Any  # billiard sets it in the child
 
     def _make_child_methods(self, *args: Any, **options: Any) -> None:
         super()._make_child_methods(*args, **options)

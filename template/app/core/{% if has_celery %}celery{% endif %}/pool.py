@@ -1,8 +1,8 @@
-"""What a process of the worker's pool keeps from job to job: a loop, and a host of one slot.
+"""Runs jobs in a process of the worker's pool, by an event loop and a host with one slot.
 
-Between two jobs the loop waits for the engine's statements itself: it has nothing else to do then,
-and a statement that it goes on beside costs three times as much. A signal gives up a silent
-connection, since the loop can't.
+Between two jobs the loop is blocked by the engine's statements. It has nothing else to do then, and
+an asynchronous statement costs three times as much. As a blocked loop can't give up a silent
+connection, a signal does.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from app.jobs.backends import HEAD_START, Claim, Host, Taken, find_task, registr
 
 T = TypeVar("T")
 
-OUTAGE = 1  # seconds for which a message is held while there is no database
+OUTAGE = 1  # seconds for which a message is held while the database is away
 
-STANDARD_ERROR = 2  # the file itself: Celery has put a log in the place of Python's
+STANDARD_ERROR = 2  # the file descriptor, because Celery has replaced `sys.stderr` by a log
 
 HAND_BACK = signal.SIGUSR2  # from the worker's main process, when the stop grace is over
 
@@ -44,14 +44,14 @@ _waited_for: Any = None  # the driver's connection
 
 
 def set_alarm() -> None:
-    """Once in a process, in its main thread: Python's signals arrive there."""
+    """Call it once in a process, in the main thread, which gets Python's signals."""
     signal.signal(signal.SIGALRM, lambda *_: give_up(_waited_for))
 
 
 async def control_between_jobs(step: Callable[[Connection], T], *, transaction: bool = False) -> T:
-    """Like `control`, while no job runs: beside one, `control` extends its lease.
+    """Like `control`, for the time between two jobs. During a job `control` extends the lease.
 
-    So the two of them have no more connections than `control` has elsewhere.
+    So this process needs no more connections than other ones.
     """
     if IS_SQLITE or transaction:
         return await control(step, transaction=transaction)
@@ -69,10 +69,10 @@ def _within_limit(step: Callable[[Connection], T], connection: Connection) -> T:
 
 
 class PoolHost(Host):
-    """Runs one job at a time in a process of the pool: those whose messages come.
+    """Runs the jobs whose messages come, one at a time, in a process of the pool.
 
-    It looks for jobs itself while the broker is away, and when messages are late though it is idle:
-    the worker's connection to the broker may be silent.
+    It looks for jobs itself while the broker is away. It also does so when messages are late while
+    it is idle, because the worker's connection to the broker may be silent.
     """
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class PoolHost(Host):
         return none_come and super()._may_take()
 
     async def show_life(self) -> None:
-        """End this process when its loop hasn't turned for a whole lease: its job is lost by then.
+        """End this process if its loop stands still for a whole lease: its job is lost by then.
 
-        A task that holds the GIL keeps any Python code from doing so, its timeout included. What
-        ends the process is a thread in C, which writes first where each of Python's threads is.
+        While a task holds the GIL no Python code runs, its timeout included. So a thread in C ends
+        the process, and first writes where each of Python's threads is.
         """
         while True:
             self._show_life()
@@ -108,7 +108,7 @@ class PoolHost(Host):
         return running
 
     async def run(self, job_id: UUID, name: str) -> None:
-        """Run a job if it is due and nobody else runs it; a duplicate message does nothing."""
+        """Run a job if it is due and nobody else runs it. A duplicate message does nothing."""
         while held := [claim.running for claim in self._claims.values() if claim.running]:
             await asyncio.wait(held)
         self._busy = time.monotonic()
@@ -122,7 +122,7 @@ class PoolHost(Host):
                 await self._make_way(taken.task)
 
     async def _take_by_message(self, job_id: UUID, name: str) -> Taken | None:
-        """A message that can't be used for an outage is missed later, like one that was lost."""
+        """If the database is away the message is dropped, and sent again like one that was lost."""
         try:
             return await self._claim(job_id, name) or await self._claim_by_row(job_id, name)
         except SQLAlchemyError as error:
@@ -133,7 +133,7 @@ class PoolHost(Host):
             return None
 
     async def _claim_by_row(self, job_id: UUID, name: str) -> Taken | None:
-        """Not what its message says: the row decides what runs."""
+        """Claim the job by the task that its row names, if the message names another one."""
         task = await self._control(lambda connection: rows.current_task(connection, job_id))
         if task is not None and task != name and task in registry():
             return await self._claim(job_id, task)
@@ -142,8 +142,8 @@ class PoolHost(Host):
         return None
 
     async def _make_way(self, name: str) -> None:
-        """Of a task that bounds how many run at once, the next one may run."""
-        with suppress(SQLAlchemyError, *UNREACHABLE):  # else the main process sends it, later
+        """Send the next message of a task with `max_running`, whose next job may run now."""
+        with suppress(SQLAlchemyError, *UNREACHABLE):  # the main process sends it later, then
             await self._bell.count()
             await self._bell.fill([name])
 
@@ -159,7 +159,7 @@ class PoolHost(Host):
 
 
 class Child:
-    """What a process of the pool keeps from job to job: a loop, in a thread of its own."""
+    """The event loop of a process of the pool, in a thread of its own, and its host."""
 
     def __init__(self) -> None:
         set_alarm()
@@ -182,7 +182,7 @@ class Child:
         running = self._call(self._host.run(job_id, task_name))
         try:
             running.result()
-        finally:  # Celery's time limit is an error that comes from nowhere
+        finally:  # Celery's time limit may raise an error at any place
             running.cancel()
 
     def checkpoint(self, queue: str, late: datetime) -> None:
@@ -193,11 +193,11 @@ class Child:
             tell("checkpoint.failed", error)
 
     def close(self) -> None:
-        """What it took while the broker was away gets the rest of the stop grace, too."""
+        """Give a job that it found itself the rest of the stop grace, too."""
         self._call(self._host.drain()).result()
 
 
 @cache
 def this_child() -> Child:
-    """Made once in each process of the pool."""
+    """The `Child` of this process, which is made at the first call."""
     return Child()

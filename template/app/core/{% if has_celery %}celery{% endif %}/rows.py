@@ -1,4 +1,7 @@
-"""What rows note of their messages: `pushes` that one was sent, `wake_at` from when it is late."""
+"""Statements about the messages of jobs: a row's `pushes` says that one was sent.
+
+Its `wake_at` says from when the message counts as late.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,20 @@ from app.core.database import IS_SQLITE
 from app.jobs.backends import COUNTED, HEAD_START, LAZILY, PAUSED, Message, clock, jobs
 
 BATCH = 100  # rows at once; more would hold SQLite's lock for too long
-CONSIDERED = BATCH + 50  # others may be noting the first ones
+CONSIDERED = BATCH + 50  # other processes may note the first ones
 
 Room = Mapping[tuple[str, str], int]  # of a queue and a task: how many messages may be sent
 
-# Written out, for a bound value would keep the planner from the partial index.
+# Written as text: with a bound value the planner couldn't use the partial index.
 SENT = text("status = 'pending' AND pushes > 0")
 UNSENT = text(f"status = 'pending' AND pushes = 0 AND {COUNTED}")
 
 
 @dataclass(frozen=True)
 class State:
-    """Of a queue: rows whose message was sent, counted up to a limit.
+    """How many rows of a queue have a message under way, counted up to a limit.
 
-    `late` is the database's time, where a message has been under way for long.
+    `late` is the database's time if one of these messages is late, else None.
     """
 
     queue: str
@@ -46,7 +49,7 @@ class State:
 
 
 def states(connection: Connection, queues: Iterable[str], limit: int) -> list[State]:
-    """What rows note, queue by queue."""
+    """The state of each queue, by its rows."""
     return [State(*row) for row in connection.execute(union_all(*(_of(q, limit) for q in queues)))]
 
 
@@ -99,7 +102,7 @@ _NOTE = text(
 
 
 def note(connection: Connection, room: Room) -> list[Message]:
-    """Note a message for as many due rows as there is room for, the oldest first; returns them."""
+    """Note messages for due rows, oldest first, as many as there is room for. Returns these."""
     if not room:
         return []
     rows = (_note_each if IS_SQLITE else _note_all)(connection, room)
@@ -131,18 +134,18 @@ def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
 
 
 def forget(connection: Connection, ids: Sequence[UUID]) -> None:
-    """These rows have no message: it couldn't be sent, or came too early."""
+    """Note that these rows have no message: it couldn't be sent, or came too early."""
     connection.execute(update(jobs).where(SENT, jobs.c.id.in_(ids)).values(pushes=0))
 
 
 def forget_late(connection: Connection, queue: str, until: datetime) -> int:
-    """Rows of the queue whose message was late at this time have none; returns how many."""
+    """Note that rows whose message was late at this time have none. Returns how many."""
     late = SENT, jobs.c.queue == queue, jobs.c.wake_at <= until
     return connection.execute(update(jobs).where(*late).values(pushes=0)).rowcount
 
 
 def current_task(connection: Connection, job_id: UUID) -> str | None:
-    """The task of a job that is due, whatever its message says."""
+    """The task of a job that is due, as its row names it."""
     due = jobs.c.id == job_id, text("status = 'pending'"), jobs.c.run_at <= clock(0)
     task: str | None = connection.scalar(select(jobs.c.task).where(*due))
     return task

@@ -1,9 +1,9 @@
-"""The worker: it sends messages from its main process and runs jobs in its pool's.
+"""The worker. Its main process sends messages, and the processes of its pool run jobs.
 
 celery -A app.core.celery worker --loglevel=info
 
-SIGTERM: no new job is taken, running ones get the stop grace, then jobs are handed back and what
-is left (native tasks) goes back to the broker. The exit code is 0 all the same.
+At SIGTERM it takes no new job, and running ones get the stop grace. Then jobs are handed back, and
+native tasks that still run go back to the broker. The exit code is 0 all the same.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from app.jobs.backends import Presence, Task, registry, watching
 
 log = structlog.get_logger(__name__)
 
-LAST_WORDS = 3  # seconds that children have to hand their jobs back
-GOODBYE = 5  # seconds after them in which Celery takes leave of its broker
+LAST_WORDS = 3  # seconds in which the pool's processes hand their jobs back
+GOODBYE = 5  # seconds after these in which Celery disconnects from its broker
 PAUSE_LIMIT = 10  # seconds that a statement or a message under way may take
 
 
@@ -57,7 +57,7 @@ def _end_child(**_: Any) -> None:
 
 
 def register(task: Task[..., Any, Any]) -> None:
-    """A task's own timeout decides; Celery's end a process that doesn't keep to it."""
+    """The task's own timeout comes first. Celery's limits end a process that overruns it."""
     seconds = task.timeout.total_seconds()
 
     @celery_app.task(
@@ -69,14 +69,14 @@ def register(task: Task[..., Any, Any]) -> None:
 
 @celery_app.task(name=CHECKPOINT, ignore_result=True)
 def checkpoint(queue: str, late: str) -> None:
-    """What was sent down this queue long before this has arrived, or never will."""
+    """Messages that were sent into this queue long before this one have arrived or are lost."""
     this_child().checkpoint(queue, datetime.fromisoformat(late))
 
 
 class KeeperThread:
-    """The keeper of the main process, and its watch over leases.
+    """Runs the keeper and the watch over leases in a thread of the main process.
 
-    It pauses while that process forks, for a child would inherit it halfway through a statement,
+    It pauses while that process forks. Else a child would inherit it in the middle of a statement,
     with its connections and its locks.
     """
 
@@ -125,7 +125,7 @@ keeper = KeeperThread()
 
 
 def _bound_the_stop(sender: Any, **_: Any) -> None:
-    """Celery's own warm shutdown waits for as long as a task runs."""
+    """Limit Celery's warm shutdown, which waits for as long as a task runs."""
 
     def hand_back(*_: object) -> None:
         for pid in sender.pool.info["processes"]:
@@ -146,7 +146,7 @@ def _bound_the_stop(sender: Any, **_: Any) -> None:
 
 
 def _end_at_once() -> None:
-    """Celery waits for a silent broker's answer without limit; the jobs are handed back by now."""
+    """End although Celery still waits for a silent broker. The jobs are handed back by now."""
     log.warning("worker.cut_off")
     os._exit(0)
 
@@ -157,7 +157,7 @@ def _at(seconds: float, handler: Callable[..., None]) -> None:
 
 
 def _without_arguments(record: logging.LogRecord) -> bool:
-    """Celery gives its lines a task's arguments along, and its result."""
+    """Remove a task's arguments and result, which Celery adds to its lines of the log."""
     record.__dict__.pop("data", None)
     return True
 
@@ -182,13 +182,13 @@ def _forget_the_task(**_: Any) -> None:
 
 
 def _leave_to_others(id: str, **_: Any) -> None:
-    """A job of another release gets another message, which a worker of that one may take."""
-    with suppress(ValueError):  # a native task's id may be any
+    """Let a job of another release get a new message, which a worker of that release may take."""
+    with suppress(ValueError):  # a native task's id may be any text
         unknown.append(UUID(id))
 
 
 def _show_life(**_: Any) -> None:
-    """The keeper is a thread of its own: it would go on where the worker no longer takes jobs."""
+    """Celery's own loop must run. The keeper's thread would go on if the worker took no jobs."""
     heartbeat("worker")
 
 
