@@ -85,10 +85,10 @@ async def world(shared: World) -> World:
 
 @pytest.fixture(scope="session")
 async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """Two hosts on the run's own broker, which nobody harms."""
+    """Two hosts on the run's own broker, which nobody harms. They idle for most of a run."""
     from tests.engine.delivery.world import World
 
-    made = World(tmp_path_factory.mktemp("healthy"), backend, None)
+    made = World(tmp_path_factory.mktemp("healthy"), backend, None, RELAY_INTERVAL="0.3")
     made.start("api").start_hosts(2)
     yield made
     await made.close()
@@ -105,7 +105,8 @@ async def long(healthy: World) -> UUID:
 @pytest.fixture(autouse=True)
 def begin_the_long_job(request: pytest.FixtureRequest) -> None:
     """Not beside what is slow, which needs the machine for itself."""
-    if not request.node.get_closest_marker("slow"):
+    slow = request.node.get_closest_marker("slow")
+    if "healthy" in request.fixturenames and not slow:
         request.getfixturevalue("long")
 
 

@@ -15,7 +15,7 @@ from tests.engine.delivery.world import World
 
 async def test_jobs_that_are_pushed_again_and_again_run_once(healthy: World) -> None:
     """Two hosts and the API relay at once."""
-    calls = [[f"again {number}", 0.05] for number in range(40)]
+    calls = [[f"again {number}", 0.15] for number in range(40)]
     ids = await healthy.submit_many(delivered.work, calls)
 
     async def push_again() -> None:

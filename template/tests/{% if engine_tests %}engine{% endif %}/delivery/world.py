@@ -22,7 +22,7 @@ from app.models import Order
 from devtools import servers
 from devtools.commands import HOSTS
 from tests.engine.broker import Broker
-from tests.service import ROOT, Service, all_on, copy_database, eventually
+from tests.service import ROOT, START_LIMIT, Service, all_on, copy_database, eventually
 
 SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
 
@@ -35,7 +35,10 @@ def parts_of(backend: str) -> Any:
 
 
 class World(Service):
-    """Hosts, the processes that run jobs, are named by number: `worker`, `worker-2`."""
+    """Hosts, the processes that run jobs, are named by number: `worker`, `worker-2`.
+
+    Who waits for a job may wait for its host to start, too.
+    """
 
     def __init__(self, folder: Path, backend: str, broker: Broker | None, **env: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,14 +186,14 @@ class World(Service):
         async with AsyncSession(self.engine) as session:
             return (await session.execute(select(jobs).where(jobs.c.id == job_id))).one()
 
-    async def row_is(self, job_id: UUID, *statuses: str, limit: float = 30) -> Row[Any]:
+    async def row_is(self, job_id: UUID, *statuses: str, limit: float = START_LIMIT) -> Row[Any]:
         async def reached() -> Row[Any] | None:
             row = await self.row(job_id)
             return row if row.status in statuses else None
 
         return await eventually(reached, limit)
 
-    async def all_are(self, status: str, ids: Sequence[UUID], limit: float = 30) -> None:
+    async def all_are(self, status: str, ids: Sequence[UUID], limit: float = START_LIMIT) -> None:
         count = select(func.count()).where(jobs.c.status == status, jobs.c.id.in_(ids))
 
         async def reached() -> bool:
@@ -205,10 +208,22 @@ class World(Service):
         async with self.engine.connect() as connection:
             return (await connection.execute(count)).scalar_one()
 
+    async def ran_once(self, keys: str, item: str) -> None:
+        """Wait for each job so far whose key begins so: each that succeeded made one order."""
+        mine = jobs.c.key.startswith(keys)
+        async with self.engine.connect() as connection:
+            ids = (await connection.execute(select(jobs.c.id).where(mine))).scalars().all()
+        await self.all_are("succeeded", ids)
+        ran = select(func.count()).where(mine, jobs.c.status == "succeeded").scalar_subquery()
+        made = select(func.count()).where(Order.item == item).scalar_subquery()
+        async with self.engine.connect() as connection:  # one statement sees one moment
+            counted = (await connection.execute(select(ran, made))).one()
+        assert counted[0] == counted[1]
+
     async def marked(self, name: str) -> None:
         """Wait until a task has said that it got that far."""
 
         async def there() -> bool:
             return (self.folder / name).exists()
 
-        await eventually(there)
+        await eventually(there, START_LIMIT)

@@ -156,11 +156,7 @@ class Clocks(World):
 
     async def each_has_run_once(self) -> None:
         """Each job of `every_second` writes an order."""
-
-        async def counted() -> bool:
-            return await self.effects("tick") == len(await self.ticks("every_second"))
-
-        await eventually(counted)
+        await self.ran_once("schedule:every_second:", "tick")
 
     async def schedule(self, schedule_id: str) -> dict[str, Any]:
         return await schedule_calls.get(self, schedule_id)

@@ -53,7 +53,8 @@ async def ticks_come_while_slots_are_full(three: Clocks, seconds: int) -> None:
 async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
     three: Clocks,
 ) -> None:
-    first = (await three.every_tick(1))[0].at
+    undisturbed = await three.every_tick(5)
+    usual, first = latest(undisturbed), undisturbed[0].at  # late by what else the machine does
     late = []
     for _ in range(4):
         name = await three.fired_last()
@@ -63,8 +64,8 @@ async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
         await asyncio.to_thread(three.start, name)
         late.append(latest(await three.ticks_between(killed.replace(microsecond=0), last)))
     await three.ticks_between(first, last)
-    assert median(late) < 2  # also where one has to wait for the machine
-    assert max(late) < 5
+    assert median(late) < 2 + usual
+    assert max(late) < 5 + usual
     await three.each_has_run_once()
 
 

@@ -9,12 +9,16 @@ import pytest
 from tests.engine.delivery.faked_time import faked_time
 from tests.engine.schedules.clocks import EVERY_SECOND, Clocks, empty_database
 
+# Seconds; whoever has the library in its process looks into a file for each moment, and is slow.
+LEASE = "15"
+
 
 @pytest.mark.postgresql  # SQLite's clock is the machine's
 async def test_a_machine_whose_own_clock_jumps_goes_on(tmp_path: Path) -> None:
     with faked_time() as time:
         url = empty_database(tmp_path)
-        clocks = Clocks(tmp_path / "clocks", DATABASE_URL=url, **time.env).declare(EVERY_SECOND)
+        env = {"DATABASE_URL": url, "LEASE": LEASE, **time.env}
+        clocks = Clocks(tmp_path / "clocks", **env).declare(EVERY_SECOND)
         await clocks.migrate()
         clocks.start_clocks(1)
         try:
