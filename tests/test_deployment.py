@@ -84,12 +84,28 @@ def test_each_setting_gets_into_the_containers(project: Project) -> None:
     settings = {field.upper() for field in fields}
     assert len(settings) > 15
     flower = {"FLOWER_PASSWORD", "FLOWER_ADDRESS"} & settings
-    assert settings - flower | {"FORWARDED_ALLOW_IPS"} == set(
-        services(project)["api"]["environment"]
-    )
+    given = set(services(project)["api"]["environment"])
+    assert settings - flower | {"FORWARDED_ALLOW_IPS"} == given - opentelemetrys(project, "api")
     named = set(dict(SECRET.findall(project.files["compose.yaml"])))
     others = code.partition("OTHERS = {")[2].partition("}")[0]
     assert named - settings <= set(re.findall(r'"(\w+)"', others))
+
+
+def test_what_makes_traces_knows_where_they_go(project: Project) -> None:
+    """What the documentation names, as `.env` has it; an exporter's headers are a secret."""
+    traced = {name for name, _ in project.render.selection.processes()}
+    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    told = set(re.findall(r"OTEL_\w+", page))
+    assert len(told) > 5
+    for name, service in services(project).items():
+        given = opentelemetrys(project, name)
+        assert given == (told if name in traced else set()), name
+        assert {service["environment"][variable] for variable in given} <= {None}
+
+
+def opentelemetrys(project: Project, service: str) -> set[str]:
+    environment = services(project)[service].get("environment", {})
+    return {variable for variable in environment if variable.startswith("OTEL_")}
 
 
 def test_the_services_are_what_the_answer_needs(project: Project) -> None:

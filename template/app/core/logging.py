@@ -11,12 +11,11 @@ from typing import Any
 import structlog
 
 from app.config import get_settings, unknown_variables
-from app.core.tracing import flush_spans, trace_id
+from app.core.tracing import flush_spans, ids
 
 
 def _name_the_trace(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
-    if found := trace_id():
-        event["trace_id"] = found
+    event.update(ids())
     return event
 
 

@@ -1,10 +1,12 @@
 """Traces, by OpenTelemetry's API alone. Without its SDK the spans go nowhere.
 
-A job's row keeps the trace in which it was submitted, and each of its tries continues that trace.
+A job's row keeps the trace in which it was submitted, and each of its tries continues that trace,
+after a span of its wait.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -29,9 +31,20 @@ def here() -> dict[str, str]:
     return headers
 
 
-def trace_id() -> str | None:
+def ids() -> dict[str, str]:
+    """Of the current span, as a line of the log names them; nothing outside of traces."""
     found = trace.get_current_span().get_span_context()
-    return trace.format_trace_id(found.trace_id) if found.is_valid else None
+    if not found.is_valid:
+        return {}
+    trace_id, span_id = trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)
+    return {"trace_id": trace_id, "span_id": span_id}
+
+
+def within(span: Span) -> AbstractContextManager[Any]:
+    """Lines that are logged in here name this span. It may have ended."""
+    if span is trace.INVALID_SPAN:
+        return nullcontext()
+    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
 
 
 def ticking(schedule: str) -> AbstractContextManager[Span]:
@@ -44,12 +57,34 @@ def submitting(task: str, queue: str, **told: Any) -> AbstractContextManager[Spa
 
 
 def running(
-    task: str, queue: str, origin: Mapping[str, Any], **told: Any
+    task: str, queue: str, origin: Mapping[str, Any], waited: float | None, **told: Any
 ) -> AbstractContextManager[Span]:
-    """A try, in the trace of what submitted its job."""
+    """A try, in the trace of what submitted its job; it was due for `waited` seconds."""
+    if _is_off():
+        return nullcontext(trace.INVALID_SPAN)
+    parent, told = _context_of(origin), _names(task, queue) | told
+    if waited is not None:
+        told |= {"job.waited_ms": round(waited * 1000)}
+        if submitted_in(origin) is not trace.INVALID_SPAN:  # else it would be a trace of its own
+            _waited(task, parent, waited, told)
+    return _span(f"run {task}", parent, SpanKind.CONSUMER, **told)
+
+
+def submitted_in(origin: Mapping[str, Any]) -> Span:
+    """The span in which a job was submitted; an invalid one where there was none."""
+    return trace.get_current_span(_context_of(origin))
+
+
+def _context_of(origin: Mapping[str, Any]) -> Context:
     kept = {name: str(origin[name]) for name in FIELDS if name in origin}
-    trace_of_it = _propagator.extract(kept, Context()) if kept else Context()
-    return _span(f"run {task}", trace_of_it, SpanKind.CONSUMER, **_names(task, queue), **told)
+    return _propagator.extract(kept, Context()) if kept else Context()
+
+
+def _waited(task: str, parent: Context, seconds: float, told: dict[str, Any]) -> None:
+    """A span that ends now."""
+    now = time.time_ns()
+    began = now - int(max(0.0, seconds) * 1e9)
+    _tracer.start_span(f"wait {task}", parent, attributes=told, start_time=began).end(now)
 
 
 def _names(task: str, queue: str) -> dict[str, str]:
@@ -60,13 +95,17 @@ def _span(
     name: str, parent: Context | None, kind: SpanKind = SpanKind.INTERNAL, **told: Any
 ) -> AbstractContextManager[Span]:
     """A span by OpenTelemetry's conventions for messages. It is cheap without the SDK."""
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if _is_off():
         return nullcontext(trace.INVALID_SPAN)
     if kind in OPERATIONS:
         operation, sort = OPERATIONS[kind]
         told |= {"messaging.system": "jobs", "messaging.operation.name": operation}
         told |= {"messaging.operation.type": sort}
     return _tracer.start_as_current_span(name, parent, kind=kind, attributes=told)
+
+
+def _is_off() -> bool:
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def tell_error(span: Span, error: Exception) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from opentelemetry.trace import Span
+
+from app.core import tracing
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +53,7 @@ class Ended:
     error: str | None = None
     cause: Exception | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    span: Span | None = None  # of the try
 
 
 def origin_of(row: Any) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def at_each_end(listener: Listener) -> Listener:
 
 
 def tell_end(ended: Ended) -> None:
-    """Log the end in one line, and call the listeners."""
+    """Log the end in one line, and call the listeners, in the trace of the job."""
     shown = {
         "job_id": str(ended.id),
         "task": ended.task,
@@ -92,6 +96,7 @@ def tell_end(ended: Ended) -> None:
     }
     known = {name: value for name, value in shown.items() if value is not None}
     level = LEVELS.get(ended.ending, logging.INFO)
-    log.log(level, f"job.{ended.ending}", outcome=ended.ending.value, **known)
-    for listener in _listeners:
-        listener(ended)
+    with tracing.within(ended.span or tracing.submitted_in(ended.origin)):
+        log.log(level, f"job.{ended.ending}", outcome=ended.ending.value, **known)
+        for listener in _listeners:
+            listener(ended)

@@ -149,8 +149,10 @@ def _failed(claim: Claim, error: Exception) -> Outcome:
 
 @contextmanager
 def _traced(claim: Claim) -> Iterator[None]:
-    told = {"messaging.message.id": str(claim.id), "job.attempt": claim.attempt}
-    with tracing.running(claim.task.name, claim.queue, claim.origin, **told) as span:
+    told: dict[str, Any] = {"messaging.message.id": str(claim.id), "job.attempt": claim.attempt}
+    job = claim.task.name, claim.queue, claim.origin, claim.waited
+    with tracing.running(*job, **told) as span:
+        claim.span = span
         yield
         if ended := claim.ended:
             span.set_attribute("job.outcome", ended.ending.value)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from opentelemetry.trace import Span
+
 from app.jobs.contract import Task, find_task
 from app.jobs.endings import Ended, Ending
 from app.jobs.looks import Taken
@@ -30,6 +32,7 @@ class Claim:
     origin: dict[str, Any] = field(default_factory=dict)  # what submitted it
     queue: str = ""
     waited: float | None = None
+    span: Span | None = field(default=None, repr=False)
     lost: bool = False
     fenced: bool = False  # its outcome is being written: a lost lease stops it no more
     began: float = field(default_factory=time.monotonic, repr=False)
@@ -41,7 +44,7 @@ class Claim:
         """Note how this try ended. That is reported once it is written."""
         took = time.monotonic() - self.began
         known = self.id, self.task.name, self.queue, ending, self.attempt, self.waited
-        self.ended = Ended(*known, took, error, cause, self.origin)
+        self.ended = Ended(*known, took, error, cause, self.origin, self.span)
 
 
 def claim_of(taken: Taken) -> Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from devtools.commands import HOSTS
+from devtools.commands import COMMANDS, HOSTS
 from tests.engine.api.schedule_calls import create
 from tests.engine.receiver import Receiver
 from tests.service import Service, all_on, eventually
@@ -21,6 +22,7 @@ SETTINGS = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_BSP_SCHEDULE_DELAY": "100",
+    "LOG_JSON": "true",
 }
 # Its first try fails, its second one makes a span of its own: in a thread, where it is sync.
 PROBE = """
@@ -121,8 +123,34 @@ def check(found: list[Span], task: str, queue: str, secret: bytes) -> Span:
     }
     assert {each["messaging.destination.name"] for each in told} == {queue}
     assert [span.status.message for span in runs] == ["ConnectionError", ""]
+    check_waits(found, task, runs, submit)
     assert not any(secret in span.SerializeToString() for span in found)
     return submit
+
+
+def check_waits(found: list[Span], task: str, runs: list[Span], submit: Span) -> None:
+    """One before each try, as long as the try says."""
+    waits = [span for span in found if span.name == f"wait {task}"]
+    waits.sort(key=lambda span: span.end_time_unix_nano)
+    assert [span.parent_span_id for span in waits] == [submit.span_id] * 2
+    for wait, run in zip(waits, runs, strict=True):
+        assert wait.end_time_unix_nano <= run.start_time_unix_nano
+        waited = (wait.end_time_unix_nano - wait.start_time_unix_nano) / 1e6
+        assert waited == pytest.approx(attributes(run)["job.waited_ms"], abs=1)
+
+
+async def check_lines(service: Service, found: list[Span], task: str) -> None:
+    """What the log says of each end names the try's span."""
+    runs = {(s.trace_id.hex(), s.span_id.hex()) for s in found if s.name == f"run {task}"}
+
+    async def named() -> set[tuple[str, str]]:
+        told = "\n".join(service.log(name) for name in COMMANDS).splitlines()
+        lines = [json.loads(line) for line in told if line.startswith("{")]
+        ends = [line for line in lines if line["event"] in ("job.failed", "job.succeeded")]
+        spans = {(line["trace_id"], line["span_id"]) for line in ends if line["task"] == task}
+        return spans & runs if spans >= runs else set()
+
+    assert await eventually(named) == runs
 
 
 async def test_one_trace_leads_from_a_request_to_each_try(
@@ -137,6 +165,7 @@ async def test_one_trace_leads_from_a_request_to_each_try(
     task = "orders.process_order"
     found = await trace_of(collector, task, bytes.fromhex(TRACE))
     submit = check(found, task, "orders", b"a secret item")
+    await check_lines(traced, found, task)
 
     async def request_span() -> list[Span]:
         return [span for span in spans(collector) if span.span_id == submit.parent_span_id]
@@ -154,6 +183,7 @@ async def test_one_trace_leads_from_a_tick_to_each_try(
     )
     found = await trace_of(collector, "traced.probe")
     submit = check(found, "traced.probe", "default", b"a secret argument")
+    await check_lines(traced, found, "traced.probe")
     (tick,) = [span for span in found if span.span_id == submit.parent_span_id]
     assert (tick.name, tick.parent_span_id) == (f"tick {made['id']}", b"")
 

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app.core import tracing
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, NonRetryable, Status, current_job, task
 from app.jobs.backends import Ended, Ending, at_each_end
@@ -28,6 +29,7 @@ from tests.service import Service, eventually
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 SECRET = "what it was given"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 @task(name="endings.succeeds")
@@ -128,12 +130,20 @@ async def test_arguments_of_another_release_are_told_of(host: Host) -> None:
 
 
 async def test_a_job_of_a_dead_host_is_told_of() -> None:
+    """In the trace of its submit: the try's own span ended with its process."""
     running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
-    job_id = await submit(succeeds, SECRET, **running)
-    with capture_logs() as logs:
-        await _Watch().step()
+    origin = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
+    job_id = await submit(succeeds, SECRET, origin=origin, **running)
+    traces = list[dict[str, str]]()
+    listener = at_each_end(lambda _: traces.append(tracing.ids()))
+    try:
+        with capture_logs() as logs:
+            await _Watch().step()
+    finally:
+        _listeners.remove(listener)
     (line,) = [line for line in logs if line.get("job_id") == str(job_id)]
     assert (line["event"], line["queue"], line["attempt"]) == ("job.taken_back", "default", 1)
+    assert traces == [{"trace_id": TRACE, "span_id": SPAN}]
 
 
 async def test_who_listens_hears_of_each(host: Host) -> None:
