@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from sqlalchemy import select
 
 from app.config import get_settings
 from app.core.concurrency import stalled
@@ -24,7 +23,6 @@ from app.jobs.backends import (
     Ending,
     QueueState,
     Recorder,
-    clock,
     metrics,
     record_with,
     registry,
@@ -171,8 +169,7 @@ class _Database:
 async def _ask_in_time() -> dict[metrics.Metric, Values]:
     async with asyncio.timeout(PATIENCE), control_session() as session:
         queues = await Jobs(session).queues()
-        overdue = await metrics.overdue(session)
-        now = (await session.execute(select(clock(0)))).scalar_one()
+        now, overdue = await metrics.overdue(session)
 
     def age(queue: QueueState) -> float:
         return (now - queue.oldest).total_seconds() if queue.oldest else 0

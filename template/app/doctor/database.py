@@ -38,11 +38,17 @@ LIMIT = text(
 
 async def examine() -> AsyncIterator[Finding]:
     """It stops at a fault of the server or the schema, which the rest needs."""
-    for finding in await _schema() or await _room():
+    for finding in await _schema():
         yield finding
         if finding.level == "fault":
             return
-    for finding in await _clock():
+    asked = time.time()
+    try:
+        now = await _ask(try_to_write)
+    except SQLAlchemyError as error:
+        yield _not_written(error)
+        return
+    for finding in _clock(asked, now.timestamp()):
         yield finding
     async with AsyncSessionLocal() as session:
         processes = await Jobs(session).processes()
@@ -67,19 +73,14 @@ async def _schema() -> list[Finding]:
     return []
 
 
-async def _room() -> list[Finding]:
-    try:
-        await _ask(try_to_write)
-    except SQLAlchemyError as error:
-        if is_read_only(error):
-            return [Finding("database", "it is read-only", "name the primary in DATABASE_URL")]
-        return [Finding("database", f"nothing can be written: {said(error)}", "free its disk")]
-    return []
+def _not_written(error: SQLAlchemyError) -> Finding:
+    if is_read_only(error):
+        return Finding("database", "it is read-only", "name the primary in DATABASE_URL")
+    return Finding("database", f"nothing can be written: {said(error)}", "free its disk")
 
 
-async def _clock() -> list[Finding]:
-    asked = time.time()
-    now = (await _ask(try_to_write)).timestamp()
+def _clock(asked: float, now: float) -> list[Finding]:
+    """`now` is the database's, of a moment since it was `asked`; both in seconds."""
     by = max(0, now - time.time()) + min(0, now - asked)
     if abs(by) < SKEW:
         return []

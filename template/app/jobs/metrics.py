@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import func, select
@@ -99,12 +100,12 @@ COUNTED = (TRIES, OUTCOMES, DURATION, START_DELAY, LEASES_LOST, BELLS_FAILED, TI
 ASKED_FOR = (WAITING, OLDEST, RUNNING, DEAD, PAUSED, PROCESSES, OVERDUE)
 
 
-async def overdue(session: AsyncSession) -> float:
-    """For how many seconds the most overdue tick has been due."""
+async def overdue(session: AsyncSession) -> tuple[datetime, float]:
+    """The database's time, and for how many seconds the most overdue tick has been due."""
     due = schedules.c.next_tick <= clock(0), ~schedules.c.paused
     found = select(clock(0), func.min(schedules.c.next_tick)).where(*due)
     now, first = (await session.execute(found)).one()
-    return (now - first).total_seconds() if first else 0.0
+    return now, (now - first).total_seconds() if first else 0.0
 
 
 _recorder: Recorder | None = None
