@@ -174,20 +174,26 @@ def number(wanted: JobFilter, most: int) -> Select[Any]:
     return select(func.count()).select_from(each.subquery())
 
 
-def oldest(wanted: JobFilter, status: Status, limit: int) -> Select[Any]:
+def oldest(
+    wanted: JobFilter, status: Status, limit: int, after: Place | None = None
+) -> Select[Any]:
     """Selects and locks the oldest matching jobs of this status. It skips those that are locked."""
-    found = select(jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.key)
+    found = select(jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.key, jobs.c.created_at)
     found = found.where(*_at(status), *_in_time(wanted), *matching(wanted))
+    if after is not None:
+        found = found.where(tuple_(jobs.c.created_at, jobs.c.id) > after)
     found = found.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
     return found.with_for_update(skip_locked=True)
 
 
-def replayable(wanted: JobFilter, limit: int, died_until: datetime) -> Select[Any]:
+def replayable(
+    wanted: JobFilter, limit: int, died_until: datetime, after: Place | None
+) -> Select[Any]:
     """Selects and locks the oldest dead jobs, without those whose key another job holds."""
     others = jobs.alias("others")
     same = others.c.task == jobs.c.task, others.c.key == jobs.c.key, others.c.id != jobs.c.id
     taken = select(others.c.id).where(*same, OTHER_HOLDS).exists()
-    return oldest(wanted, Status.DEAD, limit).where(
+    return oldest(wanted, Status.DEAD, limit, after).where(
         ~taken, jobs.c.attempts < MAX_COUNT, jobs.c.finished_at <= died_until
     )
 

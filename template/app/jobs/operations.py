@@ -47,6 +47,14 @@ class Backlog:
     dead: int
 
 
+@dataclass
+class _Replay:
+    """A bulk replay. Each batch begins where the last one ended."""
+
+    died_until: datetime
+    after: Place | None = None
+
+
 _ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
 
 
@@ -57,7 +65,7 @@ class Operations:
         if isinstance(session, Session):
             raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
-        self._replays_since: datetime | None = None
+        self._replays = dict[JobFilter, _Replay]()
 
     async def get(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
@@ -116,14 +124,14 @@ class Operations:
     async def replay_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Replay a batch of the dead jobs. Returns how many. Commit, and repeat until it is 0.
 
-        It leaves jobs whose key another job has, and jobs that have been tried as often as can be
-        counted. It leaves jobs that died after the first batch of this object, so that it ends.
+        It leaves jobs whose key another job has, jobs that somebody else changes at the moment, and
+        jobs that have been tried as often as can be counted. It leaves jobs that died after the
+        first batch of this object, so that it ends.
         """
         if not wanted.to_replay():
             return 0
-        if self._replays_since is None:
-            self._replays_since = (await self._session.execute(select(clock(0)))).scalar_one()
-        dead = finding.replayable(wanted, limit, self._replays_since)
+        replay = await self._replay_of(wanted)
+        dead = finding.replayable(wanted, limit, replay.died_until, replay.after)
         rows = (await self._session.execute(dead)).all()
         one_each = {(row.task, row.key or row.id): row for row in rows}
         changed = _again().where(jobs.c.id.in_([row.id for row in one_each.values()]))
@@ -132,9 +140,16 @@ class Operations:
                 await self._session.execute(changed)
         except IntegrityError:  # somebody has taken a key since it was read
             return await self.replay_some(wanted, limit)
+        replay.after = finding.place_of(rows) or replay.after
         for queue in {row.queue for row in one_each.values()}:
             self._ring_for(queue)
         return len(one_each)
+
+    async def _replay_of(self, wanted: JobFilter) -> _Replay:
+        if wanted not in self._replays:
+            now = (await self._session.execute(select(clock(0)))).scalar_one()
+            self._replays[wanted] = _Replay(died_until=now)
+        return self._replays[wanted]
 
     async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Cancel a batch of the jobs that wait or run, as `replay_some` replays dead ones."""

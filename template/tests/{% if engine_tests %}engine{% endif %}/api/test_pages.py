@@ -123,6 +123,25 @@ async def test_no_page_of_jobs_looks_at_the_others(
 
 
 @pytest.mark.usefixtures("no_other_jobs")
+async def test_no_batch_of_a_replay_looks_at_those_before(
+    session: AsyncSession, plans: list[str]
+) -> None:
+    """However rare what is replayed: each batch goes on where the last one ended."""
+    made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
+    ended = {"status": Status.DEAD, "finished_at": clock(0), "error": "often"}
+    await session.execute(update(jobs).values(ended))
+    few = jobs.c.id.in_([job.id for job in made[:5]])
+    await session.execute(update(jobs).where(few).values(error="rare"))
+    await analyze(session)
+    operations = Jobs(session)
+    assert [await operations.replay_some(JobFilter(error="rare"), 2) for _ in range(2)] == [2, 2]
+    await session.rollback()
+    first, second = [plan for plan in plans if "jobs_ended" in plan]
+    goes_on = re.compile(r"Index Cond: .*created_at|SEARCH jobs .*created_at")
+    assert (goes_on.search(first), bool(goes_on.search(second))) == (None, True)
+
+
+@pytest.mark.usefixtures("no_other_jobs")
 async def test_no_count_of_queues_looks_at_all_rows(
     session: AsyncSession, plans: list[str]
 ) -> None:
