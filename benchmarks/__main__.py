@@ -25,6 +25,7 @@ MEASURES = {
     "held": ("arq",),
     "connections": ("arq", "background", "celery"),
     "finished": ("arq",),
+    "operators": ("arq",),
     "relay": ("arq",),
     "clocks": ("background", "arq", "celery", "apscheduler", "apscheduler-4"),
 }

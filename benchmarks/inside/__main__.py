@@ -23,6 +23,7 @@ from bench import (
     finished,
     held,
     latency,
+    operators,
     requests,
     waiting,
 )
@@ -48,6 +49,7 @@ MEASURES: dict[str, Callable[[str, Path], Iterator[Result]]] = {
     "held": held.measure,
     "connections": connections.measure,
     "finished": finished.measure,
+    "operators": operators.measure,
     "relay": latency.relay,
     "clocks": clocks.measure,
 }
