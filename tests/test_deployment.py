@@ -94,8 +94,7 @@ def test_each_setting_gets_into_the_containers(project: Project) -> None:
 def test_what_makes_traces_knows_where_they_go(project: Project) -> None:
     """What the documentation names, as `.env` has it; an exporter's headers are a secret."""
     traced = {name for name, _ in project.render.selection.processes()}
-    page = (ROOT / "docs" / "operating.md").read_text("utf-8")
-    told = set(re.findall(r"OTEL_\w+", page))
+    told = set(re.findall(r"OTEL_\w+", (ROOT / "docs" / "operating.md").read_text("utf-8")))
     assert len(told) > 5
     for name, service in services(project).items():
         given = opentelemetrys(project, name)

@@ -5,7 +5,7 @@ A count ends at MOST, so that it costs the same at a million rows as at ten thou
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,33 +81,37 @@ class ProcessState:
 
 @dataclass
 class _Counts:
-    waiting: int = 0
-    running: int = 0
-    dead: int = 0
-    oldest: list[datetime] = field(default_factory=list)
+    """What rows say of a queue, by kind: `waiting`, `running`, `dead` or `paused`."""
+
+    numbers: Counter[str] = field(default_factory=Counter)
+    since: dict[str, datetime] = field(default_factory=dict)  # the earliest
+
+    def add(self, kind: str, number: int, since: datetime | None) -> None:
+        self.numbers[kind] += number
+        if since:
+            self.since[kind] = min(since, self.since.get(kind, since))
 
 
 async def queue_states(session: AsyncSession) -> list[QueueState]:
     """The queues in QUEUES, and those that only rows name."""
     counts = await _count(session)
-    paused = {row.name: row.paused_at for row in await session.execute(_PAUSED)}
     live = [each for each in await process_states(session) if each.alive]
-    carried, dead = get_settings().queues, sum(each.dead for each in counts.values())
-    names = [*carried, *sorted({*counts, *paused} - set(carried))]
+    carried, dead = get_settings().queues, sum(each.numbers["dead"] for each in counts.values())
+    names = [*carried, *sorted(set(counts) - set(carried))]
     return [
         QueueState(
             name=name,
             backend=carried.get(name),
-            waiting=min(counts[name].waiting, MOST),
-            waiting_is_at_least=counts[name].waiting > MOST,
-            oldest=min(counts[name].oldest, default=None),
-            running=counts[name].running,
-            dead=counts[name].dead,
+            waiting=min(found.numbers["waiting"], MOST),
+            waiting_is_at_least=found.numbers["waiting"] > MOST,
+            oldest=found.since.get("waiting"),
+            running=found.numbers["running"],
+            dead=found.numbers["dead"],
             dead_is_at_least=dead > MOST,
-            paused_at=paused.get(name),
+            paused_at=found.since.get("paused"),
             processes=sum(name in each.queues for each in live),
         )
-        for name in names
+        for name, found in ((name, counts[name]) for name in names)
     ]
 
 
@@ -131,10 +135,8 @@ async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:
         tasks[kind.queue].append(kind.task)
     waiting = [_waiting(queue, names) for queue, names in tasks.items()]
     found: defaultdict[str, _Counts] = defaultdict(_Counts)
-    for row in await session.execute(union_all(*waiting, _CRASHED, _RUNNING, _DEAD)):
-        counts = found[str(row.queue)]
-        setattr(counts, row.kind, getattr(counts, row.kind) + row.number)
-        counts.oldest += [row.oldest] if row.oldest else []
+    for row in await session.execute(union_all(*waiting, _CRASHED, _RUNNING, _DEAD, _PAUSED)):
+        found[str(row.queue)].add(row.kind, row.number, row.since)
     return found
 
 
@@ -150,27 +152,29 @@ def _waiting(queue: str, tasks: Sequence[str]) -> Select[Any]:
 
 def _of_few(kind: str, found: Select[Any]) -> Select[Any]:
     each = found.subquery()
-    oldest = func.min(each.c.run_at) if kind == "waiting" else null()
-    return _row(each.c.queue, kind, func.count(), oldest).group_by(each.c.queue)
+    since = func.min(each.c.run_at) if kind == "waiting" else null()
+    return _row(each.c.queue, kind, func.count(), since).group_by(each.c.queue)
 
 
-def _row(queue: Any, kind: str, number: Any, oldest: Any) -> Select[Any]:
+def _row(queue: Any, kind: str, number: Any, since: Any) -> Select[Any]:
     return select(
         queue.label("queue"),
         literal(kind).label("kind"),
         number.label("number"),
-        type_coerce(oldest, jobs.c.run_at.type).label("oldest"),
+        type_coerce(since, jobs.c.run_at.type).label("since"),
     )
 
 
 _KINDS = text(KINDS).columns(queue=String, task=String)
-_PAUSED = select(queues).where(queues.c.paused_at.is_not(None))
 _LANE = select(jobs.c.queue, jobs.c.run_at)
 # In the order of the index for them: else SQLite reads all waiting jobs.
 _IN_ORDER = _LANE.order_by(jobs.c.queue, jobs.c.run_at)
 _CRASHED = _of_few("waiting", _IN_ORDER.where(CRASHED, DUE).limit(MOST))
 _RUNNING = _of_few("running", _LANE.where(RUNS))
 _DEAD = _of_few("dead", _LANE.where(DEAD).order_by(jobs.c.finished_at.desc()).limit(MOST + 1))
+_PAUSED = _row(queues.c.name, "paused", literal(1), queues.c.paused_at).where(
+    queues.c.paused_at.is_not(None)
+)
 
 
 def pausing(queue: str) -> Executable:
