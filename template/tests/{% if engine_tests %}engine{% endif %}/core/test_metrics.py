@@ -129,7 +129,7 @@ async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
     labels = {label["queue"] for label in found.labels("jobs_waiting")}
     assert labels == {*QUEUES, "other"}
     for queue in QUEUES:
-        assert found.value("jobs_queue_processes", queue=queue) == 1, queue
+        await counted(port, 1, "jobs_queue_processes", queue=queue)
     assert found.value("jobs_queue_processes", queue="other") == 0
 
 
