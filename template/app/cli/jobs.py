@@ -162,7 +162,7 @@ def replay(
 ) -> None:
     """Run dead jobs again, with all their tries.
 
-    Those of the ids, all or none; or all that the options name, in batches.
+    Give ids: all of these jobs change, or none. Or give options: the jobs change in batches.
     """
     wanted = JobFilter(None, task, queue, key, since, until, error)
     _report(_changed(REPLAY, ids or [], wanted, every=every, yes=yes), REPLAY, as_json)
@@ -183,7 +183,7 @@ def cancel(
 ) -> None:
     """End jobs that wait or run.
 
-    Those of the ids, all or none; or all that the options name, in batches.
+    Give ids: all of these jobs change, or none. Or give options: the jobs change in batches.
     """
     wanted = JobFilter(status, task, queue, key, since, until, error)
     if not wanted.to_cancel():
@@ -222,7 +222,7 @@ async def _count(session: AsyncSession, wanted: list[JobFilter]) -> int:
 async def _in_batches(
     session: AsyncSession, change: Change, wanted: list[JobFilter], found: int
 ) -> ChangedOut:
-    """No more than were counted: what is dead again meanwhile isn't replayed once more."""
+    """Change no more jobs than were counted, so that a job that is dead again doesn't loop."""
     changed, jobs = 0, Jobs(session)
     with output.progress(change.done, found) as advance:
         for each in wanted:
@@ -230,8 +230,7 @@ async def _in_batches(
                 await session.commit()
                 changed += number
                 advance(number)
-    left = await _count(session, wanted) if changed < found else 0
-    return ChangedOut(found=found, changed=changed, left=left)
+    return ChangedOut(found=found, changed=changed, left=await _count(session, wanted))
 
 
 def _report(changed: ChangedOut, change: Change, as_json: bool) -> None:

@@ -17,7 +17,8 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli.commands import COMMANDS
-from app.jobs import Jobs
+from app.cli.jobs import REPLAY, _in_batches
+from app.jobs import JobFilter, Jobs
 from app.jobs.table import clock, jobs
 from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
@@ -107,6 +108,13 @@ async def test_many_jobs_are_changed_when_that_is_confirmed(session: AsyncSessio
     assert statuses("--status", "pending") == dict.fromkeys(ids, "pending")
     assert command("cancel", "--all", "--yes") == "cancelled 3 jobs\n"
     assert statuses("--status", "dead") == dict.fromkeys(others, "dead")
+
+
+async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
+    """A count ends at 100,000; here it has ended at 2."""
+    await dead(session, 3)
+    changed = await _in_batches(session, REPLAY, JobFilter().to_replay(), 2)
+    assert (changed.changed, changed.left) == (2, 1)
 
 
 async def test_queues_and_schedules_are_steered(session: AsyncSession, api: AsyncClient) -> None:
