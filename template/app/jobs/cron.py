@@ -92,7 +92,7 @@ def parse(expression: str) -> WallTimes:
         for text, field in zip(texts, FIELDS, strict=True)
     )
     if "*" not in (texts[2], texts[4]):
-        raise ValueError("of day of month and day of week one must be *: readers of both differ")
+        raise ValueError("day of month or day of week must be *: programs read both differently")
     if min(days) > max(monthrange(2000, month)[1] for month in months):
         raise ValueError(f"{expression!r} never fires: none of its months has that day")
 
