@@ -1,7 +1,7 @@
-"""`poe dev`: everything on this machine from one command, ended by one Ctrl-C.
+"""`poe dev` starts everything on this machine. One Ctrl-C ends it.
 
-The supervisor does the work, in a session of its own. It stops all that it started when this
-process lets go of a pipe, however that comes: Ctrl-C, SIGTERM, a closed terminal, SIGKILL.
+The supervisor does the work, in a session of its own. When this process closes a pipe, it stops all
+that it started. So Ctrl-C, SIGTERM, a closed terminal and even SIGKILL leave nothing behind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> int:
             os.close(writer)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` wants it so
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` sets it
             signal.signal(number, let_go)
     code = wait_for(supervisor, let_go, above)
     if code < 0:
@@ -43,7 +43,7 @@ def main() -> int:
 def wait_for(
     supervisor: subprocess.Popen[bytes], let_go: Callable[[], None], above: list[int]
 ) -> int:
-    """Its exit code. It is told to end, too, when a launcher was killed."""
+    """Wait for the supervisor. Returns its exit code. It must also end if a launcher is killed."""
     while True:
         with suppress(subprocess.TimeoutExpired):
             return supervisor.wait(0.5)
@@ -52,7 +52,7 @@ def wait_for(
 
 
 def launchers() -> list[int]:
-    """Each `uv run` that waits for this process: one that is killed can't pass a signal on."""
+    """The `uv run` processes that wait for this one. If one is killed, it passes no signal on."""
     found, pid = list[int](), os.getppid()
     with suppress(OSError, subprocess.CalledProcessError, ValueError):
         while True:

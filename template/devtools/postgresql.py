@@ -1,4 +1,4 @@
-"""A PostgreSQL of one's own, from a wheel's binaries or the PATH."""
+"""Starts a PostgreSQL from a wheel's binaries or from the PATH."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def start(
     port: int | None = None,
     keep: bool = False,
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Start one on loopback; returns the process and its URL. SIGINT ends it at once.
+    """Start one on loopback. Returns the process and its URL. SIGINT ends it at once.
 
-    It is empty and fast, and its data goes with this process; with `keep` the data stays, and is
-    safe when the machine crashes. Raises FileNotFoundError, saying what to do.
+    It is empty and fast, and its data is deleted when this process ends. With `keep` the data stays
+    and survives a crash of the machine. Raises FileNotFoundError, which says what to do.
     """
     folder.mkdir(parents=True, exist_ok=True)
     home, programs, user = home_of(folder, keep), find_programs(), None
@@ -50,7 +50,7 @@ def start(
 
 
 def home_of(folder: Path, keep: bool) -> Path:
-    """Where the data is: root's is outside of root's folders, and `folder` remembers where."""
+    """The folder of the data. For root it is outside of root's folders; `folder` notes where."""
     if keep and os.getuid() != 0:
         return folder.resolve()
     note = folder / "home"
@@ -75,7 +75,7 @@ def find_programs() -> Path:
 
 
 def copied(programs: Path, home: Path) -> Path:
-    """Another user may not enter root's folders; the wheel's libraries lie beside its package."""
+    """Copy the programs for another user, who can't read root's folders."""
     package = programs.parents[1]
     libraries = package.with_name(f"{package.name}.libs")
     if not libraries.exists():

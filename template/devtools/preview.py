@@ -1,6 +1,6 @@
-"""What an update of the template would change: `uv run poe preview`, with Copier's own options.
+"""Shows what an update of the template would change: `uv run poe preview`, with Copier's options.
 
-It is done to a copy, so that nothing here changes; what isn't committed isn't seen.
+It updates a copy of the last commit, so that nothing here changes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Child processes that are ended by their id, with all that they started."""
+"""Starts child processes, and ends them by their id with all that they started."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-# The file descriptor of a claim: each child inherits it, so that it holds while one of them lives.
+# The file descriptors of claims. Each child inherits them: a claim holds while one of them lives.
 _claims: list[int] = []
 
 
 def free_port(wish: int = 0) -> int:
-    """The port that is wished for, where nobody has it; else any."""
+    """The wanted port if it is free, else any free one."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", wish))
@@ -29,7 +29,7 @@ def free_port(wish: int = 0) -> int:
 
 
 def listening(port: str) -> socket.socket:
-    """Raises SystemExit when somebody else has the port."""
+    """A socket that listens on the port. Raises SystemExit if the port can't be used."""
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -55,7 +55,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that a Ctrl-C reaches only the launcher.
 
-    What it writes goes to the file `log`, or to `output` (`subprocess.PIPE`, say).
+    Its output goes to the file `log`, or to `output` (such as `subprocess.PIPE`).
     """
     with log.open("ab") if log else contextlib.nullcontext() as file:
         target = file or output
@@ -75,7 +75,7 @@ def spawn(
 def stop(
     process: subprocess.Popen[bytes], grace: float = 30, by: signal.Signals = signal.SIGTERM
 ) -> int:
-    """Signal the process; after the grace, and to what it left behind, SIGKILL."""
+    """Signal the process. Kill it after the grace, and kill what it leaves behind."""
     if process.poll() is None:
         process.send_signal(by)
     try:
@@ -88,15 +88,15 @@ def stop(
 
 
 def kill_group(leader: int) -> None:
-    """End what is left of the session that this process began."""
+    """Kill what is left of the session that this process began."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS says it of a zombie
         os.killpg(leader, signal.SIGKILL)
 
 
 def claim(register: Path) -> None:
-    """Let nobody else start processes here, while this one or a child of it lives.
+    """Let no other start happen here while this process or a child of it lives.
 
-    Raises SystemExit, which names them, when somebody has. The file registers what is started.
+    Raises SystemExit, which names the processes of an earlier start. The file lists all of them.
     """
     lock = os.open(register, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -116,7 +116,7 @@ def enter(register: Path, name: str, pid: int) -> None:
 
 
 def registered(register: Path) -> dict[str, int]:
-    """The registered processes that live, or that something of theirs outlived."""
+    """The processes in the file that live, or of whose session something still lives."""
     lines = [line.partition(" ") for line in register.read_text().splitlines()]
     return {name: int(pid) for pid, _, name in lines if _has_group(int(pid))}
 
@@ -143,7 +143,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], limi
 
 
 def ready_server(process: subprocess.Popen[bytes], ready: Callable[[], bool], limit: float) -> None:
-    """Like `wait_until`, but the process is stopped when it isn't ready."""
+    """Like `wait_until`, but it stops a process that doesn't get ready."""
     try:
         wait_until(ready, process, limit)
     except BaseException:

@@ -1,6 +1,6 @@
-"""What `poe dev` starts: it starts all the rest, again when `app/` changes, and stops it.
+"""Starts all processes for `poe dev`, starts them again when `app/` changes, and stops them.
 
-The API and the workers stop first, the brokers last, or a worker would wait for its broker to
+The API and the workers stop first, the brokers last: else a worker would wait for its broker to
 come back. Each line of their output begins with the name of its process.
 """
 
@@ -49,7 +49,7 @@ writing = threading.Lock()
 
 
 def say(name: str, text: str) -> None:
-    """One line. A terminal that was closed doesn't hinder the end."""
+    """Write one line. A closed terminal raises no error."""
     begin = f"{name:{WIDTH}} |"
     if IN_COLOUR and name in COMMANDS:
         begin = f"\033[{COLOURS[[*COMMANDS].index(name) % len(COLOURS)]}m{begin}\033[0m"
@@ -59,12 +59,12 @@ def say(name: str, text: str) -> None:
 
 
 def is_set(variable: str) -> bool:
-    """In the environment or in `.env`."""
+    """Whether the variable is set in the environment or in `.env`."""
     return variable.lower() in get_settings().model_fields_set
 
 
 def operator_key(folder: Path) -> str:
-    """Made at the first start, and readable for its owner only."""
+    """The operators' key. The first start makes it, and only its owner can read the file."""
     path = folder / "operator-key"
     with suppress(FileExistsError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -74,9 +74,9 @@ def operator_key(folder: Path) -> str:
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """What is set, here or in `.env`, without the keys and addresses that only others use.
+    """The variables for a process, without keys and addresses that only other processes use.
 
-    An empty one is unset; without ENV_FILE the process doesn't look into `.env` itself.
+    An empty variable is unset. As ENV_FILE is empty, the process doesn't read `.env` itself.
     """
     fields = {name.upper() for name in Settings.model_fields}
     settings = {key: value for key, value in in_env_file().items() if key.upper() in fields}
@@ -87,7 +87,7 @@ def environment_of(name: str) -> dict[str, str]:
 
 
 def metrics_of(name: str) -> dict[str, str]:
-    """The API serves its metrics on METRICS_PORT, where that is set, the others on those after."""
+    """If METRICS_PORT is set, the API uses it, and the other processes use the ports after it."""
     if (first := get_settings().metrics_port) and name in COMMANDS:
         return {"METRICS_PORT": str(first + [*COMMANDS].index(name))}
     return {"METRICS_PORT": ""}
@@ -99,7 +99,7 @@ def in_env_file() -> dict[str, str]:
 
 
 def listener() -> socket.socket:
-    """It stays open while the API starts again, so that requests wait for the new one."""
+    """The API's socket. It stays open while the API starts again, so that requests wait."""
     return listening(os.environ.get("PORT") or in_env_file().get("PORT") or "8000")
 
 
@@ -113,7 +113,7 @@ class Supervisor:
         self._readers: dict[str, threading.Thread] = {}
 
     def run(self, variables: Iterable[str]) -> None:
-        """Until the end is asked for, or a process ends by itself: the rest is of no use then."""
+        """Run until this is stopped, or a process ends by itself."""
         for variable in variables:
             self._start_server(variable)
         if stopping.is_set() or not self._migrate():
@@ -125,13 +125,13 @@ class Supervisor:
             say("dev", f"{ended}: stopping")
 
     def stop(self) -> None:
-        """The brokers last, all else at once, for each may take its grace."""
+        """Stop the processes all at once, as each may take its grace, and then the brokers."""
         self._stop(self._running)
         for variable, server in self._servers.items():
             servers.end(variable, server)
 
     def _start_server(self, variable: str) -> None:
-        """Raises SystemExit when it isn't installed, or doesn't start."""
+        """Raises SystemExit if the server isn't installed, or doesn't start."""
         try:
             server = servers.start_for_good(variable, DATA)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -141,11 +141,11 @@ class Supervisor:
         say("dev", f"{variable}={os.environ[variable]}")
 
     def _loads(self) -> bool:
-        """Whether the API's code can be loaded; where it can't, a line says why."""
+        """Whether the API's code can be loaded. If it can't, a line says why."""
         return self._succeeds("code", ["-c", LOAD], environment_of("api"))
 
     def _migrate(self) -> bool:
-        """Whether the database is now as the code says; a task that can't be loaded is told of."""
+        """Bring the database up to date. Returns whether it succeeded. If not, a line says why."""
         arguments = ["-m", "app.migrate", "--compare"]
         return self._succeeds("migrate", arguments, environment_of("migrate"))
 
@@ -183,7 +183,7 @@ class Supervisor:
         children.clear()
 
     def _watch_code(self) -> str | None:
-        """Start all again at each change. Gives the first end of a process that no change made."""
+        """Start all again at each change. Returns the first end of a process before any change."""
         changed = False
         for changes in watch("app", **WATCHING):
             if changes:
@@ -215,7 +215,7 @@ def pass_on(name: str, output: BinaryIO) -> None:
 
 
 def wait_for_the_end() -> None:
-    """Of `poe dev`, which holds the other end of this pipe."""
+    """Wait until `poe dev` ends, which has the other end of this pipe."""
     os.read(sys.stdin.fileno(), 1)
     stopping.set()
 
