@@ -28,6 +28,7 @@ _COMMITTING = "jobs to ring for after the commit"
 _SUBMITTED = "how many jobs of which task were submitted since the last commit"
 
 BATCH = 1000  # jobs that one ring is about
+PAUSE = 0.005  # seconds after a ring: what is committed meanwhile is rung for together
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,18 @@ class _Channel:
 
     async def run(self) -> None:
         while True:
-            batch = [await self._messages.get()]
-            while not self._messages.empty() and len(batch) < BATCH:
-                batch.append(self._messages.get_nowait())
-            await self._ring([message for message in batch if message])
+            await self._ring_for(await self._messages.get())
+            try:
+                await asyncio.sleep(PAUSE)
+            except asyncio.CancelledError:  # the process ends
+                await self._ring_for(None)
+                raise
+
+    async def _ring_for(self, first: Message | None) -> None:
+        batch = [first]
+        while not self._messages.empty() and len(batch) < BATCH:
+            batch.append(self._messages.get_nowait())
+        await self._ring([message for message in batch if message])
 
     async def _ring(self, batch: list[Message]) -> None:
         try:

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from app.config import get_settings
 from app.jobs import Job, Jobs, Status
+from app.jobs import relay as relay_module
 from app.jobs.relay import Message, Relay, any_job_of, current_relay, relaying
 from app.jobs.table import jobs
 from tests.engine import probes
@@ -84,6 +85,33 @@ async def test_it_rings_once_for_many(session: AsyncSession) -> None:
         await session.commit()
         await sent.received(message(last))
         assert (sent.rung, len(sent.messages)) == (1, 20)
+
+
+async def test_what_is_committed_soon_after_a_ring_is_rung_for_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_module, "PAUSE", 0.2)
+    first, *others = (Message(uuid4(), "a", "default") for _ in range(20))
+    async with relaying(bells(sent := Recorder())) as relay:
+        relay.ring([first])
+        await sent.received(first)
+        for other in others:
+            relay.ring([other])
+            await asyncio.sleep(0)
+        await sent.received(others[-1])
+        assert (sent.rung, len(sent.messages)) == (2, 20)
+
+
+async def test_it_rings_for_what_was_committed_last_before_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_module, "PAUSE", 3600)
+    first, last = (Message(uuid4(), "a", "default") for _ in range(2))
+    async with relaying(bells(sent := Recorder())) as relay:
+        relay.ring([first])
+        await sent.received(first)
+        relay.ring([last])
+    assert sent.messages == [first, last]
 
 
 async def test_it_rings_for_a_replay(session: AsyncSession) -> None:
