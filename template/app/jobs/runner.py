@@ -165,11 +165,12 @@ def _context(claim: Claim) -> Iterator[None]:
     token = running_job.set(claim)
     bound = {"job_id": str(claim.id), "task": claim.task.name, "attempt": claim.attempt}
     bound |= named(claim.origin)
-    with structlog.contextvars.bound_contextvars(**bound):
-        try:
-            yield
-        finally:
-            running_job.reset(token)
+    before = structlog.contextvars.bind_contextvars(**bound)
+    try:
+        yield
+    finally:
+        structlog.contextvars.reset_contextvars(**before)
+        running_job.reset(token)
 
 
 async def refused(claim: Claim, error: ValidationError) -> Outcome:
@@ -199,11 +200,12 @@ def succeeded(claim: Claim, result: Any) -> Outcome:
     """The outcome of a task that returned. Raises NonRetryable if its result can't be kept."""
     try:
         jsonable = to_jsonable_python(result)
-        encoded = json.dumps(jsonable, allow_nan=False, ensure_ascii=False).encode()
-        json.loads(encoded, parse_int=_within_64_bits)
+        encoded = _encoder.encode(jsonable)
+        size = len(encoded.encode())
+        _decoder.decode(encoded)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise NonRetryable(f"the result is not JSON: {error}") from error
-    if (size := len(encoded)) > MAX_RESULT_BYTES:
+    if size > MAX_RESULT_BYTES:
         raise NonRetryable(f"the result has {size} bytes, over 256 KiB: return an id instead")
     status, kept = Status.SUCCEEDED, claim.task.keep_args
     return Outcome(claim.id, claim.attempt, status, result=jsonable, keep_args=kept)
@@ -214,6 +216,11 @@ def _within_64_bits(digits: str) -> int:
     if abs(number := int(digits)) >= 2**63:
         raise ValueError("it has an integer over 64 bits")
     return number
+
+
+# Made once: with options, `json.dumps` and `json.loads` make one at each call.
+_encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+_decoder = json.JSONDecoder(parse_int=_within_64_bits)
 
 
 def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
