@@ -17,7 +17,7 @@ THE_SAME = (
     *(f"api/test_{name}.py" for name in ("garbage_rows", "ops", "ops_service", "pages")),
     *(f"api/test_{name}.py" for name in ("production", "refused_bodies", "request_ids")),
     *(f"api/test_{name}.py" for name in ("schedule_refusals", "unusable_database")),
-    "operations/test_cli.py",
+    *(f"operations/test_{name}.py" for name in ("cli", "doctor")),
     "test_migrations.py",
 )
 RATES = ("api/test_ops_session.py", "api/test_rates.py", "api/test_shared_rates.py")
@@ -25,7 +25,7 @@ LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
 # Which services run them. Redis counts requests where it is; servers have processes of their own.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# By route, by setting, by process, by the README's parts.
+# By route, by setting, by process, by the README's parts: a service of four has those of each.
 IN_PARTS = (
     "api/test_strangers.py",
     "test_broken_tasks.py",
@@ -37,25 +37,37 @@ IN_PARTS = (
     "core/test_heartbeat.py",
     "core/test_metrics.py",
     "devtools",
-    "operations/test_doctor.py",
+    "operations/test_doctor_service.py",
     "operations/test_doctors_redis.py",
     "operations/test_doctors_rabbitmq.py",
 )
+PARTS_LATER = ("arq", "celery", "apscheduler")  # in the slow run
 
 
 def left_out_of(render: Render) -> list[str]:
-    """The tests that other renders run in the same way, by their names in the service.
+    """The tests that other runs have in the same way, by their names in the service.
 
-    What is about one back end, and what is in parts, runs where one back end is alone, and where
-    all four are. The rest run what is about the whole: processes, queues, jobs, schedules.
+    What is about one back end runs where one is alone, and where all four are. So does what is in
+    parts, but for three services whose parts the four have, too: the slow run has theirs. The rest
+    run what is about the whole: processes, queues, jobs, schedules.
     """
-    left_out = list[str]()
-    for tests, services in RUN_BY.items():
-        if render.name not in services:
-            left_out += [f"engine/{name}" for name in tests]
-    if len(render.backends) > 1 and render.name != ALL:
-        left_out += [f"engine/{name}" for name in IN_PARTS] + of_one_back_end()
+    left_out = run_by_others(render)
+    several = len(render.backends) > 1 and render.name != ALL
+    if several or render.name in PARTS_LATER:
+        left_out += parts()
+    if several:
+        left_out += of_one_back_end()
     return left_out
+
+
+def run_by_others(render: Render) -> list[str]:
+    """Of what is the same in several services."""
+    of_others = [tests for tests, services in RUN_BY.items() if render.name not in services]
+    return [f"engine/{name}" for tests in of_others for name in tests]
+
+
+def parts() -> list[str]:
+    return [f"engine/{name}" for name in IN_PARTS]
 
 
 def of_one_back_end() -> list[str]:

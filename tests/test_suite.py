@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.conftest import Project
 from tests.left_out import (
     IN_PARTS,
     LAUNCH,
+    PARTS_LATER,
     RATES,
     RENDERED,
     RUN_BY,
@@ -25,6 +26,8 @@ from tests.left_out import (
     TWO,
     left_out_of,
     of_one_back_end,
+    parts,
+    run_by_others,
 )
 from tests.marks import PLAIN, THREE
 from tests.renders import RENDERS, ROOT, Render, render, uv_command
@@ -98,16 +101,28 @@ def test_suite_of_three(project: Project) -> None:
     run_suite(project, left_out_of(project.render))
 
 
+@pytest.mark.slow
+@pytest.mark.renders(*PARTS_LATER)
+def test_parts(project: Project) -> None:
+    tests = project.folder / "tests"
+    there = [f"tests/{name}" for name in parts() if (tests / name).exists()]
+    run_tests(project, "parts", run_by_others(project.render), *there)
+
+
 def run_suite(project: Project, left_out: list[str]) -> None:
+    run_tests(project, "suite", left_out)
+
+
+def run_tests(project: Project, what: str, left_out: list[str], *tests: str) -> None:
+    pytest_ = uv_command(), "run", "pytest", "--database", database_of(project.render)
     without = [f"--ignore=tests/{name}" for name in left_out]
-    database = database_of(project.render)
-    log = run(project, "suite", uv_command(), "run", "pytest", "--database", database, *without)
+    log = run(project, what, *pytest_, *without, *tests)
     if os.environ.get("CI") == "true":
         assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
 
 
 def test_what_is_left_out_runs_elsewhere() -> None:
-    own, in_parts = of_one_back_end(), [f"engine/{name}" for name in IN_PARTS]
+    own, in_parts = of_one_back_end(), parts()
     assert "{" not in "".join(own)
     assert {"engine/core/test_arq.py", "engine/core/test_flower.py"} < set(own)
     run_them = [r for r in RENDERS.values() if not {*own, *in_parts} & set(left_out_of(r))]
@@ -115,11 +130,15 @@ def test_what_is_left_out_runs_elsewhere() -> None:
         *("background", "arq", "celery_redis", "celery_rabbitmq", "apscheduler_3", "apscheduler_4")
     }
     assert {len(r.backends) for r in run_them} == {1, len(NAMES)}
+    assert {*PARTS_LATER} == {r.name for r in RENDERS.values() if len(r.backends) == 1} - {
+        r.name for r in run_them
+    }
     run_all = [r for r in RENDERS.values() if left_out_of(r) == []]
     assert {r.name for r in run_all} == {*TWO}
     assert {database_of(r) for r in run_all} == {"sqlite", "postgresql"}
     for tests, services in RUN_BY.items():
-        assert {*services} <= {r.name for r in RENDERS.values() if runs(r, tests)}
+        run_now = {r.name for r in RENDERS.values() if runs(r, tests)}
+        assert {*services} <= run_now | {*PARTS_LATER}
     assert {needs for name in RUN_BY[RATES] for needs in brokers_of(RENDERS[name])} == {"redis"}
     assert {needs for name in RUN_BY[LAUNCH] for needs in brokers_of(RENDERS[name])} == {
         *("redis", "rabbitmq")
@@ -127,7 +146,9 @@ def test_what_is_left_out_runs_elsewhere() -> None:
 
 
 def runs(what: Render, tests: tuple[str, ...]) -> bool:
-    return not {f"engine/{name}" for name in tests} & set(left_out_of(what))
+    left_out = {*left_out_of(what)}
+    named = [PurePosixPath("engine", name) for name in tests]
+    return not any(str(each) in left_out for name in named for each in (name, *name.parents))
 
 
 def brokers_of(what: Render) -> list[str]:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.config import get_settings
 from app.core.database import async_url
 from app.jobs.table import clock, processes, schedules
+from devtools.commands import COMMANDS
 from tests.engine import probes
 from tests.engine.receiver import Receiver
 from tests.service import API_ENDED, Service, eventually
@@ -47,11 +48,11 @@ def sentry() -> Iterator[Receiver]:
 
 
 @asynccontextmanager
-async def reporting(folder: Path, sentry: Receiver) -> AsyncIterator[Service]:
+async def reporting(folder: Path, sentry: Receiver, *names: str) -> AsyncIterator[Service]:
     dsn = f"http://public@{sentry.address}/7"
     async with Service.alone(folder, SENTRY_DSN=dsn, RELEASE="1.2.3", LOG_JSON="true") as service:
         (service.folder / "app" / "api" / "broken.py").write_text(BROKEN)
-        yield service.start_all()
+        yield service.start(*names)
 
 
 def events(sentry: Receiver) -> list[dict[str, Any]]:
@@ -98,7 +99,7 @@ async def break_a_schedule(service: Service) -> str:
 
 
 async def test_dead_jobs_and_errors_are_reported_once(tmp_path: Path, sentry: Receiver) -> None:
-    async with reporting(tmp_path, sentry) as service:
+    async with reporting(tmp_path, sentry, *COMMANDS) as service:
         dead = {}
         for backend, queue in QUEUES.items():
             dead[backend] = await service.submit(probes.order_then_fail, SECRET, queue=queue)
@@ -124,7 +125,7 @@ async def test_dead_jobs_and_errors_are_reported_once(tmp_path: Path, sentry: Re
 
 async def test_a_process_that_stops_sends_what_it_has(tmp_path: Path, sentry: Receiver) -> None:
     """Its first report is still under way, and the second one waits, when all else has ended."""
-    async with reporting(tmp_path, sentry) as service:
+    async with reporting(tmp_path, sentry, "api") as service:
         sentry.open.clear()
         for _ in range(2):
             await service.client.post("/broken", json={"told": SECRET}, headers=LAST)

@@ -54,19 +54,21 @@ class Traced(Service):
     launcher: ClassVar[list[str]] = ["opentelemetry-instrument"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def collector() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(scope="module", params=HOSTS)
 async def traced(
-    request: pytest.FixtureRequest, tmp_path: Path, collector: Receiver
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, collector: Receiver
 ) -> AsyncIterator[Service]:
+    collector.bodies.clear()
     endpoint = f"http://{collector.address}"
     carried = {"QUEUES": all_on(request.param), "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-    async with Traced.alone(tmp_path, **SETTINGS, **carried) as service:
+    folder = tmp_path_factory.mktemp("traced")
+    async with Traced.alone(folder, **SETTINGS, **carried) as service:
         tasks = service.folder / "app" / "tasks"
         (tasks / "traced.py").write_text(PROBE)
         orders = (tasks / "orders.py").read_text()
@@ -188,13 +190,14 @@ async def test_one_trace_leads_from_a_tick_to_each_try(
     assert (tick.name, tick.parent_span_id) == (f"tick {made['id']}", b"")
 
 
-async def test_a_process_that_stops_sends_its_spans(tmp_path: Path, collector: Receiver) -> None:
+async def test_a_process_that_stops_sends_its_spans(tmp_path: Path) -> None:
     """They would wait for a minute otherwise."""
-    settings = SETTINGS | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
-    endpoint = f"http://{collector.address}"
-    async with Traced.alone(tmp_path, **settings, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as service:
-        service.start_all()
-        answer = await service.client.post("/orders", json={"item": "tea", "quantity": 1})
-        await service.job_is(answer.json()["data"]["job_id"], "succeeded")
-    names = {span.name for span in spans(collector)}
+    with Receiver() as collector:
+        settings = SETTINGS | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
+        settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{collector.address}"
+        async with Traced.alone(tmp_path, **settings) as service:
+            service.start_all()
+            answer = await service.client.post("/orders", json={"item": "tea", "quantity": 1})
+            await service.job_is(answer.json()["data"]["job_id"], "succeeded")
+        names = {span.name for span in spans(collector)}
     assert {"POST /orders", "submit orders.process_order", "run orders.process_order"} <= names
