@@ -32,7 +32,7 @@ def here() -> dict[str, str]:
 
 
 def ids() -> dict[str, str]:
-    """Of the current span, as a line of the log names them; nothing outside of traces."""
+    """The ids of the current span, for a line of the log. It is empty outside of traces."""
     found = trace.get_current_span().get_span_context()
     if not found.is_valid:
         return {}
@@ -41,7 +41,7 @@ def ids() -> dict[str, str]:
 
 
 def within(span: Span) -> AbstractContextManager[Any]:
-    """Lines that are logged in here name this span. It may have ended."""
+    """Lines that are logged in this context name this span, which may have ended."""
     if span is trace.INVALID_SPAN:
         return nullcontext()
     return trace.use_span(span, record_exception=False, set_status_on_exception=False)
@@ -59,19 +59,19 @@ def submitting(task: str, queue: str, **told: Any) -> AbstractContextManager[Spa
 def running(
     task: str, queue: str, origin: Mapping[str, Any], waited: float | None, **told: Any
 ) -> AbstractContextManager[Span]:
-    """A try, in the trace of what submitted its job; it was due for `waited` seconds."""
+    """The span of a try, in the trace of its job, which was due for `waited` seconds."""
     if _is_off():
         return nullcontext(trace.INVALID_SPAN)
     parent, told = _context_of(origin), _names(task, queue) | told
     if waited is not None:
         told |= {"job.waited_ms": round(waited * 1000)}
-        if submitted_in(origin) is not trace.INVALID_SPAN:  # else it would be a trace of its own
+        if submitted_in(origin) is not trace.INVALID_SPAN:  # else the wait would be its own trace
             _waited(task, parent, waited, told)
     return _span(f"run {task}", parent, SpanKind.CONSUMER, **told)
 
 
 def submitted_in(origin: Mapping[str, Any]) -> Span:
-    """The span in which a job was submitted; an invalid one where there was none."""
+    """The span in which a job was submitted. Without one it is invalid."""
     return trace.get_current_span(_context_of(origin))
 
 
