@@ -89,12 +89,6 @@ PROCESSORS: list[structlog.typing.Processor] = [
 ]
 
 
-def _tell_no_origin() -> None:
-    """Don't look up what no renderer here shows. It would take a fifth of each line's time."""
-    logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-
-
 def configure_logging() -> None:
     """Send structlog and the standard library through one renderer, to standard error."""
     settings = get_settings()
@@ -124,7 +118,6 @@ def configure_logging() -> None:
 
         start_sentry(settings.sentry_dsn)
         handlers.append(SentryHandler())
-    _tell_no_origin()
     logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
     for server in ("uvicorn", "uvicorn.access"):
         logging.getLogger(server).handlers.clear()
