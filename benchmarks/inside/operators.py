@@ -36,7 +36,8 @@ FROM (SELECT now() - number * interval '10 milliseconds' AS at,
       FROM generate_series(1, %d) AS number) AS past
 """
 MIDDLE = "SELECT created_at, id FROM jobs ORDER BY created_at, id OFFSET %d LIMIT 1"
-SCRAPE, QUEUES = "a scrape", "GET /queues"
+SCRAPE = "a scrape"
+COUNTING = (SCRAPE, "GET /queues", "/ops/queues")
 
 Times = dict[str, list[float]]  # milliseconds by what was asked for
 
@@ -65,7 +66,7 @@ class Asked(Subject):
     def addresses(self) -> dict[str, str]:
         later = f"after={self.middle}"
         return {
-            QUEUES: "/queues",
+            "GET /queues": "/queues",
             "GET /jobs, first page": "/jobs?status=any",
             "GET /jobs, a page from the middle": f"/jobs?status=any&{later}",
             "GET /jobs, dead": "/jobs?status=dead",
@@ -89,7 +90,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
         scrape_all(subjects)
     few, many = (subject.times for subject in subjects)
     for what in many:
-        if what in (SCRAPE, QUEUES):
+        if what in COUNTING:
             yield bounded(what, many[what], few[what])
         else:
             case = f"{MANY:,} rows : {FEW:,}"
