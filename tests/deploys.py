@@ -3,12 +3,14 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +18,9 @@ from typing import IO, Any
 import pytest
 
 from tests.evidence import Evidence
-from tests.releases import Release
+from tests.releases import Release, copied, real_servers
+from tests.renders import RENDERS, Render
+from tests.services import Service
 
 SETTINGS = {
     "ENVIRONMENT": "test",
@@ -70,7 +74,10 @@ class Deployment:
         self._balance()
 
     def start_all(self, release: str) -> None:
-        self.start(*(f"{release}-{kind}" for kind in self.releases[release].commands))
+        self.start(*self.all_of(release))
+
+    def all_of(self, release: str) -> list[str]:
+        return [f"{release}-{kind}" for kind in self.releases[release].commands]
 
     def submit(self, what: str) -> None:
         """By a script of the old release; `inside/submit.py` says what."""
@@ -191,6 +198,37 @@ class Deployment:
                 start_new_session=True,
             )
         self.seen.pids[name] = process.pid
+
+
+@contextmanager
+def switching(
+    template: Path, folder: Path, one: str, other: str, *servers: str
+) -> Iterator[Deployment]:
+    """A service before its switch from one render to another, and after it.
+
+    Each has an environment of its own. Without a server for it, the database is a file.
+    """
+    before, after = (replace(RENDERS[name], engine_tests=False) for name in (one, other))
+    Service(template, folder / "before").render(before.answers).committed()
+    shutil.copytree(folder / "before", folder / "after")
+    Service(template, folder / "after").update(**after.answers)
+    old, new = copied(folder / "before", folder / "old"), copied(folder / "after", folder / "new")
+    wanted = dict.fromkeys((*servers, *brokers(before)), old)
+    wanted = dict.fromkeys(brokers(after), new) | wanted
+    env = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
+    with ExitStack() as stack:
+        for variable, release in wanted.items():
+            addresses = real_servers(release, folder / "servers", variable)
+            env |= stack.enter_context(addresses)
+        deploy = Deployment(folder, {"old": old, "new": new}, env)
+        stack.callback(deploy.close)
+        yield deploy
+
+
+def brokers(render: Render) -> list[str]:
+    """The variables that name their addresses."""
+    can = render.selection.capabilities()
+    return [f"{name.upper()}_URL" for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
 
 
 def kill(process: Child) -> None:

@@ -4,10 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
+SECOND = timedelta(seconds=1)
 
 
 def lines(path: Path) -> list[Line]:
@@ -100,3 +103,18 @@ def _of_runs(
             yield f"{item}: succeeded without a run"
         elif runs[item] > 1 and evidence.hosts_of(item)[0] != killed:
             yield f"{item}: ran on {evidence.hosts_of(item)}, {rows.get(job)}"
+
+
+def take_ticks(result: dict[str, Any]) -> list[Line]:
+    """The jobs of the schedule `each_second`, which the result has no longer."""
+    jobs = result["jobs"]
+    return [jobs.pop(job) for job, row in [*jobs.items()] if "each_second" in str(row["key"])]
+
+
+def problems_of_ticks(rows: list[Line]) -> list[str]:
+    """Each second between the first one and the last is to have one job, which succeeded."""
+    ticks = sorted(datetime.fromisoformat(row["key"].split(":", 2)[2]) for row in rows)
+    return [
+        *(f"{tick}, then {after}" for tick, after in pairwise(ticks) if after - tick != SECOND),
+        *(f"a tick: {row}" for row in rows if row["status"] != "succeeded"),
+    ]

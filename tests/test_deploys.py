@@ -11,14 +11,22 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Project
-from tests.deploys import Deployment
-from tests.evidence import problems
+from tests.deploys import Deployment, brokers, switching
+from tests.evidence import problems, problems_of_ticks, take_ticks
 from tests.releases import add_inside, copied, real_servers, released
-from tests.renders import RENDERS, ROOT, render
+from tests.renders import RENDERS, render
 from tests.running import check_types_of
 
 WORKERS = pytest.mark.renders("arq", "celery")
 APIS = pytest.mark.renders("background")
+# Each back end, and each broker of Celery's, is left once, and chosen once.
+NEXT = [
+    ("background", "arq"),
+    ("arq", "celery"),
+    ("celery", "celery-rabbitmq"),
+    ("celery-rabbitmq", "apscheduler"),
+    ("apscheduler", "background"),
+]
 MANY = 40  # jobs: a second or two of the load
 SOON = 15  # seconds; an old worker hears of a new API's job after five
 
@@ -61,13 +69,13 @@ def test_the_api_first_on_sqlite(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.renders("celery")
-def test_other_back_ends_are_a_deploy_as_any_other(project: Project, tmp_path: Path) -> None:
-    """From ARQ to Celery, under load: what waits and what runs is run by either, once."""
-    old = ROOT / ".renders" / "switched" / "arq"
-    render(RENDERS["arq"].answers, old)
-    with deploying(project, tmp_path, "DATABASE_URL", old=old) as deploy:
-        api_first(deploy)
+@pytest.mark.parametrize(("one", "other"), NEXT)
+def test_other_back_ends_are_a_deploy_as_any_other(
+    template: Path, tmp_path: Path, one: str, other: str
+) -> None:
+    """Under load: what waits, runs or ticks is run by either, once."""
+    with switching(template, tmp_path, one, other, "DATABASE_URL") as deploy:
+        to_other_back_ends(deploy)
 
 
 @pytest.mark.slow
@@ -142,6 +150,33 @@ def apis(deploy: Deployment) -> None:
     end(deploy, killed)
 
 
+def to_other_back_ends(deploy: Deployment) -> None:
+    """The API first, whichever process runs the jobs; of each release it may be the API itself."""
+    new, seen = deploy.host("new"), deploy.seen
+    beside = [name for name in deploy.all_of("old") if name != deploy.host("old")]
+    first, second = begin(deploy, *beside)
+    deploy.submit("ticking")
+    deploy.until(lambda: seen.hosts_of("each second"), "a schedule ticks")
+    killed = deploy.hold()
+    deploy.migrate("new")
+    deploy.start("new-api")
+    hosts = {first, second, new} & deploy.processes.keys()
+    deploy.will_begin(MANY, *hosts, by="new-api", limit=SOON)
+    deploy.stop(*beside)
+    deploy.will_begin(MANY, *hosts, by="new-api", limit=SOON)
+    deploy.start(*(name for name in deploy.all_of("new") if name not in deploy.processes))
+    deploy.will_begin(MANY, new)
+    deploy.kill(killed)
+    deploy.let_end()
+    left = second if killed == first else first
+    deploy.will_begin(MANY, left)
+    deploy.stop(left)
+    deploy.will_begin(MANY, new, by="new-api")
+    deploy.until(lambda: seen.hosts_of("each second").count(new) > 2, "it ticks on")
+    deploy.submit("no more")
+    end(deploy, killed)
+
+
 def begin(deploy: Deployment, *apis: str) -> tuple[str, str]:
     """The old release under load; returns the two processes that run its jobs."""
     deploy.migrate("old")
@@ -157,8 +192,9 @@ def end(deploy: Deployment, killed: str) -> None:
     """The load ends, all is run, nothing is wrong, and what is left stops as it should."""
     deploy.end_load()
     result = deploy.result()
+    ticks = take_ticks(result)
     print(deploy.seen.summary())
-    found = problems(deploy.seen, result, killed)
+    found = [*problems(deploy.seen, result, killed), *problems_of_ticks(ticks)]
     if found:
         first = [problem[:200] for problem in found[:20]]
         text = "\n".join([f"{len(found)} problems", *first, deploy.state()])
@@ -169,16 +205,12 @@ def end(deploy: Deployment, killed: str) -> None:
 
 
 @contextmanager
-def deploying(
-    project: Project, folder: Path, *servers: str, old: Path | None = None
-) -> Iterator[Deployment]:
+def deploying(project: Project, folder: Path, *servers: str) -> Iterator[Deployment]:
     """Both releases, and what they share; without a server for it, the database is a file."""
-    can = project.render.selection.capabilities()
-    brokers = [name.upper() for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
-    before = copied(old or released(project.name), folder / "old")
+    before = copied(released(project.name), folder / "old")
     releases = {"old": before, "new": copied(project.folder, folder / "new")}
     file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
-    variables = [*servers, *(f"{broker}_URL" for broker in brokers)]
+    variables = [*servers, *brokers(project.render)]
     with real_servers(before, folder / "servers", *variables) as addresses:
         deploy = Deployment(folder, releases, file | addresses)
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.evidence import Evidence, lines, problems
+from tests.evidence import Evidence, lines, problems, problems_of_ticks, take_ticks
 
 HOSTS = {"old": 1, "new": 2}
 RUNS = [("post 1", 1), ("work 2", 2), ("note 3", 2), ("hold 0", 1), ("hold 0", 2)]
@@ -85,6 +85,21 @@ def test_a_job_that_ran_twice_is_found_unless_its_host_was_killed(evidence: Evid
 def test_a_job_that_succeeded_without_a_run_is_found(evidence: Evidence) -> None:
     write_runs(evidence, [run for run in RUNS if run[0] != "note 3"])
     assert problems(evidence, result(), "old") == ["note 3: succeeded without a run"]
+
+
+def test_a_tick_that_is_lost_doubled_or_dead_is_found() -> None:
+    keys = [f"schedule:each_second:2026-11-27T04:00:0{second}+00:00" for second in (2, 0, 1)]
+    ticks = {key: SUCCEEDED | {"key": key} for key in keys}
+    found = {"jobs": ticks | {"id of work 2": SUCCEEDED | {"key": None}}}
+    rows = take_ticks(found)
+    assert [*found["jobs"]] == ["id of work 2"]
+    assert problems_of_ticks(rows) == []
+    (lost,) = problems_of_ticks(rows[:2])
+    assert lost.endswith("04:00:00+00:00, then 2026-11-27 04:00:02+00:00")
+    (doubled,) = problems_of_ticks([*rows, rows[0]])
+    assert doubled.endswith("04:00:02+00:00, then 2026-11-27 04:00:02+00:00")
+    (dead,) = problems_of_ticks([*rows[1:], rows[0] | {"status": "dead"}])
+    assert dead.startswith("a tick: {'status': 'dead'")
 
 
 def test_half_a_line_is_not_read_yet(tmp_path: Path) -> None:

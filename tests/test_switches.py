@@ -1,18 +1,15 @@
 """Other back ends for a service with a user's work, and back: nothing is lost, nothing is left."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from extensions.context import NAMES, Selection
-from tests.deploys import Deployment
-from tests.releases import copied, real_servers
+from extensions.context import NAMES
+from tests.deploys import switching
+from tests.evidence import problems_of_ticks, take_ticks
 from tests.renders import RENDERS
 from tests.services import Service, differences, in_parallel, read_all
 from tests.work import work
@@ -112,33 +109,9 @@ def over_a_switch(template: Path, folder: Path, one: str, other: str) -> None:
     assert {item: seen.hosts_of(item) for item in WAITING} == {item: [new] for item in WAITING}
     assert seen.hosts_of("hold 0") == [old, new]
     assert result["orders"] == dict.fromkeys(["hold 0", *WORK], 1)
-    keys = [row["key"] for row in rows if "each_second" in str(row["key"])]
-    ticks = sorted(datetime.fromisoformat(key.partition("each_second:")[2]) for key in keys)
-    assert ticks == [ticks[0] + timedelta(seconds=number) for number in range(len(ticks))]
+    ticks = take_ticks(result)
+    assert problems_of_ticks(ticks) == []
     assert len(seen.hosts_of("each second")) == len(ticks)
-
-
-@contextmanager
-def switching(template: Path, folder: Path, one: str, other: str) -> Iterator[Deployment]:
-    """A service before its switch and after it, each with an environment of its own."""
-    before, after = folder / "before", folder / "after"
-    Service(template, before).render({"backends": [one]}).committed()
-    shutil.copytree(before, after)
-    Service(template, after).update(backends=[other])
-    releases = {"old": copied(before, folder / "old"), "new": copied(after, folder / "new")}
-    redis = {
-        name: ["REDIS_URL"]
-        for name, backend in (("old", one), ("new", other))
-        if Selection((backend,)).capabilities()["needs_redis"]
-    }
-    has_servers, variables = next(iter(redis.items()), ("new", list[str]()))
-    with real_servers(releases[has_servers], folder / "servers", *variables) as addresses:
-        file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
-        deploy = Deployment(folder, releases, file | addresses)
-        try:
-            yield deploy
-        finally:
-            deploy.close()
 
 
 @pytest.mark.slow

@@ -19,8 +19,12 @@ SOON = timedelta(seconds=2)
 
 
 async def running(session: Any) -> None:
-    """Each tick of the schedule is to have a job, those of the time in between as well."""
     await Jobs(session).submit(hold, "hold 0")
+    await ticking(session)
+
+
+async def ticking(session: Any) -> None:
+    """Each tick of the schedule is to have a job, those of the time in between as well."""
     await schedule(session, "each second", Interval(seconds=1))
 
 
@@ -42,10 +46,13 @@ async def schedule(session: Any, item: str, trigger: Any) -> None:
     await Schedules(session).create(item.replace(" ", "_"), note.name, wanted)
 
 
+WHAT = {"running": running, "ticking": ticking, "waiting": waiting, "no more": no_more}
+
+
 async def main(what: str) -> None:
     tasks.load()
     async with AsyncSessionLocal() as session:
-        await {"running": running, "waiting": waiting, "no more": no_more}[what](session)
+        await WHAT[what](session)
         await session.commit()
     await dispose()
 
