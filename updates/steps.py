@@ -212,8 +212,14 @@ def differences(new: dict[str, Any]) -> Iterator[str]:
             break
         _, _, told = section.partition("### Behaves differently\n")
         items = re.split(r"^(?=- )", told.partition("\n### ")[0].strip(), flags=re.MULTILINE)
-        found += [" ".join(i.split()) for i in items if i and not i.startswith(others)]
+        found += [without_links(i) for i in items if i and not i.startswith(others)]
     yield from listed("Behaves differently than before:", found)
+
+
+def without_links(item: str) -> str:
+    """On one line. What a link points to is in the template's repository, not in the service."""
+    told = re.sub(r" \(\[[^]]+\]\([^)]+\)\)", "", " ".join(item.split()))
+    return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", told)
 
 
 if __name__ == "__main__":
