@@ -218,7 +218,7 @@ class World(Service):
         made = select(func.count()).where(Order.item == item).scalar_subquery()
         async with self.engine.connect() as connection:  # one statement sees one moment
             counted = (await connection.execute(select(ran, made))).one()
-        assert counted[0] == counted[1]
+        assert counted[0] == counted[1], counted
 
     async def marked(self, name: str) -> None:
         """Wait until a task has said that it got that far."""
