@@ -53,8 +53,7 @@ async def ticks_come_while_slots_are_full(three: Clocks, seconds: int) -> None:
 async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
     three: Clocks,
 ) -> None:
-    undisturbed = await three.every_tick(5)
-    usual, first = latest(undisturbed), undisturbed[0].at  # late by what else the machine does
+    first = (await three.every_tick(1))[0].at
     late = []
     for _ in range(4):
         name = await three.fired_last()
@@ -64,8 +63,8 @@ async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
         await asyncio.to_thread(three.start, name)
         late.append(latest(await three.ticks_between(killed.replace(microsecond=0), last)))
     await three.ticks_between(first, last)
-    assert median(late) < 2 + usual
-    assert max(late) < 5 + usual
+    assert median(late) < 2  # also where one has to wait for the machine
+    assert max(late) < 5
     await three.each_has_run_once()
 
 
