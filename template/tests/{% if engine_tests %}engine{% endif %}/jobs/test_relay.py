@@ -205,15 +205,10 @@ async def test_each_bell_is_rung_for_its_own_queues(
     monkeypatch.setattr(get_settings(), "queues", {"orders": "a", "default": "b", "more": "b"})
     first, second = Recorder(), Recorder()
     async with relaying({"a": first, "b": second}):
-        ours = [
-            await Jobs(session).submit(probes.echo, "a", queue=each)
-            for each in ("orders", "default", "more")
-        ]
-        await session.commit()
         names = ["orders", "default", "more"]
-        expected = [
-            Message(job.id, job.task, queue) for job, queue in zip(ours, names, strict=True)
-        ]
+        ours = [await Jobs(session).submit(probes.echo, "a", queue=name) for name in names]
+        await session.commit()
+        expected = [Message(j.id, j.task, name) for j, name in zip(ours, names, strict=True)]
         for recorder, each in zip((first, second, second), expected, strict=True):
             await recorder.received(each)
     assert (first.messages, second.messages) == (expected[:1], expected[1:])
