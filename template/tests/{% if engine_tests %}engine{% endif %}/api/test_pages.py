@@ -136,7 +136,7 @@ async def test_no_batch_of_a_replay_looks_at_those_before(
     operations = Jobs(session)
     assert [await operations.replay_some(JobFilter(error="rare"), 2) for _ in range(2)] == [2, 2]
     await session.rollback()
-    first, second = [plan for plan in plans if "jobs_ended" in plan]
+    first, second = plans[-2:]
     goes_on = re.compile(r"Index Cond: .*created_at|SEARCH jobs .*created_at")
     assert (goes_on.search(first), bool(goes_on.search(second))) == (None, True)
 
