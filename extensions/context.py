@@ -7,6 +7,7 @@ imported from here could be the other version's.
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,7 +135,8 @@ class Selection:
         return {name: hosts[name] for name in self.backends}
 
 
-def context_of(selection: Selection) -> dict[str, Any]:
+@cache  # asked for at every rendered string, thousands of times a render
+def context_of(selection: Selection) -> Mapping[str, Any]:
     """Everything that templates know of a selection."""
     names = ("clock", "queues", "api_backends", "processes", "hosts", "secrets")
     derived = {name: getattr(selection, name)() for name in names}
