@@ -25,7 +25,7 @@ LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
 # Which services run them. Redis counts requests where it is; servers have processes of their own.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# By route, by setting, by process, by the README's parts: a service of four has those of each.
+# By route, by setting, by process, by the README's parts.
 IN_PARTS = (
     "api/test_strangers.py",
     "test_broken_tasks.py",
@@ -41,21 +41,21 @@ IN_PARTS = (
     "operations/test_doctors_redis.py",
     "operations/test_doctors_rabbitmq.py",
 )
-PARTS_LATER = ("arq", "celery", "apscheduler")  # in the slow run
+PARTS_NOW = ("background", "arq")
+PARTS_LATER = ("celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)  # marked slow
 
 
 def left_out_of(render: Render) -> list[str]:
     """The tests that other runs have in the same way, by their names in the service.
 
     What is about one back end runs where one is alone, and where all four are. So does what is in
-    parts, but for three services whose parts the four have, too: the slow run has theirs. The rest
-    run what is about the whole: processes, queues, jobs, schedules.
+    parts, but in two services at once, and in the others in the slow run. The rest run what is
+    about the whole: processes, queues, jobs, schedules.
     """
     left_out = run_by_others(render)
-    several = len(render.backends) > 1 and render.name != ALL
-    if several or render.name in PARTS_LATER:
+    if render.name not in PARTS_NOW:
         left_out += parts()
-    if several:
+    if render.name not in (*PARTS_NOW, *PARTS_LATER):
         left_out += of_one_back_end()
     return left_out
 
