@@ -12,7 +12,7 @@ import pytest
 from app.config import get_settings
 from app.core.concurrency import forget_loops, heartbeat, stalled
 from devtools.commands import COMMANDS, HOSTS
-from tests.service import Service, eventually
+from tests.service import START_LIMIT, Service, eventually
 
 # The API has a port of its own to ask; where it is a host, it gives signs as well.
 WATCHED = set(COMMANDS) - {"api"} | set(HOSTS.values())
@@ -24,7 +24,20 @@ def healthy(folder: Path, minutes: str = "+0.1") -> bool:
     return subprocess.run(check, capture_output=True).returncode == 0
 
 
+async def all_give_signs(service: Service) -> None:
+    """What looks for jobs, and takes back, in each host; the clock; and each other process."""
+
+    async def found() -> bool:
+        folders = {name: service.heartbeats(name) for name in WATCHED}
+        signs = {name: {file.name for file in each.glob("*")} for name, each in folders.items()}
+        hosts = all({"relay", "host"} <= signs[name] for name in HOSTS.values())
+        return hosts and any("clock" in each for each in signs.values()) and all(signs.values())
+
+    await eventually(found, START_LIMIT)
+
+
 async def test_processes_that_turn_are_healthy_and_frozen_ones_are_not(service: Service) -> None:
+    await all_give_signs(service)  # a process that is frozen before its first one looks healthy
     folders = [service.heartbeats(name) for name in service.processes if name in WATCHED]
     assert folders
 
@@ -43,16 +56,7 @@ async def test_processes_that_turn_are_healthy_and_frozen_ones_are_not(service: 
 
 
 async def test_what_must_turn_is_watched(service: Service) -> None:
-    """What looks for jobs, and takes back, in each host; and the clock."""
-
-    async def found() -> bool:
-        folders = {name: service.heartbeats(name) for name in WATCHED}
-        signs = {name: {file.name for file in each.glob("*")} for name, each in folders.items()}
-        return all({"relay", "host"} <= signs[name] for name in HOSTS.values()) and any(
-            "clock" in each for each in signs.values()
-        )
-
-    await eventually(found)
+    await all_give_signs(service)
 
 
 def test_one_loop_that_stands_still_is_enough(
