@@ -169,7 +169,7 @@ def to_other_back_ends(deploy: Deployment) -> None:
     deploy.kill(killed)
     deploy.let_end()
     left = second if killed == first else first
-    deploy.will_begin(MANY, left)
+    deploy.will_begin(MANY, left, new)  # whichever is quicker: one may be the API itself
     deploy.stop(left)
     deploy.will_begin(MANY, new, by="new-api")
     deploy.until(lambda: seen.hosts_of("each second").count(new) > 2, "it ticks on")
