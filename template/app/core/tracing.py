@@ -65,7 +65,8 @@ def running(
     parent, told = _context_of(origin), _names(task, queue) | told
     if waited is not None:
         told |= {"job.waited_ms": round(waited * 1000)}
-        if submitted_in(origin) is not trace.INVALID_SPAN:  # else the wait would be its own trace
+        # Without a parent the wait would be a trace of its own.
+        if trace.get_current_span(parent) is not trace.INVALID_SPAN:
             _waited(task, parent, waited, told)
     return _span(f"run {task}", parent, SpanKind.CONSUMER, **told)
 

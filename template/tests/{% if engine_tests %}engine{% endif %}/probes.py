@@ -58,6 +58,7 @@ async def later() -> int:
 
 @task(name="probes.hopeless", tries=5)
 async def hopeless() -> None:
+    await asyncio.sleep(0.01)  # SQLite's clock tells milliseconds apart, and no less
     raise NonRetryable("secret reason")
 
 

@@ -210,7 +210,7 @@ class World(Service):
 
     async def ran_once(self, keys: str, item: str) -> None:
         """Wait for each job so far whose key begins so: each that succeeded made one order."""
-        mine = jobs.c.key.startswith(keys)
+        mine = jobs.c.key.startswith(keys, autoescape=True)
         async with self.engine.connect() as connection:
             ids = (await connection.execute(select(jobs.c.id).where(mine))).scalars().all()
         await self.all_are("succeeded", ids)
