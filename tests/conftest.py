@@ -1,7 +1,7 @@
 """One render a combination: the process that rendered it runs all of its tests."""
 
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -37,13 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if fixtures := [name for name in ("project", "plain") if name in metafunc.fixturenames]:
         asked = str(metafunc.config.option.keyword).strip("[]")
-        usual = metafunc.definition.get_closest_marker("renders")
-        names = [asked] if asked in RENDERS else usual.args if usual else TESTED
+        names = named(metafunc.definition.get_closest_marker("renders"), asked)
         marked = [
             pytest.param(*[name] * len(fixtures), marks=pytest.mark.rendered, id=name)
             for name in names
         ]
         metafunc.parametrize(fixtures, marked, indirect=True, scope="session")
+
+
+def named(usual: pytest.Mark | None, asked: str) -> Sequence[str]:
+    """The renders that a test is about. By `-k` any can be asked for, unless `also` says which."""
+    if asked not in RENDERS:
+        return usual.args if usual else TESTED
+    fits = not usual or "also" not in usual.kwargs or asked in usual.args + usual.kwargs["also"]
+    return [asked] if fits else []
 
 
 class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]

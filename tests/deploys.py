@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import IO, Any
 import pytest
 
 from tests.evidence import Evidence
-from tests.releases import Release, copied, real_servers
-from tests.renders import RENDERS, Render
+from tests.releases import Release, addresses, copied, real_servers
+from tests.renders import RENDERS
 from tests.services import Service
 
 SETTINGS = {
@@ -200,35 +200,33 @@ class Deployment:
         self.seen.pids[name] = process.pid
 
 
-@contextmanager
 def switching(
     template: Path, folder: Path, one: str, other: str, *servers: str
-) -> Iterator[Deployment]:
-    """A service before its switch from one render to another, and after it.
-
-    Each has an environment of its own. Without a server for it, the database is a file.
-    """
+) -> AbstractContextManager[Deployment]:
+    """A service before its switch from one render to another, and after it."""
     before, after = (replace(RENDERS[name], engine_tests=False) for name in (one, other))
     Service(template, folder / "before").render(before.answers).committed()
     shutil.copytree(folder / "before", folder / "after")
     Service(template, folder / "after").update(**after.answers)
-    old, new = copied(folder / "before", folder / "old"), copied(folder / "after", folder / "new")
-    wanted = dict.fromkeys((*servers, *brokers(before)), old)
-    wanted = dict.fromkeys(brokers(after), new) | wanted
+    started = dict.fromkeys(addresses(after), "new")
+    started |= dict.fromkeys((*servers, *addresses(before)), "old")
+    return between(folder, folder / "before", folder / "after", started)
+
+
+@contextmanager
+def between(folder: Path, old: Path, new: Path, started: Mapping[str, str]) -> Iterator[Deployment]:
+    """Both releases, and servers by their variables, with the release that starts each.
+
+    Without a server for it, the database is a file.
+    """
+    releases = {"old": copied(old, folder / "old"), "new": copied(new, folder / "new")}
     env = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
     with ExitStack() as stack:
-        for variable, release in wanted.items():
-            addresses = real_servers(release, folder / "servers", variable)
-            env |= stack.enter_context(addresses)
-        deploy = Deployment(folder, {"old": old, "new": new}, env)
+        for variable, name in started.items():
+            env |= stack.enter_context(real_servers(releases[name], folder / "servers", variable))
+        deploy = Deployment(folder, releases, env)
         stack.callback(deploy.close)
         yield deploy
-
-
-def brokers(render: Render) -> list[str]:
-    """The variables that name their addresses."""
-    can = render.selection.capabilities()
-    return [f"{name.upper()}_URL" for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
 
 
 def kill(process: Child) -> None:

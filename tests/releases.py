@@ -18,7 +18,7 @@ from typing import Any
 
 from copier import run_copy
 
-from tests.renders import RENDERS, ROOT, uv_command, uv_environment
+from tests.renders import RENDERS, ROOT, Render, uv_command, uv_environment
 from updates.history import repository
 
 RELEASED = "v0.1.0"
@@ -106,6 +106,11 @@ def _record_orders(path: Path) -> None:
         assert text.count(line) == 1, f"{path.name} has no line {line!r} to put the record after"
         text = text.replace(line, line + added)
     path.write_text(text, "utf-8")
+
+
+def addresses(render: Render) -> list[str]:
+    """The variables that name its brokers."""
+    return [f"{name.upper()}_URL" for name in render.brokers]
 
 
 @contextmanager

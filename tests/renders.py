@@ -12,7 +12,7 @@ from typing import Any
 from copier import run_copy
 from copier.errors import DirtyLocalWarning
 
-from extensions.context import NAMES, Selection
+from extensions.context import BROKERS, NAMES, Selection
 
 ROOT = Path(__file__).parents[1]
 KEPT = {".venv", "uv.lock"}
@@ -42,6 +42,12 @@ class Render:
             "apscheduler_version": self.apscheduler,
             "engine_tests": self.engine_tests,
         }
+
+    @property
+    def brokers(self) -> list[str]:
+        """Those that it needs."""
+        can = self.selection.capabilities()
+        return [name for name in BROKERS if can[f"needs_{name}"]]
 
     @property
     def selection(self) -> Selection:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
+from tests.checks import missing
 from tests.conftest import Project
 from tests.renders import ROOT, uv_command, uv_environment
 
@@ -37,8 +38,8 @@ def run(project: Project, what: str, *command: str | Path, **env: str) -> str:
         )
         failure = _wait(process)
     text = path.read_text("utf-8", "replace")
-    if (missing := NOTHING_TESTED.search(text)) and os.environ.get("CI") != "true":
-        pytest.skip(missing[1])
+    if found := NOTHING_TESTED.search(text):
+        raise missing(found[1])
     if failure:
         pytest.fail(_report(project, f"{what} {failure}", path, text), pytrace=False)
     return text

@@ -4,21 +4,20 @@ Both releases run on one database and one broker, under load, while old processe
 one is killed.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Project
-from tests.deploys import Deployment, brokers, switching
+from tests.deploys import Deployment, between, switching
 from tests.evidence import problems, problems_of_ticks, take_ticks
-from tests.releases import add_inside, copied, real_servers, released
+from tests.releases import add_inside, addresses, released
 from tests.renders import RENDERS, render
 from tests.running import check_types_of
 
-WORKERS = pytest.mark.renders("arq", "celery")
-APIS = pytest.mark.renders("background")
+WORKERS = pytest.mark.renders("arq", "celery", also=("celery-rabbitmq",))
+APIS = pytest.mark.renders("background", also=())
 # Each back end, and each broker of Celery's, is left once, and chosen once.
 NEXT = [
     ("background", "arq"),
@@ -29,15 +28,6 @@ NEXT = [
 ]
 MANY = 40  # jobs: a second or two of the load
 SOON = 15  # seconds; an old worker hears of a new API's job after five
-
-
-@pytest.fixture(autouse=True)
-def not_another_render(request: pytest.FixtureRequest) -> None:
-    """By `-k` any can be asked for."""
-    if about := request.node.get_closest_marker("renders"):
-        (backend, *more) = RENDERS[request.node.callspec.params["project"]].backends
-        if more or backend not in about.args:
-            pytest.skip(f"is about {' and '.join(about.args)}")
 
 
 @pytest.mark.slow
@@ -55,14 +45,14 @@ def test_the_api_first_on_postgresql(project: Project, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.renders("arq")
+@pytest.mark.renders("arq", also=())
 def test_workers_first_on_sqlite(project: Project, tmp_path: Path) -> None:
     with deploying(project, tmp_path) as deploy:
         workers_first(deploy)
 
 
 @pytest.mark.slow
-@pytest.mark.renders("arq")
+@pytest.mark.renders("arq", also=())
 def test_the_api_first_on_sqlite(project: Project, tmp_path: Path) -> None:
     with deploying(project, tmp_path) as deploy:
         api_first(deploy)
@@ -204,16 +194,7 @@ def end(deploy: Deployment, killed: str) -> None:
     deploy.stop(*deploy.processes)
 
 
-@contextmanager
-def deploying(project: Project, folder: Path, *servers: str) -> Iterator[Deployment]:
-    """Both releases, and what they share; without a server for it, the database is a file."""
-    before = copied(released(project.name), folder / "old")
-    releases = {"old": before, "new": copied(project.folder, folder / "new")}
-    file = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}
-    variables = [*servers, *brokers(project.render)]
-    with real_servers(before, folder / "servers", *variables) as addresses:
-        deploy = Deployment(folder, releases, file | addresses)
-        try:
-            yield deploy
-        finally:
-            deploy.close()
+def deploying(project: Project, folder: Path, *servers: str) -> AbstractContextManager[Deployment]:
+    """Release 0.1.0 and the working tree, which share what the old one starts."""
+    started = dict.fromkeys((*servers, *addresses(project.render)), "old")
+    return between(folder, released(project.name), project.folder, started)

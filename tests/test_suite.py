@@ -93,28 +93,23 @@ def database_of(what: Render) -> str:
 
 def test_suite(project: Project) -> None:
     """Of three back ends, the owner's tests: what they are together, two of them and all are."""
-    run_suite(project, ["engine"] if project.name in THREE else left_out_of(project.render))
+    left_out = ["engine"] if project.name in THREE else left_out_of(project.render)
+    run_tests(project, "suite", left_out)
 
 
 @pytest.mark.slow
 @pytest.mark.renders(*THREE)
 def test_suite_of_three(project: Project) -> None:
-    run_suite(project, left_out_of(project.render))
+    run_tests(project, "suite", left_out_of(project.render))
 
 
 @pytest.mark.slow
 @pytest.mark.parts
-@pytest.mark.renders(*PARTS_LATER)
+@pytest.mark.renders(*PARTS_LATER, also=())
 def test_parts(project: Project) -> None:
-    if project.name not in PARTS_LATER:  # by `-k` any can be asked for
-        pytest.skip("its parts are in its suite, or in that of others")
     tests = project.folder / "tests"
     there = [f"tests/{name}" for name in parts() if (tests / name).exists()]
     run_tests(project, "parts", run_by_others(project.render), *there)
-
-
-def run_suite(project: Project, left_out: list[str]) -> None:
-    run_tests(project, "suite", left_out)
 
 
 def run_tests(project: Project, what: str, left_out: list[str], *tests: str) -> None:
@@ -141,8 +136,8 @@ def test_what_is_left_out_runs_elsewhere() -> None:
         run_now = {r.name for r in RENDERS.values() if runs(r, tests)}
         assert run_now <= {*services} <= run_now | {*PARTS_LATER}
     assert {r.name for r in RENDERS.values() if runs(r, THE_SAME)} == {*TWO}
-    assert {needs for name in RUN_BY[RATES] for needs in brokers_of(RENDERS[name])} == {"redis"}
-    assert {needs for name in RUN_BY[LAUNCH] for needs in brokers_of(RENDERS[name])} == {
+    assert {needs for name in RUN_BY[RATES] for needs in RENDERS[name].brokers} == {"redis"}
+    assert {needs for name in RUN_BY[LAUNCH] for needs in RENDERS[name].brokers} == {
         *("redis", "rabbitmq")
     }
 
@@ -151,11 +146,6 @@ def runs(what: Render, tests: tuple[str, ...]) -> bool:
     left_out = {*left_out_of(what)}
     named = [PurePosixPath("engine", name) for name in tests]
     return not any(str(each) in left_out for name in named for each in (name, *name.parents))
-
-
-def brokers_of(what: Render) -> list[str]:
-    can = what.selection.capabilities()
-    return [name for name in ("redis", "rabbitmq") if can[f"needs_{name}"]]
 
 
 def test_what_is_left_out_is_there() -> None:
