@@ -1,6 +1,6 @@
-"""What may be answered, and how answers are written into files.
+"""Checks the answers to the questions, and writes answers into files.
 
-Self-contained, as context.py is.
+It imports no other module of the template, for the reason that context.py gives.
 """
 
 import json
@@ -31,7 +31,7 @@ PACKAGES: Final = {
 
 
 def toml_string(text: str) -> str:
-    """A TOML basic string, which JSON's is; YAML takes it, too."""
+    """A JSON string, which TOML and YAML accept."""
     return json.dumps(text, ensure_ascii=False)
 
 
@@ -43,7 +43,7 @@ def python_string(text: str) -> str:
 
 
 def slug_of(name: str) -> str:
-    """The name in ASCII, as far as it goes."""
+    """A slug made of the ASCII letters and digits of the name, if it has any."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     slug = re.sub("[^a-z0-9]+", "-", ascii_name)[:50].strip("-")
     if not slug:
@@ -53,7 +53,7 @@ def slug_of(name: str) -> str:
 
 
 def check_line(text: object) -> str:
-    """Joiners are part of emoji and of some scripts; other invisible characters only deceive."""
+    """Allow joiners, which emoji and some scripts need, but no other invisible character."""
     if not isinstance(text, str):
         return "must be a text"
     visible = all(c.isprintable() or c in "\u200c\u200d" for c in text)
@@ -82,7 +82,7 @@ def choices_of(question: str) -> list[str]:
 
 
 def parsed(answer: object) -> object:
-    """On the command line it is still text here; what is no YAML stays as it is."""
+    """The value of an answer. From the command line it comes as YAML text; other text is kept."""
     with suppress(yaml.YAMLError):
         return yaml.safe_load(answer) if isinstance(answer, str) else answer
     return answer
@@ -99,7 +99,7 @@ def check_backends(answer: object) -> str:
 
 
 def check_own_files(answer: object) -> str:
-    """Each becomes a pattern of what is left out."""
+    """Refuse wildcards: each name becomes a pattern of files that aren't rendered."""
     answer = parsed(answer)
     names = answer if isinstance(answer, list) else [""]
     plain = all(
@@ -114,7 +114,7 @@ def one_of(question: str) -> Callable[[object], str]:
 
 
 def check_flag(answer: object) -> str:
-    """Copier takes any text for yes."""
+    """Refuse other text than true and false: Copier takes any text as yes."""
     return "" if str(answer).lower() in ("true", "false") else "must be true or false"
 
 
@@ -132,9 +132,9 @@ CHECKS: Final[Mapping[str, Callable[[object], str]]] = {
 
 
 def answered(context: Mapping[str, Any]) -> Mapping[str, object]:
-    """What was answered so far, by Copier's order: `--data`, the project, the user's settings.
+    """The answers so far, in Copier's order: `--data`, the project, the user's settings.
 
-    What is typed at a prompt isn't among it until it has passed: there the validator speaks.
+    An answer that is typed at a prompt is added once the question's validator has accepted it.
     """
     conf = context["_copier_conf"]
     settings = conf.get("settings")
@@ -144,25 +144,25 @@ def answered(context: Mapping[str, Any]) -> Mapping[str, object]:
 
 
 def refuse_bad(answers: Mapping[str, object]) -> None:
-    """Copier ends with a traceback at a bad answer that it didn't ask for itself."""
+    """Copier itself would end with a traceback at a bad answer that wasn't typed at its prompt."""
     for question, check in CHECKS.items():
         if question in answers and (problem := check(answers[question])):
             raise UserMessageError(f"{question}: {problem}")
 
 
 def make_absolute(answers: dict[str, object]) -> None:
-    """A relative address would be looked for from inside the service, at its next update."""
+    """The next update runs in the service's folder, where a relative address would be wrong."""
     address = Path(str(answers.get("_src_path") or "/"))
     if not address.is_absolute() and address.is_dir():
         answers["_src_path"] = str(address.resolve())
 
 
 class Answers(ContextHook):
-    """Refuses bad answers in one line, and gives templates what writes the good ones."""
+    """Refuses bad answers with one line, and gives templates the functions that write answers."""
 
     def hook(self, context: dict[str, Any]) -> None:
-        """Runs at every rendered string, in every phase, with the answers known so far."""
-        if context.get("_copier_phase") != "migrate":  # which may mend what an older version stored
+        """Copier calls it for every string that it renders, in every phase."""
+        if context.get("_copier_phase") != "migrate":  # a migration may correct stored answers
             refuse_bad(answered(context))
         make_absolute(context.get("_copier_answers", {}))
         context.update(problem_with=CHECKS, python_string=python_string, toml_string=toml_string)

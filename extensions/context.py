@@ -1,7 +1,7 @@
 """The catalogue of back ends, and what a choice of them means for the rendered service.
 
-Self-contained: an update loads the old version and the new one into one process, so that a module
-imported from here could be the other version's.
+It imports no other module of the template: an update loads the old and the new version into one
+process, where such a module could come from the other version.
 """
 
 import tomllib
@@ -58,7 +58,7 @@ class Selection:
         return any(name in self.backends for name in names)
 
     def variants(self) -> list[str]:
-        """The chosen back ends, each with what was answered about it."""
+        """The chosen back ends. Celery's name has its broker, APScheduler's its version."""
         about = {"celery": f"_{self.broker}", "apscheduler": f"_{self.apscheduler}"}
         return [name + about.get(name, "") for name in self.backends]
 
@@ -67,7 +67,7 @@ class Selection:
         return next(name for name in names if name in self.backends)
 
     def capabilities(self) -> dict[str, bool]:
-        """What templates ask for: a capability says why a thing is rendered."""
+        """The names for templates' conditions. A capability says why something is rendered."""
         has_worker = self.has("arq", "celery")
         has_beat = self.has("celery") and not self.has("apscheduler")
         needs_rabbitmq = self.has("celery") and self.broker == "rabbitmq"
@@ -96,20 +96,20 @@ class Selection:
         return {queue: self.first(*names) for queue, names in PREFERENCES.items()}
 
     def api_backends(self) -> tuple[str, ...]:
-        """Those whose lifespan the API's process enters."""
+        """The back ends whose lifespan the API's process enters."""
         return tuple(name for name, host in self.hosts().items() if host != "scheduler")
 
     def dependencies(self, group: str) -> list[str]:
-        """Requirements of a group: a user's own come after what every answer has.
+        """The requirements of a group. Those of every service come last; `uv add` appends to them.
 
-        The groups are the service itself, who works on it, and the embedded servers.
+        The groups are `service`, `dev`, `tracing` and `embedded`.
         """
         needed = {*self.variants(), *(n for n, can in self.capabilities().items() if can)}
         chosen = sorted(r for key in needed for r in REQUIREMENTS[group].get(key, []))
         return chosen + REQUIREMENTS[group]["always"]
 
     def processes(self) -> list[tuple[str, list[str]]]:
-        """Each process with its command; the API's port is the caller's."""
+        """Each process with its command. Whoever starts the API chooses its port."""
         can, hosts = self.capabilities(), self.hosts()
         found = [("api", "api"), *((hosts[n], n) for n in ("arq", "celery") if self.has(n))]
         found += [("scheduler", self.clock())] if can["has_scheduler"] else []
@@ -135,9 +135,9 @@ class Selection:
         return {name: hosts[name] for name in self.backends}
 
 
-@cache  # asked for at every rendered string, thousands of times a render
+@cache  # Copier asks for it at every string that it renders: thousands of times in a render
 def context_of(selection: Selection) -> Mapping[str, Any]:
-    """Everything that templates know of a selection."""
+    """All names that templates get for a selection."""
     names = ("clock", "queues", "api_backends", "processes", "hosts", "secrets")
     derived = {name: getattr(selection, name)() for name in names}
     needed = {f"{group}_dependencies": selection.dependencies(group) for group in REQUIREMENTS}
@@ -145,10 +145,10 @@ def context_of(selection: Selection) -> Mapping[str, Any]:
 
 
 class ServiceContext(ContextHook):
-    """Adds to Copier's context what follows from the answers."""
+    """Adds to Copier's context the names that follow from the answers."""
 
     def hook(self, context: dict[str, Any]) -> None:
-        """Runs at every rendered string, in every phase, with the answers known so far."""
+        """Copier calls it for every string that it renders, in every phase."""
         backends = context.get("backends")
         answer = backends if isinstance(backends, list) else []
         if chosen := tuple(name for name in NAMES if name in answer):

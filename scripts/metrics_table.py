@@ -15,7 +15,7 @@ BLOCK = re.compile(r"(<!-- made by scripts/metrics_table.py -->\n).*?(<!-- end -
 
 
 def metrics() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-    """Name, kind, labels and help of each."""
+    """The name, kind, labels and help text of each metric."""
     for node in ast.walk(ast.parse(MODULE.read_text("utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Metric":
             name, kind, labels, about = (ast.literal_eval(each) for each in node.args)
@@ -31,7 +31,7 @@ def table() -> str:
 
 
 def rewritten(page: str) -> str:
-    """The page with its table made anew."""
+    """The page with a new table."""
     return BLOCK.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", page)
 
 

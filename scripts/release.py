@@ -1,4 +1,4 @@
-"""Make a release of what is committed: its archive, a commit, a tag. `--check` changes nothing."""
+"""Release what is committed: make its archive, a commit and a tag. `--check` changes nothing."""
 
 import argparse
 import re
@@ -15,11 +15,11 @@ from packaging.version import InvalidVersion, Version
 from updates import history
 
 ROOT = Path(__file__).parents[1]
-LIMIT = 250_000  # bytes of an archive; 0.2.0 had 150,000, and its operators had no page
+LIMIT = 250_000  # bytes of an archive; 0.2.0 had 150,000, without the operators' page
 
 
 def main() -> int:
-    """Say what is wrong, a line each, and change nothing then."""
+    """Make the release; if something is wrong, print a line for each problem instead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", help="such as 0.3.0")
     parser.add_argument("--check", action="store_true", help="only say what is wrong")
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def problems(version: str, archive: bytes) -> Iterator[str]:
-    """What must be mended first."""
+    """What must be corrected before the release."""
     if dirty := history.git(ROOT, "status", "--porcelain"):
         yield f"commit or stash first: {dirty.decode().split()[1]} and what else is not committed"
     yield from problems_of_version(version)
@@ -60,7 +60,7 @@ def problems_of_version(version: str) -> Iterator[str]:
 
 
 def problems_of_changelog(version: str, text: str) -> Iterator[str]:
-    """Its newest release is this one, and nothing waits above it."""
+    """The changelog's newest release must be this one, and [Unreleased] must be empty."""
     heads = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     sections = {head.partition("\n")[0]: head.partition("\n")[2].strip() for head in heads}
     waiting = sections.pop("[Unreleased]", None)
@@ -81,7 +81,7 @@ def archive_of_working_tree() -> bytes:
 
 
 def release(version: str, archive: bytes) -> None:
-    """What is pushed by hand then."""
+    """Write the archive, commit it and tag the commit. The maintainer pushes both."""
     path = history.ARCHIVES / f"{version}.patch.xz"
     path.write_bytes(archive)
     for command in (

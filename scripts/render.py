@@ -1,4 +1,4 @@
-"""Render one combination into a folder and keep it fresh there: arq-celery [FOLDER] [--test]."""
+"""Render one combination into a folder, or render it again there: arq-celery [FOLDER] [--test]."""
 
 import argparse
 import subprocess
@@ -9,7 +9,7 @@ from tests.renders import RENDERS, ROOT, render, uv_command, uv_environment
 
 
 def main() -> int:
-    """Render, and run the suite if that is asked for."""
+    """Render, and with `--test` run the service's own suite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=RENDERS, metavar="NAME", help=", ".join(RENDERS))
     parser.add_argument("folder", nargs="?", type=Path, help="by default .renders/NAME")

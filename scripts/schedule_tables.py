@@ -1,4 +1,4 @@
-"""Write the tables of docs/schedules.md with the code that it describes.
+"""Write the tables of docs/schedules.md by running the code that the page describes.
 
 uv run python scripts/schedule_tables.py
 """
@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(<!-- made by scripts/schedule_tables.py: (\w+) -->\n).*?(<
 
 
 def load_triggers() -> ModuleType:
-    """The service's module, without its packages' own imports, which need a database's driver."""
+    """Import `app.jobs.triggers` without its packages' imports, which need a database driver."""
     for name, folder in (("app", APP), ("app.jobs", APP / "jobs")):
         package = ModuleType(name)
         package.__path__ = [str(folder)]
@@ -88,7 +88,7 @@ def ticks(trigger: Any, after: datetime) -> Iterator[datetime]:
 
 
 def show(moment: datetime, zone: ZoneInfo) -> str:
-    """As a clock on the wall shows it, with its distance from UTC where it has one."""
+    """The local time, with the offset from UTC if it isn't zero."""
     local = moment.astimezone(zone)
     offset = local.strftime("%z") if local.utcoffset() else ""
     return f"{local:%a %Y-%m-%d %H:%M} {offset}".strip()
@@ -126,7 +126,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def rewritten(page: str) -> str:
-    """The page with its tables made anew."""
+    """The page with new tables."""
     return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", page)
 
 

@@ -1,4 +1,4 @@
-"""Write docs/images: the operators' page of a rendered service that runs, light and dark."""
+"""Write docs/images: pictures of a running service's operators' page, light and dark."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write what workflows repeat: the name of every render, and in services the pins of the actions.
+"""Write the names of all renders, and the pins of the actions of services, into the workflows.
 
 uv run python -m scripts.workflows
 """
@@ -15,7 +15,7 @@ USES = re.compile(r"(?<=uses: ).+")
 
 
 def with_matrix(workflow: str) -> str:
-    """The workflow's text, with the matrix that the catalogue asks for."""
+    """The workflow's text, with the names of all renders in its matrix."""
     names = "".join(f"          - {name}\n" for name in RENDERS)
     text, found = NAMES.subn(names, workflow)
     if found != 1:
@@ -24,17 +24,17 @@ def with_matrix(workflow: str) -> str:
 
 
 def pins_of(workflow: Path) -> dict[str, str]:
-    """Each action with the commit and the version that it is used at."""
+    """The pin of each action that the workflow uses: its commit and its version."""
     return {pin.partition("@")[0]: pin for pin in USES.findall(workflow.read_text("utf-8"))}
 
 
 def with_pins(workflow: str, pins: dict[str, str]) -> str:
-    """The workflow's text, with the actions that have pins at them."""
+    """The workflow's text, in which each action with a pin is used at that pin."""
     return USES.sub(lambda use: pins.get(use[0].partition("@")[0], use[0]), workflow)
 
 
 def main() -> None:
-    """Dependabot sees the template's own workflows, and none with Jinja in it."""
+    """Dependabot updates only the template's own workflows: a rendered one may contain Jinja."""
     WORKFLOW.write_text(with_matrix(WORKFLOW.read_text("utf-8")), "utf-8")
     for path in RENDERED.iterdir():
         path.write_text(with_pins(path.read_text("utf-8"), pins_of(WORKFLOW)), "utf-8")

@@ -1,4 +1,4 @@
-"""The releases, each a patch on the one before: no network, tags or whole clone is needed."""
+"""The releases, each kept as a patch on the release before. Neither network nor tags are needed."""
 
 import lzma
 import os
@@ -11,9 +11,9 @@ from packaging.version import Version
 
 ROOT: Final = Path(__file__).parents[1]
 ARCHIVES: Final = ROOT / "updates" / "releases"
-# What Copier reads of a release, and what runs in an update.
+# The parts of a release that Copier reads or an update runs.
 PARTS: Final = ("CHANGELOG.md", "copier.yml", "extensions", "template", "updates/steps.py")
-# A commit is the same wherever it is made, and asks nothing of who makes it.
+# With a fixed identity and date a commit has the same id on each machine, whatever git is set to.
 IDENTITY: Final = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     **{f"GIT_{who}_NAME": "Template" for who in ("AUTHOR", "COMMITTER")},
@@ -23,7 +23,7 @@ IDENTITY: Final = {
 
 
 def git(folder: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    """What git says there. Raises CalledProcessError."""
+    """The output of git in this folder. Raises CalledProcessError."""
     command = ["git", "-C", str(folder), "-c", "init.defaultBranch=main", *arguments]
     environment = os.environ | IDENTITY
     done = subprocess.run(command, check=True, env=environment, input=stdin, stdout=subprocess.PIPE)
@@ -54,7 +54,7 @@ def commit(folder: Path, tag: str) -> None:
 
 
 def stage_working_tree(folder: Path) -> None:
-    """Put this repository's files, uncommitted ones included, in the place of what is there."""
+    """Replace the folder's files by this repository's, even uncommitted ones, and stage them."""
     git(folder, "rm", "-r", "--quiet", "--ignore-unmatch", ".")
     listed = git(ROOT, "ls-files", "-z", "-co", "--exclude-standard", "--", *PARTS).decode()
     for name in filter(None, listed.split("\0")):
@@ -65,7 +65,7 @@ def stage_working_tree(folder: Path) -> None:
 
 
 def archive(folder: Path) -> bytes:
-    """What is staged there, as a release's archive."""
+    """The archive of a release: the staged changes as a compressed patch."""
     patch = git(
         folder,
         "diff",

@@ -1,7 +1,7 @@
 """What `copier update` runs in a service: before its own work, and after it.
 
-Copier gives the stage in the environment, and the name of the answers file. It runs this file by
-itself, with its own Python: nothing but Copier can be imported.
+Copier passes the stage in the environment, and the name of the answers file as the argument. It
+runs this file as a script, with its own Python: only Copier and its dependencies can be imported.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from copier import run_copy
 
 TEMPLATE = Path(__file__).parents[1]
 
-# What a release has renamed: a choice by its question and its old value, a setting by its old name.
+# A renamed choice stands here by its question and its old value, a renamed setting by its old name.
 RENAMED_CHOICES: dict[tuple[str, str], str] = {}
 RENAMED_SETTINGS: dict[str, str] = {}
 
-# What a back end that is no longer chosen leaves behind, by the catalogue's names of variants.
+# What a back end that is no longer chosen leaves behind, by its variant's name in the catalogue.
 LEFT = {
     "arq": "in Redis the keys arq:*, with the jobs that ArqPool enqueued: they don't run any more",
     "celery_redis": (
@@ -47,7 +47,7 @@ TITLES = {
 
 
 def main(answers_file: str) -> int:
-    """Returns 1, and has changed nothing, where an update would lose something."""
+    """Returns 1, and changes nothing, if an update would lose something."""
     if os.environ["STAGE"] == "before":
         return before(Path(answers_file))
     print("\n".join(after(answers_file)), file=sys.stderr)
@@ -88,7 +88,7 @@ def rendered_names() -> Iterator[str]:
 
 
 def renamed(answers: str) -> str:
-    """The text of an answers file with each renamed choice; its comment stays."""
+    """The text of an answers file with the new names of choices. Its comments are kept."""
     found = yaml.safe_load(answers)
     for (question, old), new in RENAMED_CHOICES.items():
         value = found.get(question)
@@ -103,7 +103,7 @@ def renamed(answers: str) -> str:
 
 
 def after(answers_file: str) -> Iterator[str]:
-    """What the last lines on the screen say."""
+    """The last lines that an update prints."""
     if not files("status", "--porcelain", "--", "."):
         yield "Nothing has changed."
         return
@@ -127,7 +127,7 @@ def after(answers_file: str) -> Iterator[str]:
 
 
 def keep(own: list[str]) -> None:
-    """The first update that leaves a file out takes it for one that is no longer rendered."""
+    """Restore the user's own files: the first update that excludes a file removes it."""
     removed = {*files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")}
     if back := sorted(removed & set(own)):
         git("checkout", "--quiet", "HEAD", "--", *back)
@@ -143,7 +143,7 @@ def quoted(name: str) -> str:
 
 
 def gone(old: dict[str, Any], answers_file: str) -> list[str]:
-    """The files that were removed and are not as the old release rendered them."""
+    """The removed files that differ from what the old release rendered."""
     removed = files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
     if not removed:
         return []
@@ -172,7 +172,7 @@ def read(path: Path) -> bytes | None:
 
 
 def variants(answers: dict[str, Any]) -> dict[str, str]:
-    """Each chosen back end, with the name of its variant."""
+    """The name of each chosen back end's variant."""
     about = {
         "celery": f"_{answers.get('celery_broker', 'redis')}",
         "apscheduler": f"_{answers.get('apscheduler_version', '3')}",
@@ -188,7 +188,7 @@ def remains(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
-    """What has to change in `.env`, which is yours alone."""
+    """What the user has to change in `.env`, which no update touches."""
     path = Path(".env")
     lines = path.read_text("utf-8").splitlines() if path.is_file() else []
     queues = [line for line in lines if line.startswith("QUEUES=")]
@@ -200,7 +200,7 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def differences(new: dict[str, Any]) -> Iterator[str]:
-    """What the changelog says of the releases between, but for what is about other back ends."""
+    """The changelog's entries for the releases in between, without those about other back ends."""
     if os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]:
         return
     start = ".".join(os.environ["VERSION_PEP440_FROM"].split(".")[:3])
@@ -217,7 +217,7 @@ def differences(new: dict[str, Any]) -> Iterator[str]:
 
 
 def without_links(item: str) -> str:
-    """On one line. What a link points to is in the template's repository, not in the service."""
+    """The item on one line, without its links into the template's repository."""
     told = re.sub(r" \(\[[^]]+\]\([^)]+\)\)", "", " ".join(item.split()))
     return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", told)
 
