@@ -1,4 +1,4 @@
-"""What tests look for: problems that a tool finds, and tests that a page names."""
+"""Finds problems with tools, and tests that a page names but that don't exist."""
 
 import os
 import re
@@ -22,32 +22,32 @@ def ruff(folder: Path, *arguments: str) -> list[str]:
 
 
 def none(problems: list[str]) -> None:
-    """Each on its line, instead of a comparison that pytest would cut short."""
+    """Fail if there are problems, with one line for each; pytest would shorten a comparison."""
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
 
 def missing(what: str) -> BaseException:
-    """To be raised: the test is skipped; in CI it fails, for CI has all that the tests need."""
+    """Returns the exception to raise: it skips the test, or fails it in CI, which lacks nothing."""
     if os.environ.get("CI") == "true":
         return pytest.fail.Exception(what, pytrace=False)
     return pytest.skip.Exception(what)
 
 
 def problems_of_workflow(path: Path) -> str:
-    """What the schema, actionlint and zizmor say of it, all of them without a network."""
+    """The output of the schema's check, actionlint and zizmor. None of them needs a network."""
     schema = ["check-jsonschema", "--quiet", "--builtin-schema", "vendor.github-workflows"]
     return said([*schema, path]) + said(["actionlint", path]) + said(["zizmor", *OFFLINE, path])
 
 
 def said(command: list[str | Path], cwd: Path = ROOT) -> str:
-    """The output of a tool of this environment, where it found something."""
+    """The output of a tool of this environment, if it found something."""
     program = Path(sys.executable).with_name(str(command[0]))
     done = subprocess.run([program, *command[1:]], cwd=cwd, text=True, capture_output=True)
     return (done.stdout + done.stderr or f"{program}: {done.returncode}") if done.returncode else ""
 
 
 def untested(page: str) -> list[str]:
-    """The tests that it names and that aren't there."""
+    """The tests that the page names and that don't exist."""
     links = LINK.findall(page)
     return [test for test, path in links if f"def {test}(" not in (ROOT / path).read_text()]

@@ -1,4 +1,4 @@
-"""One render a combination: the process that rendered it runs all of its tests."""
+"""Renders each combination once: the process that rendered it runs all of its tests."""
 
 import re
 from collections.abc import Generator, Mapping, Sequence
@@ -17,7 +17,7 @@ from tests.services import make_template
 
 @dataclass(frozen=True)
 class Project:
-    """A rendered service, and its files as they were before anything ran there."""
+    """A rendered service, and its files as they were before any command ran there."""
 
     render: Render
     folder: Path
@@ -29,7 +29,7 @@ class Project:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """`-k arq-celery` means this combination, not each that contains its name."""
+    """`-k arq-celery` selects this combination, and none whose name only contains this one."""
     if config.option.keyword in RENDERS:
         config.option.keyword = f"[{config.option.keyword}]"
 
@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def named(usual: pytest.Mark | None, asked: str) -> Sequence[str]:
-    """The renders that a test is about. By `-k` any can be asked for, unless `also` says which."""
+    """The renders that a test runs for. `-k` may name any other, unless `also` lists the others."""
     if asked not in RENDERS:
         return usual.args if usual else TESTED
     fits = not usual or "also" not in usual.kwargs or asked in usual.args + usual.kwargs["also"]
@@ -54,7 +54,7 @@ def named(usual: pytest.Mark | None, asked: str) -> Sequence[str]:
 
 
 class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
-    """What xdist's own groups are for; pytest 9.2 doesn't let it name them (xdist 3.8)."""
+    """Does what xdist's groups are for: xdist 3.8 can't name its groups under pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
         found = re.search(r"\[(.+)\]$", nodeid)
@@ -82,13 +82,13 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def project(request: pytest.FixtureRequest, copie_session: Copie) -> Project:
-    """With the tests of the engine."""
+    """The service with the tests of the engine."""
     return rendered(RENDERS[request.param], "tests", copie_session)
 
 
 @pytest.fixture(scope="session")
 def plain(request: pytest.FixtureRequest, copie_session: Copie) -> Project:
-    """As it is rendered by default."""
+    """The service as it is rendered by default."""
     what = replace(RENDERS[request.param], engine_tests=False)
     return rendered(what, "plain", copie_session)
 
@@ -101,8 +101,8 @@ def rendered(what: Render, place: str, copie: Copie) -> Project:
 
 
 def rendered_by(copie: Copie, answers: Mapping[str, object]) -> Path:
-    """The folder of a service with these answers, and defaults for the rest."""
-    with redirect_stderr(StringIO()):  # a line for each file
+    """The folder of a service with these answers, and with the defaults of other questions."""
+    with redirect_stderr(StringIO()):  # Copier prints a line for each file
         result = copie.copy(dict(answers))
     assert result.project_dir, result.exception
     return result.project_dir
@@ -110,12 +110,12 @@ def rendered_by(copie: Copie, answers: Mapping[str, object]) -> Path:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository with its releases as tags; the working tree is the newest."""
+    """A repository with a tag for each release; the newest tag is the working tree."""
     return make_template(tmp_path_factory.mktemp("releases") / "template")
 
 
 def read_files(folder: Path) -> dict[str, str]:
-    """Every rendered file by its path."""
+    """The text of every rendered file, by its path."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     named = {path.relative_to(folder): path for path in paths}
     return {

@@ -1,4 +1,4 @@
-"""Two releases on one database, under load."""
+"""Runs two releases on one database, under load."""
 
 import json
 import os
@@ -41,7 +41,7 @@ Child = subprocess.Popen[bytes]
 
 
 class Deployment:
-    """Its processes are named by release and kind: `old-api`, `old-worker-2`, `new-worker`."""
+    """Processes are named by release and kind: `old-api`, `old-worker-2`, `new-worker`."""
 
     def __init__(self, folder: Path, releases: Mapping[str, Release], env: dict[str, str]) -> None:
         self.folder, self.releases = folder, releases
@@ -55,13 +55,13 @@ class Deployment:
         return f"{release}-{kind}"
 
     def migrate(self, release: str) -> None:
-        """The one step before a release starts."""
+        """Migrate, as each release does before its processes start."""
         name = f"{release}-migrate"
         self._spawn(name, ["python", "-m", "app.migrate"])
         self._wait_for_end(name)
 
     def start(self, *names: str) -> None:
-        """Start processes; an API gets its share of the load as soon as it answers."""
+        """Start processes. An API gets a share of the load as soon as it answers."""
         for name in names:
             release, _, kind = name.partition("-")
             command = shlex.split(self.releases[release].commands[kind.removesuffix("-2")])
@@ -80,22 +80,22 @@ class Deployment:
         return [f"{release}-{kind}" for kind in self.releases[release].commands]
 
     def submit(self, what: str) -> None:
-        """By a script of the old release; `inside/submit.py` says what."""
+        """Submit by a script of the old release; `WHAT` in `inside/submit.py` lists the choices."""
         self._spawn("old-script", ["python", "-m", "inside.submit", what])
         self._wait_for_end("old-script")
 
     def begin_load(self) -> None:
-        """Orders by HTTP to each API, and jobs of a script of the old release."""
+        """Post orders to each API, and submit jobs by a script of the old release."""
         self._spawn(LOAD, ["python", "-m", "inside.load"], stdin=subprocess.PIPE)
 
     def end_load(self) -> None:
-        """Returns when all that was begun is accepted."""
+        """End the load, and wait until each submit that has begun is accepted."""
         self.check_all()
         self._stdin().close()
         self._wait_for_end(LOAD)
 
     def hold(self) -> str:
-        """Submit a job that runs until `let_end`; returns the process that has begun it."""
+        """Submit a job that runs until `let_end`. Returns the name of the process that runs it."""
         stdin = self._stdin()
         stdin.write(b"\n")
         stdin.flush()
@@ -106,7 +106,7 @@ class Deployment:
         (self.folder / FILES["MAY_END"]).touch()
 
     def stop(self, *names: str) -> None:
-        """SIGTERM; the load notices by itself that an API is gone, as a client does."""
+        """Send SIGTERM. The load is told afterwards: like a client it must notice a stopped API."""
         self.check_all()
         for name in names:
             self.processes[name].terminate()
@@ -114,24 +114,24 @@ class Deployment:
         self._balance()
 
     def kill(self, name: str) -> None:
-        """SIGKILL to a process and to all that it started."""
+        """Send SIGKILL to a process and to all that it started."""
         self.check_all()
         kill(self.processes.pop(name))
         self._balance()
 
     def close(self) -> None:
-        """What a test that failed has left."""
+        """Kill the processes that a failed test has left."""
         for process in self.processes.values():
             kill(process)
 
     def will_begin(self, count: int, *hosts: str, by: str = "", limit: float = LIMIT) -> None:
-        """Wait until these have begun so many more jobs, of those that the API `by` accepted."""
+        """Wait until these hosts have begun so many more jobs that the API `by` accepted."""
         enough = self.seen.begun(*hosts, by=by) + count
         what = f"{' and '.join(hosts)} begin {count} more jobs {by and f'of {by}'}"
         self.until(lambda: self.seen.begun(*hosts, by=by) >= enough, what, limit)
 
     def result(self) -> dict[str, Any]:
-        """What became of each job, once none is left to run."""
+        """Wait until no job is left to run. Returns the output of `inside/count.py`."""
         old = self.releases["old"]
         command = ["python", "-m", "inside.count", str(LIMIT)]
         env = old.env(**self.env)
@@ -141,7 +141,7 @@ class Deployment:
         return found
 
     def until(self, true: Callable[[], object], what: str, limit: float = LIMIT) -> None:
-        """Wait; fails when it takes too long or a process ends that nobody has told to."""
+        """Wait until it is true. Fails after the limit, or if a process ends by itself."""
         deadline = time.monotonic() + limit
         while not true():
             self.check_all()
@@ -152,11 +152,11 @@ class Deployment:
     def check_all(self) -> None:
         for name, process in self.processes.items():
             if process.poll() is not None:
-                said = f"{name} ended with {process.returncode}, which nobody told it to"
+                said = f"{name} ended with {process.returncode}, though the test didn't stop it"
                 pytest.fail(f"{said}\n{self.log(name)}", pytrace=False)
 
     def state(self) -> str:
-        """How far it is, and the end of each log."""
+        """How many jobs were accepted and begun, and the end of each log."""
         logs = (f"{name}:\n{self.log(name, 10)}" for name in self.seen.pids)
         return "\n\n".join([self.seen.summary(), *logs])
 
@@ -165,7 +165,7 @@ class Deployment:
         return "\n".join(line[:500] for line in text.splitlines()[-count:])
 
     def _balance(self) -> None:
-        """Tell the load which APIs there are, whole: it reads at any moment."""
+        """Tell the load which APIs run. It may read at any moment, so the file is replaced."""
         ports = [port for name, port in self.seen.ports.items() if name in self.processes]
         draft = self.folder / "ports.draft"
         draft.write_text(" ".join(map(str, ports)))
@@ -177,7 +177,7 @@ class Deployment:
         return stdin
 
     def _wait_for_end(self, name: str) -> None:
-        """Fails unless a process that was told to ends soon, and well."""
+        """Wait for the end of a process. Fails unless it ends in time, and without an error."""
         with suppress(subprocess.TimeoutExpired):
             if self.processes[name].wait(LIMIT) in (0, API_ENDED):
                 del self.processes[name]
@@ -203,7 +203,7 @@ class Deployment:
 def switching(
     template: Path, folder: Path, one: str, other: str, *servers: str
 ) -> AbstractContextManager[Deployment]:
-    """A service before its switch from one render to another, and after it."""
+    """A service before and after its switch from one render's back ends to another's."""
     before, after = (replace(RENDERS[name], engine_tests=False) for name in (one, other))
     Service(template, folder / "before").render(before.answers).committed()
     shutil.copytree(folder / "before", folder / "after")
@@ -215,9 +215,9 @@ def switching(
 
 @contextmanager
 def between(folder: Path, old: Path, new: Path, started: Mapping[str, str]) -> Iterator[Deployment]:
-    """Both releases, and servers by their variables, with the release that starts each.
+    """Both releases. `started` says which servers are needed, and which release starts each.
 
-    Without a server for it, the database is a file.
+    The database is a file unless DATABASE_URL is in `started`.
     """
     releases = {"old": copied(old, folder / "old"), "new": copied(new, folder / "new")}
     env = {"DATABASE_URL": f"sqlite:///{folder}/test.db"}

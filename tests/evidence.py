@@ -1,4 +1,4 @@
-"""What the jobs of two releases have left behind, and what is wrong there."""
+"""Reads what the jobs of two releases have written, and finds what is wrong."""
 
 import json
 from collections import Counter
@@ -14,14 +14,14 @@ SECOND = timedelta(seconds=1)
 
 
 def lines(path: Path) -> list[Line]:
-    """What is written of the file so far, without a line that is half there."""
+    """The complete lines of the file so far."""
     text = path.read_text("utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 @dataclass
 class Evidence:
-    """Its processes are known by name; a line has their id or, of an API, their port."""
+    """Processes have names. A line names a process by its id, or an API by its port."""
 
     runs_file: Path
     accepted_file: Path
@@ -29,15 +29,15 @@ class Evidence:
     ports: dict[str, int] = field(default_factory=dict)
 
     def runs(self) -> list[Line]:
-        """A line for each try, in the order in which they began."""
+        """A line for each try, in the order of their starts."""
         return lines(self.runs_file)
 
     def accepted(self) -> list[Line]:
-        """A line for each job that a release has promised to run."""
+        """A line for each job that a release has accepted."""
         return lines(self.accepted_file)
 
     def begun(self, *hosts: str, by: str = "") -> int:
-        """How many jobs these processes have begun, of those that the API `by` accepted."""
+        """How many of the jobs that the API `by` accepted these processes have begun."""
         pids = {self.pids[name] for name in hosts}
         items = {line["item"] for line in self.runs() if line["host"] in pids}
         return len(items & self.accepted_by(by) if by else items)
@@ -47,12 +47,12 @@ class Evidence:
         return {line["item"] for line in self.accepted() if line["by"] == port}
 
     def hosts_of(self, item: str) -> list[str]:
-        """The processes that began this job, the first one first."""
+        """The processes that began a try of this job, in the order of the tries."""
         names = {pid: name for name, pid in self.pids.items()}
         return [names[line["host"]] for line in self.runs() if line["item"] == item]
 
     def longest_wait(self) -> float:
-        """Seconds from a job's acceptance to its first try."""
+        """The longest time in seconds from a job's acceptance to its first try."""
         began = {line["item"]: line["at"] for line in reversed(self.runs())}
         waits = [began[it["item"]] - it["at"] for it in self.accepted() if it["item"] in began]
         return max(waits, default=0.0)
@@ -66,7 +66,7 @@ class Evidence:
 
 
 def problems(evidence: Evidence, result: dict[str, Any], killed: str) -> list[str]:
-    """What was lost, what was doubled, and what was tried again though nobody killed its host."""
+    """Jobs that are lost or doubled, or that ran again though the test didn't kill their host."""
     accepted = {line["item"]: line["job"] for line in evidence.accepted()}
     return [
         *_of_jobs(accepted, result["jobs"]),
@@ -106,13 +106,13 @@ def _of_runs(
 
 
 def take_ticks(result: dict[str, Any]) -> list[Line]:
-    """The jobs of the schedule `each_second`, which the result has no longer."""
+    """Remove the jobs of the schedule `each_second` from the result; returns them."""
     jobs = result["jobs"]
     return [jobs.pop(job) for job, row in [*jobs.items()] if "each_second" in str(row["key"])]
 
 
 def problems_of_ticks(rows: list[Line]) -> list[str]:
-    """Each second between the first one and the last is to have one job, which succeeded."""
+    """Each second from the first tick to the last must have one job, which succeeded."""
     ticks = sorted(datetime.fromisoformat(row["key"].split(":", 2)[2]) for row in rows)
     return [
         *(f"{tick}, then {after}" for tick, after in pairwise(ticks) if after - tick != SECOND),

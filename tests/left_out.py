@@ -1,4 +1,4 @@
-"""Which tests of a service other services run in the same way."""
+"""Lists the tests of a service that other services run in the same way."""
 
 import re
 
@@ -10,7 +10,7 @@ BACK_ENDS_OWN = re.compile(r"\{% if has_(arq|celery|beat|apscheduler_\d) %\}test
 ALL = "-".join(NAMES)
 RENDERED = re.compile(r"\{% if .+? %\}(.+?)\{% endif %\}")
 
-# Tests of the engine, of the ground and of routes that each service has: no answer changes them.
+# Tests of the engine, of `app/core` and of routes in each service. No answer changes their result.
 THE_SAME = (
     "jobs",
     *(f"core/test_{name}.py" for name in ("control", "database", "logging", "sqlite")),
@@ -22,10 +22,10 @@ THE_SAME = (
 )
 RATES = ("api/test_ops_session.py", "api/test_rates.py", "api/test_shared_rates.py")
 LAUNCH = ("devtools/test_launch.py",)
-TWO = ("background", "apscheduler-4")  # on SQLite, and on PostgreSQL
-# Which services run them. Redis counts requests where it is; servers have processes of their own.
+TWO = ("background", "apscheduler-4")  # they run on SQLite and on PostgreSQL
+# The services that run them. Rates may be counted in Redis; `poe dev` starts each kind of server.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# By route, by setting, by process, by the README's parts.
+# Tests with a case for each route, setting, process or part of the README.
 IN_PARTS = (
     "api/test_strangers.py",
     "test_broken_tasks.py",
@@ -46,11 +46,11 @@ PARTS_LATER = ("celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
 
 
 def left_out_of(render: Render) -> list[str]:
-    """The tests that other runs have in the same way, by their names in the service.
+    """The tests that needn't run in this service, by their names there.
 
-    What is about one back end runs where one is alone, and where all four are. So does what is in
-    parts, but in two services at once, and in the others in the slow run. The rest run what is
-    about the whole: processes, queues, jobs, schedules.
+    Tests of one back end run in services with one back end, and in one with all four. The tests
+    IN_PARTS run in PARTS_NOW in each run, and in PARTS_LATER in the slow run. The tests of the
+    whole run in every service: processes, queues, jobs, schedules.
     """
     left_out = run_by_others(render)
     if render.name not in PARTS_NOW:
@@ -61,7 +61,7 @@ def left_out_of(render: Render) -> list[str]:
 
 
 def run_by_others(render: Render) -> list[str]:
-    """Of what is the same in several services."""
+    """The tests that have the same result in several services, and that others run."""
     of_others = [tests for tests, services in RUN_BY.items() if render.name not in services]
     return [f"engine/{name}" for tests in of_others for name in tests]
 
@@ -71,6 +71,6 @@ def parts() -> list[str]:
 
 
 def of_one_back_end() -> list[str]:
-    """Tests whose files have one back end as their condition, by their rendered names."""
+    """The tests in files that one back end's condition names, by their rendered names."""
     found = [path for path in TESTS.parent.rglob("*") if BACK_ENDS_OWN.match(path.name)]
     return [RENDERED.sub(r"\1", path.relative_to(TESTS.parent).as_posix()) for path in found]

@@ -1,4 +1,4 @@
-"""The renders that a group of tests is about, where it is not about all of them."""
+"""Marks for tests that run for some renders only."""
 
 import pytest
 
@@ -12,7 +12,7 @@ EACH_BACKEND = pytest.mark.renders(
     "background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4"
 )
 
-# The API alone, a worker's loop, Beat, APScheduler in the API, and in a process of its own.
+# The clock is the API's, an ARQ worker's, Beat, or APScheduler in the API or in its own process.
 EACH_CLOCK = pytest.mark.renders(
     "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
 )

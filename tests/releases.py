@@ -1,6 +1,6 @@
-"""Release 0.1.0 from its archive, and the working tree's, ready to run side by side.
+"""Prepares release 0.1.0, from its archive, and the working tree to run side by side.
 
-Each has an environment of its own, with what its own `pyproject.toml` asks for.
+Each has an environment of its own, with the requirements of its own `pyproject.toml`.
 """
 
 import json
@@ -25,7 +25,7 @@ RELEASED = "v0.1.0"
 INSIDE = Path(__file__).parent / "inside"
 NOT_COPIED = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
 
-# What a test of deploys adds to each release, so that an order's job is seen, too.
+# The tests of deploys add these lines to each release, so that an order's job is recorded, too.
 EDITS = {
     "from app.models import Order\n": "from app.tasks.deployed import record\n",
     '    order.status = "processed"\n': (
@@ -44,19 +44,19 @@ class Release:
 
     @property
     def commands(self) -> dict[str, str]:
-        """Its processes by name."""
+        """The command of each process, by the process's name."""
         return dict(self._module("commands")["COMMANDS"])
 
     @property
     def hosts(self) -> dict[str, str]:
-        """The process that runs each back end's jobs."""
+        """The name of the process that runs each back end's jobs."""
         return dict(self._module("commands")["HOSTS"])
 
     def _module(self, name: str) -> dict[str, Any]:
         return runpy.run_path(str(self.folder / "devtools" / f"{name}.py"))
 
     def env(self, **more: str) -> dict[str, str]:
-        """For a process of this release: its environment's programs come first."""
+        """The variables for a process of this release. Its own programs come first on the path."""
         usual = uv_environment()
         path = os.pathsep.join([str(self.programs), usual["PATH"]])
         return usual | {"PATH": path, "PYTHONPATH": ".", "PYTHONUNBUFFERED": "1"} | more
@@ -81,20 +81,20 @@ def released(name: str) -> Path:
 
 @cache
 def programs(rendered: Path) -> Path:
-    """Install what a render asks for; returns the folder of its programs."""
+    """Install the requirements of a render; returns the folder of its programs."""
     subprocess.run([uv_command(), "sync", "-q"], cwd=rendered, env=uv_environment(), check=True)
     return rendered / ".venv" / "bin"
 
 
 def copied(rendered: Path, folder: Path) -> Release:
-    """Copy a render, and add what these tests need there."""
+    """Copy a render, and add the modules that these tests need."""
     shutil.copytree(rendered, folder, ignore=NOT_COPIED)
     add_inside(folder)
     return Release(folder, programs(rendered))
 
 
 def add_inside(service: Path) -> None:
-    """The load, the servers and the count, and tasks that only these tests have."""
+    """Add the package `inside`, and the tasks that only these tests have."""
     shutil.copytree(INSIDE, service / "inside", ignore=NOT_COPIED)
     (service / "inside" / "probes.py").rename(service / "app" / "tasks" / "deployed.py")
     _record_orders(service / "app" / "tasks" / "orders.py")
@@ -109,7 +109,7 @@ def _record_orders(path: Path) -> None:
 
 
 def addresses(render: Render) -> list[str]:
-    """The variables that name its brokers."""
+    """The variables with the addresses of the render's brokers."""
     return [f"{name.upper()}_URL" for name in render.brokers]
 
 

@@ -1,4 +1,4 @@
-"""Every set of answers that is rendered, and how."""
+"""Lists every set of answers that is rendered, and renders it."""
 
 import os
 import shutil
@@ -29,13 +29,13 @@ class Render:
 
     @property
     def name(self) -> str:
-        """What `pytest -k` and `scripts.render` call it."""
+        """The name for `pytest -k` and `scripts.render`."""
         variants = [v for v in (self.broker, self.apscheduler) if v not in ("redis", "3")]
         return "-".join([*self.backends, *variants])
 
     @property
     def answers(self) -> dict[str, Any]:
-        """What is answered; the rest are defaults."""
+        """The answers for Copier. Other questions have their defaults."""
         return {
             "backends": list(self.backends),
             "celery_broker": self.broker,
@@ -45,18 +45,18 @@ class Render:
 
     @property
     def brokers(self) -> list[str]:
-        """Those that it needs."""
+        """The brokers that the service needs."""
         can = self.selection.capabilities()
         return [name for name in BROKERS if can[f"needs_{name}"]]
 
     @property
     def selection(self) -> Selection:
-        """What the catalogue knows of it."""
+        """The catalogue's description of this choice."""
         return Selection(self.backends, self.broker, self.apscheduler, self.engine_tests)
 
 
 def _renders() -> Iterator[Render]:
-    """The longest suites first, so that no process is left with one when the others are done."""
+    """The longest suites come first, so that none is left when the other processes have ended."""
     yield Render(("celery",), "rabbitmq")
     yield Render(("apscheduler",), apscheduler="4")
     yield from (Render((name,)) for name in NAMES)
@@ -68,12 +68,12 @@ def _renders() -> Iterator[Render]:
 
 RENDERS = {render.name: render for render in _renders()}
 
-# What a test run renders; any other runs when it is asked for by its name.
+# A test run renders these. Others are rendered if they are asked for by name.
 TESTED = tuple(RENDERS)
 
 
 def render(answers: dict[str, Any], folder: Path) -> None:
-    """Render the working tree; an environment that is there already stays."""
+    """Render the working tree into the folder, and keep an environment that is there."""
     _remove_previous(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DirtyLocalWarning)
@@ -90,7 +90,7 @@ def render(answers: dict[str, Any], folder: Path) -> None:
 
 
 def replace_with(rendered: Path, folder: Path) -> None:
-    """Move what was rendered into the folder; an environment that is there already stays."""
+    """Move a render into the folder, and keep an environment that is there."""
     _remove_previous(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in rendered.iterdir():
@@ -98,7 +98,7 @@ def replace_with(rendered: Path, folder: Path) -> None:
 
 
 def _remove_previous(folder: Path) -> None:
-    """A file that the template no longer has must not stay."""
+    """Remove the previous render: the template may no longer have one of its files."""
     for path in folder.glob("*"):
         if path.name in KEPT:
             continue
@@ -109,12 +109,12 @@ def _remove_previous(folder: Path) -> None:
 
 
 def uv_command() -> str:
-    """The program itself: a version manager's shim may refuse a folder with a `.python-version`."""
+    """uv's own path: a version manager's shim may refuse a folder with a `.python-version`."""
     return os.environ.get("UV", "uv")
 
 
 def uv_environment() -> dict[str, str]:
-    """For a render's own environment, with bytecode: or else each process compiles anew."""
+    """Variables for commands in a render. Bytecode is written, so that each file compiles once."""
     ours = {"PYTHONDONTWRITEBYTECODE", "UV_PROJECT_ENVIRONMENT", "VIRTUAL_ENV"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     interpreters = Path.home().glob(".pyenv/versions/3.1[1-3].*/bin")

@@ -1,7 +1,7 @@
-"""Kill a worker's container, add a replica of the API, roll over every service: under load.
+"""Under load, add a replica of the API, kill a worker's container and replace every container.
 
-`python tests/rollout.py HOST SERVICE...` where HOST runs the queue `orders`. Compose has brought
-the service up; API_KEY is its operators' key.
+`python tests/rollout.py HOST SERVICE...` where HOST runs the queue `orders`. Compose must have
+brought the service up; API_KEY is its operators' key.
 """
 
 import json
@@ -19,13 +19,13 @@ from typing import Any
 
 CLIENTS = 3
 LIMIT = 90  # seconds
-FRESH = 2  # seconds, less than DRAIN_SECONDS, for which a replica that was ready counts as such
-NAP = 5  # seconds that the job takes whose worker is killed
+FRESH = 2  # seconds for which a replica that was ready counts as ready; less than DRAIN_SECONDS
+NAP = 5  # seconds, the length of the job whose worker is killed
 HEALTHY = ("healthy", "")
 
 
 def compose(*command: str) -> str:
-    """What `docker compose` says. Its own way of saying how it gets on goes to the log."""
+    """The output of `docker compose`. Its progress messages go to the log."""
     done = subprocess.run(["docker", "compose", *command], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"docker compose {' '.join(command)} ended with {done.returncode}")
@@ -33,7 +33,7 @@ def compose(*command: str) -> str:
 
 
 def ask(url: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
-    """The answer. Raises OSError where there is none, or one that isn't 2xx."""
+    """The JSON of the answer. Raises OSError if no answer comes, or one other than 2xx."""
     content = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "X-API-Key": os.environ["API_KEY"]}
     request = urllib.request.Request(url, content, headers, method=method)
@@ -42,7 +42,7 @@ def ask(url: str, body: dict[str, Any] | None = None, method: str | None = None)
 
 
 def eventually(holds: Callable[[], Any], what: str) -> Any:
-    """What `holds` returns once it is true."""
+    """Wait until `holds` returns something true; returns that."""
     deadline = time.monotonic() + LIMIT
     while not (found := holds()):
         if time.monotonic() > deadline:
@@ -52,7 +52,7 @@ def eventually(holds: Callable[[], Any], what: str) -> Any:
 
 
 class Balancer:
-    """Sends to the replicas that have just said that they are ready: it asks ten times a second."""
+    """Asks each replica ten times a second whether it is ready. Orders go to those that are."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
@@ -68,19 +68,19 @@ class Balancer:
         eventually(lambda: len(self.ready()) == len(self.urls), f"ready: {self.urls}")
 
     def ready(self) -> list[str]:
-        """Those that said so a moment ago: a silent one isn't."""
+        """The replicas that said within the last FRESH seconds that they are ready."""
         since = time.monotonic() - FRESH
         return [url for url in self.urls if self.seen.get(url, since) > since]
 
     def watch(self, index: int) -> None:
-        """Ask one replica until the end; another one's silence holds it up in nothing."""
+        """Ask one replica until the end. Each has a thread, so a silent one delays no other."""
         while not self.ended.wait(0.1):
             asked = time.monotonic()
             if index < len(self.urls) and is_ready(url := self.urls[index]):
                 self.seen[url] = asked
 
     def order(self) -> None:
-        """Place orders until the end, with one replica after the other."""
+        """Place orders until the end, at one replica after the other."""
         for turn in count():
             if self.ended.wait(0.03):
                 return
@@ -98,7 +98,7 @@ class Balancer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Clients order meanwhile."""
+        """Clients place orders while the body runs."""
         threads = [threading.Thread(target=self.watch, args=[index]) for index in range(2)]
         threads += [threading.Thread(target=self.order) for _ in range(CLIENTS)]
         for thread in threads:
@@ -112,23 +112,23 @@ class Balancer:
 
 
 def docker(*command: str) -> str:
-    """What `docker` says."""
+    """The output of `docker`."""
     return subprocess.check_output(["docker", *command], text=True)
 
 
 def replicas() -> list[str]:
-    """The API's containers."""
+    """The ids of the API's containers."""
     return compose("ps", "--quiet", "api").split()
 
 
 def address(container: str) -> str:
-    """Where it listens on this machine."""
+    """The address on this machine at which a container listens."""
     port = docker("port", container, "8000").split()[0].rpartition(":")[2]
     return f"http://127.0.0.1:{port}"
 
 
 def is_ready(url: str) -> bool:
-    """Whether a balancer may send to it."""
+    """Whether the replica says that a balancer may send requests to it."""
     try:
         return bool(ask(f"{url}/health/ready"))
     except OSError:
@@ -136,7 +136,7 @@ def is_ready(url: str) -> bool:
 
 
 def kill_in_mid_job(host: str, url: str) -> None:
-    """The worker that runs a long job is killed; the job runs again once a worker is there."""
+    """Kill the worker that runs a long job, and start it again: the job must run again."""
     never = {"kind": "date", "at": "2999-01-01T00:00:00+00:00"}
     nap = {"id": "nap", "task": "naps.nap", "args": {"seconds": NAP}, "trigger": never}
     ask(f"{url}/schedules", nap)
@@ -153,14 +153,14 @@ def kill_in_mid_job(host: str, url: str) -> None:
 
 
 def have_two_replicas(balancer: Balancer) -> None:
-    """What runs is left as it is."""
+    """Start a second replica, and leave the first as it is."""
     still = ("--no-deps", "--no-recreate", "--scale", "api=2")
     compose("up", "--detach", "--wait", *still, "api")
     balancer.look()
 
 
 def roll_the_api(balancer: Balancer) -> None:
-    """One replica after the other is stopped, removed and made anew."""
+    """Stop and remove one replica after the other, and start a new one for each."""
     for old in replicas():
         docker("stop", old)
         docker("rm", old)
@@ -168,18 +168,18 @@ def roll_the_api(balancer: Balancer) -> None:
 
 
 def roll(service: str) -> None:
-    """Made anew, as a deploy does."""
+    """Replace the service's container, as a deploy does."""
     compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", service)
 
 
 def number(sql: str) -> int:
-    """What a query of one number answers."""
+    """The number that a query returns."""
     psql = ("psql", "--username=app", "--dbname=app", "--tuples-only", "--command", sql)
     return int(compose("exec", "-T", "postgres", *psql))
 
 
 def check(balancer: Balancer) -> None:
-    """Each order that was accepted was done once, nothing failed, and everybody is well."""
+    """Each accepted order was done once, no request failed, and each container is healthy."""
     accepted = len(balancer.accepted)
     done = "SELECT count(*) FROM jobs WHERE task = 'orders.process_order' AND status = 'succeeded'"
     eventually(lambda: number(done) >= accepted, f"{accepted} orders are done")
@@ -194,12 +194,12 @@ def check(balancer: Balancer) -> None:
 
 
 def main(host: str, services: list[str]) -> None:
-    """Raises AssertionError, or exits, where something isn't as it should be."""
+    """Raises AssertionError or SystemExit if something is wrong."""
     balancer = Balancer()
     balancer.urls = [address(replicas()[0])]
     with balancer.running():
         have_two_replicas(balancer)
-        if host == "api":  # with it end the requests that it answers
+        if host == "api":  # its requests end with it
             balancer.paused.set()
         kill_in_mid_job(host, balancer.urls[0])
         balancer.paused.clear()

@@ -1,4 +1,4 @@
-"""Commands that run in a rendered service, each with a log that can be followed."""
+"""Runs commands in a rendered service, each with a log that can be followed."""
 
 import fcntl
 import os
@@ -19,12 +19,12 @@ from tests.renders import ROOT, uv_command, uv_environment
 
 LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
-LIMIT = 30  # minutes: twice what the longest takes while the machine does much else
+LIMIT = 30  # minutes, twice what the longest command takes on a busy machine
 NOTHING_TESTED = re.compile(r"^Exit: nothing was tested: (.+)", re.MULTILINE)
 
 
 def run(project: Project, what: str, *command: str | Path, **env: str) -> str:
-    """Run in the project, with its output in a log that can be followed."""
+    """Run a command in the project; returns its output. Fails the test if the command fails."""
     LOGS.mkdir(parents=True, exist_ok=True)
     path = LOGS / f"{project.name}-{what}.log"
     with path.open("w") as log:
@@ -46,7 +46,7 @@ def run(project: Project, what: str, *command: str | Path, **env: str) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> str:
-    """How it failed; nothing where it didn't."""
+    """How the command failed; an empty text if it succeeded."""
     try:
         code = process.wait(LIMIT * 60)
         return f"ended with {code}" if code else ""
@@ -72,7 +72,7 @@ def conformance(project: Project, suite: str, database: str, marks: str) -> None
 
 @cache
 def type_checker(apscheduler: str) -> Path:
-    """One environment that has all the dependencies: a rendered suite runs in its own."""
+    """The Python of an environment that has the dependencies of all services."""
     selection = Selection(NAMES, apscheduler=apscheduler, engine_tests=True)
     requirements = [r for group in REQUIREMENTS for r in selection.dependencies(group)]
     uv, environment = uv_command(), uv_environment()
@@ -88,7 +88,7 @@ def type_checker(apscheduler: str) -> Path:
 
 
 def check_types(project: Project, what: str) -> None:
-    """By the oldest Python that it may run on."""
+    """Check the types for the oldest Python that a service may run on."""
     version = project.render.apscheduler
     mypy = type_checker(version), "-m", "mypy", "--python-version", PYTHON_VERSIONS[0]
     with types_known(version) as cache:
@@ -96,7 +96,7 @@ def check_types(project: Project, what: str) -> None:
 
 
 def check_types_of(folder: Path, *packages: str) -> None:
-    """Of packages beside those of a service that has every back end."""
+    """Check the types of packages beside those of a service that has every back end."""
     mypy = [str(type_checker("3")), "-m", "mypy", "--strict", *packages]
     with types_known("3") as cache:
         env = {**os.environ, "MYPY_CACHE_DIR": cache}
@@ -106,7 +106,7 @@ def check_types_of(folder: Path, *packages: str) -> None:
 
 @contextmanager
 def types_known(apscheduler: str) -> Iterator[str]:
-    """The folder in which mypy keeps what services have in common, for one process at a time."""
+    """mypy's cache, which services share. One process at a time has it."""
     cache = ROOT / ".mypy_cache" / f"apscheduler-{apscheduler}"
     with _one_at_a_time(cache):
         yield str(cache)

@@ -1,4 +1,4 @@
-"""Services as their users have them: rendered of a release, committed, worked on, updated."""
+"""Services as users have them: rendered from a release, committed, changed and updated."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ HOW: dict[str, Any] = {"defaults": True, "overwrite": True, "quiet": True, "unsa
 
 
 def make_template(folder: Path) -> Path:
-    """A repository with a tag for each release; the newest is the working tree's."""
+    """Make a repository with a tag for each release; the newest tag is the working tree."""
     history.repository(folder)
     history.stage_working_tree(folder)
     history.commit(folder, NEWEST)
@@ -27,7 +27,7 @@ def make_template(folder: Path) -> Path:
 
 
 def release(template: Path, files: Mapping[str, str], tag: str) -> None:
-    """One more release, in which these files differ."""
+    """Add a release in which these files have another text."""
     for name, text in files.items():
         (template / name).write_text(text, "utf-8")
     history.git(template, "add", "--all")
@@ -35,7 +35,7 @@ def release(template: Path, files: Mapping[str, str], tag: str) -> None:
 
 
 def in_parallel(function: Callable[..., list[str]], cases: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The problems in all cases. Copier changes its process' folder: threads would meet there."""
+    """The problems of all cases. Copier changes its process's folder, so threads can't be used."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         each = [pool.submit(function, *case) for case in cases]
         return [problem for future in each for problem in future.result()]
@@ -52,7 +52,7 @@ class Service:
         return self
 
     def committed(self) -> Self:
-        """Commit all there is, in a repository that is made where there is none."""
+        """Commit all files. If there is no repository, make one."""
         if not any((parent / ".git").exists() for parent in (self.folder, *self.folder.parents)):
             self.git("init", "--quiet")
         self.git("add", "--all")
@@ -60,15 +60,15 @@ class Service:
         return self
 
     def update(self, **answers: Any) -> None:
-        """Run Copier's update, with these answers instead of those that were given."""
+        """Run Copier's update, with these answers in place of the stored ones."""
         run_update(self.folder, data=answers, **HOW)
 
     def git(self, *arguments: str) -> list[str]:
-        """The lines that git says here."""
+        """The lines of git's output in this service."""
         return history.git(self.folder, *arguments).decode().splitlines()
 
     def run(self, command: str, code: int = 0) -> str:
-        """What a command says here, which has to end with this code."""
+        """The output of a command in this service, which must end with this code."""
         done = subprocess.run(
             [uv_command(), *shlex.split(command)[1:]],
             cwd=self.folder,
@@ -82,7 +82,7 @@ class Service:
         return done.stdout
 
     def unmerged(self) -> list[str]:
-        """The files with conflicts, as git knows them."""
+        """The files that git lists with conflicts."""
         return self.git("diff", "--relative", "--name-only", "--diff-filter=U")
 
     def read(self, name: str) -> str:
@@ -100,7 +100,7 @@ class Service:
 
 
 def read_all(folder: Path) -> dict[str, str]:
-    """Each file by its path, but for git's own and what was installed or compiled."""
+    """The text of each file by its path, without git's, installed and compiled files."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder): path for path in paths}
     return {
@@ -111,6 +111,6 @@ def read_all(folder: Path) -> dict[str, str]:
 
 
 def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """The files that only one has, or that are not the same."""
+    """The files that differ, or that are missing on one side."""
     every = sorted(found.keys() | wanted.keys())
     return [f"{name} differs" for name in every if found.get(name) != wanted.get(name)]

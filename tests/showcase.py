@@ -1,4 +1,4 @@
-"""A rendered service that runs, with jobs and queues to look at, and a browser for it."""
+"""Runs a rendered service with jobs and queues to look at, and opens a browser for it."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ VIEWS = ("queues", "jobs", "schedules", "processes")
 
 @dataclass(frozen=True)
 class Shop:
-    """A service that runs; `fill` gives it jobs that ended, run and wait."""
+    """A running service. `fill` adds jobs that have ended, that run and that wait."""
 
     url: str
     folder: Path
@@ -37,7 +37,7 @@ class Shop:
 
 @contextmanager
 def open_shop(service: Path, folder: Path) -> Iterator[Shop]:
-    """A copy of this rendered service, started by `poe dev`; its environment is borrowed."""
+    """A copy of this rendered service, started by `poe dev`. It uses the original's environment."""
     subprocess.run([uv_command(), "sync", "-q"], cwd=service, env=uv_environment(), check=True)
     shutil.copytree(service, folder, ignore=shutil.ignore_patterns(".venv", ".dev"))
     (folder / ".venv").symlink_to(service / ".venv")
@@ -45,7 +45,7 @@ def open_shop(service: Path, folder: Path) -> Iterator[Shop]:
     port = free_port()
     path = os.pathsep.join([str(service / ".venv/bin"), os.environ["PATH"]])
     own = {"PATH": path, "PORT": str(port), "API_KEY": KEY, "DATABASE_URL": "sqlite:///shop.db"}
-    own |= {"STOP_GRACE": "1", "PYTHONPATH": str(folder)}  # before where the environment is from
+    own |= {"STOP_GRACE": "1", "PYTHONPATH": str(folder)}  # the copy's modules, not the original's
     shop = Shop(f"http://127.0.0.1:{port}", folder, uv_environment() | own)
     with (folder / "dev.log").open("wb") as log:
         command = [str(folder / ".venv/bin/python"), "-m", "devtools.dev"]
@@ -69,13 +69,13 @@ def _wait_until_ready(shop: Shop, process: "subprocess.Popen[bytes]") -> None:
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
                 log = (shop.folder / "dev.log").read_text("utf-8", "replace")
-                pytest.fail(f"it doesn't get ready\n{log[-4000:]}", pytrace=False)
+                pytest.fail(f"the service doesn't get ready\n{log[-4000:]}", pytrace=False)
             time.sleep(0.2)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium: Playwright's own would have to be downloaded."""
+    """Start Debian's Chromium: Playwright's own would have to be downloaded."""
     program = shutil.which("chromium")
     if program is None:
         raise missing("Chromium isn't there: install Debian's `chromium`")
@@ -92,7 +92,7 @@ def log_in(page: Page, shop: Shop) -> None:
 
 
 def enter_key(page: Page) -> None:
-    """By keyboard: the field for the key has the focus, as soon as the page is drawn."""
+    """Type the key at once: its field has the focus as soon as the page is drawn."""
     expect(page.locator("#key")).to_be_focused()
     page.keyboard.type(KEY)
     page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""Each command that agents are told works."""
+"""Each command in the pages for agents works."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ BLOCK = re.compile(r"```sh\n(.+?)```", re.DOTALL)
 
 
 def commands(page: str) -> Iterator[str]:
-    """Each command of the page's blocks, without its comment."""
+    """The commands in the page's blocks, without comments."""
     for block in BLOCK.findall(page):
         for line in block.splitlines():
             yield from line.partition(" #")[0].strip().split(" && ")
@@ -37,7 +37,7 @@ OURS = (ROOT / "AGENTS.md").read_text("utf-8")
 
 @pytest.mark.parametrize("command", [*commands(OURS)])
 def test_a_command_works(command: str) -> None:
-    """Of a test run it is enough that it finds its tests: all of them run anyway."""
+    """A command that runs tests needs only to find them: all tests run anyway."""
     if command.startswith("uv run pytest"):
         command += " -n0 -q --collect-only"
     run(command, ROOT, uv_environment())
@@ -73,7 +73,7 @@ def folders(name: str) -> list[str]:
 
 @pytest.mark.renders("arq-apscheduler")
 def test_a_services_commands_work(project: Project, tmp_path: Path) -> None:
-    """All but those which its suite and its lint run anyway, or which don't end."""
+    """Runs the commands that end, and that the service's suite and lint don't run anyway."""
     migrations = project.folder / "migrations" / "versions"
     kept = set(migrations.glob("*.py"))
     model = project.folder / "app" / "models" / "added.py"

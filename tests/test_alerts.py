@@ -1,4 +1,4 @@
-"""The rules fire, and the dashboard has data: in a real Prometheus, where one is here."""
+"""The rules fire and the dashboard has data, in a real Prometheus if one is installed."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ OF_RULES = Path(__file__).with_name("alert_rules.yml")
 
 
 def program(name: str) -> str:
-    """Without it the test is skipped; in CI it fails."""
+    """The path of a program. If it isn't installed the test is skipped, or fails in CI."""
     if found := shutil.which(name):
         return found
     raise missing(f"no {name} here: install Debian's package prometheus")
@@ -42,7 +42,7 @@ def test_the_rules_say_when_they_fire() -> None:
 
 
 def test_prometheus_scrapes_each_process(project: Project) -> None:
-    """By its service's name, at the port that each serves, which nobody else reaches."""
+    """Prometheus finds processes by their services' names, at a port that isn't published."""
     config = yaml.safe_load(project.files["observability/prometheus.yml"])
     (jobs,) = config["scrape_configs"]
     (found,) = jobs["dns_sd_configs"]
@@ -63,18 +63,18 @@ def test_prometheus_scrapes_each_process(project: Project) -> None:
 
 @pytest.mark.renders("arq-apscheduler")
 def test_each_alert_fires_by_a_real_fault(project: Project, tmp_path: Path) -> None:
-    """And the dashboard's queries give data in that Prometheus."""
+    """The dashboard's queries find data in the same Prometheus."""
     program("prometheus")
     for name in ("faults.py", "fault_tasks.py"):
         shutil.copy(INSIDE / name, tmp_path)
-    # A test of the service: its servers and settings are those of its own tests.
+    # It runs as a test of the service, with the servers and settings of the service's own tests.
     service = ("-p", "tests.conftest", "-c", "pyproject.toml", "--rootdir", ".")
     command = (uv_command(), "run", "python", "-m", "pytest", *service, tmp_path / "faults.py")
     run(project, "alerts", *command)
 
 
 def test_the_dashboard_shows_each_metric() -> None:
-    """Grafana isn't here: what it would ask, Prometheus is asked above."""
+    """There is no Grafana here. The test above runs its queries in Prometheus."""
     text = DASHBOARD.read_text("utf-8")
     names = [name for name, *_ in metrics()]
     assert len(names) > 10

@@ -113,7 +113,7 @@ def test_a_default_of_the_users_settings_counts_where_nothing_else_is_said(tmp_p
 
 
 def test_what_a_project_has_stored_is_checked_too(copie: Copie) -> None:
-    """Copier itself would go on with the question's default, and delete what was chosen."""
+    """Without the check Copier would use the question's default, and delete what was chosen."""
     folder = rendered_by(copie, {"backends": ["arq"]})
     answers = folder / ".copier-answers.yml"
     answers.write_text(answers.read_text("utf-8").replace("- arq", "- rq"), "utf-8")
@@ -122,7 +122,7 @@ def test_what_a_project_has_stored_is_checked_too(copie: Copie) -> None:
 
 
 def copy_with(folder: Path, settings: dict[str, Any], **data: Any) -> None:
-    """Render as somebody who has these defaults in Copier's settings."""
+    """Render as a user who has these defaults in Copier's settings."""
     run_copy(
         str(ROOT),
         folder,

@@ -57,7 +57,7 @@ def test_the_readme_names_every_question() -> None:
 
 
 def test_every_requirement_has_an_upper_bound() -> None:
-    unbound = {"tzdata"}  # data, by year
+    unbound = {"tzdata"}  # it contains only data, and its version is the year
     found = [r for group in REQUIREMENTS.values() for required in group.values() for r in required]
     bound = [r for r in found if ",<" in r or "==" in r]
     assert {r.split(">=")[0] for r in set(found) - set(bound)} == unbound

@@ -1,4 +1,4 @@
-"""Copier as it is typed."""
+"""Runs Copier's command as a user types it."""
 
 import re
 import subprocess
@@ -100,6 +100,6 @@ def test_the_oldest_copier_that_is_allowed_renders_the_same(tmp_path: Path) -> N
         done = copier(*COPY, *every, str(tmp_path / folder / "service"), command=command)
         assert done.returncode == 0, done.stderr
     oldest, now = (read_files(tmp_path / folder / "service") for folder in ("oldest", "now"))
-    for files in (oldest, now):  # uncommitted changes are a commit of that very second
+    for files in (oldest, now):  # Copier commits uncommitted changes, so each id differs
         files[".copier-answers.yml"] = re.sub("_commit: .+", "", files[".copier-answers.yml"])
     assert oldest == now

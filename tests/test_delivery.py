@@ -1,4 +1,4 @@
-"""Each back end keeps its promises in its own render, and docs/delivery.md tells no other."""
+"""Each back end keeps its promises in its own render, and docs/delivery.md has no others."""
 
 import re
 from collections.abc import Iterator

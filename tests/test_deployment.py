@@ -1,4 +1,4 @@
-"""What a rendered service is run with in production: compose file, image, workflow."""
+"""The files that run a rendered service in production: compose file, image and workflow."""
 
 import os
 import re
@@ -68,14 +68,14 @@ def test_a_secret_has_no_default(project: Project) -> None:
 
 
 def test_each_service_gets_its_own_secrets_alone(project: Project) -> None:
-    """And no `.env` as a whole: it has everybody's."""
+    """It doesn't get the whole `.env`, which has the secrets of all services."""
     uses = project.render.selection.secrets()
     everybodys = {variable for variables in uses.values() for variable in variables}
     for name, service in services(project).items():
         assert "env_file" not in service
         if name in APP:
             assert everybodys & set(service["environment"]) == set(uses[name])
-        assert "PASSWORD" not in str(service.get("command", "")), "who may list processes reads it"
+        assert "PASSWORD" not in str(service.get("command", "")), "anybody can list commands"
 
 
 def test_each_setting_gets_into_the_containers(project: Project) -> None:
@@ -92,7 +92,7 @@ def test_each_setting_gets_into_the_containers(project: Project) -> None:
 
 
 def test_what_makes_traces_knows_where_they_go(project: Project) -> None:
-    """What the documentation names, as `.env` has it; an exporter's headers are a secret."""
+    """They get the documented variables from `.env`, because an exporter's headers are secret."""
     traced = {name for name, _ in project.render.selection.processes()}
     told = set(re.findall(r"OTEL_\w+", (ROOT / "docs" / "operating.md").read_text("utf-8")))
     assert len(told) > 5
@@ -196,7 +196,7 @@ def test_the_image_and_the_workflow_are_linted(project: Project) -> None:
 @pytest.mark.slow
 @pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", "-".join(NAMES))
 def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
-    """An order is done; then a worker is killed, a replica added, and each service replaced."""
+    """Orders are done while a replica is added, a worker killed and each service replaced."""
     files = {**project.files, "app/tasks/naps.py": NAPS}
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +211,7 @@ def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_pa
 
 
 def bringing_up(folder: Path) -> list[str | Path]:
-    """A command that brings the service up, runs what follows, and takes it down again."""
+    """A command that brings the service up, runs its arguments, and takes the service down."""
     if shutil.which("docker") and succeeds("docker", "info"):
         up, down = "up --build --detach --wait", "down --volumes --rmi=local"
         script = f'trap "docker compose {down}" EXIT; docker compose {up} && "$@"'
@@ -235,7 +235,7 @@ def all_code(project: Project) -> str:
 
 
 def made_up(project: Project) -> dict[str, str]:
-    """Secrets and free ports, for all that the compose file asks for."""
+    """Secrets and free ports for the variables that the compose file requires."""
     names = set(dict(SECRET.findall(project.files["compose.yaml"])))
     made = {name: secrets.token_urlsafe(24) for name in names}
     made |= {name: str(free_port()) for name in names if name.endswith("PORT")}
@@ -244,7 +244,7 @@ def made_up(project: Project) -> dict[str, str]:
 
 
 def compose_command() -> list[str]:
-    """Docker's own `compose`, or Debian's program, which needs no Docker to check a file."""
+    """Debian's `docker-compose`, which checks a file without Docker, or else Docker's own."""
     if shutil.which("docker-compose"):
         return ["docker-compose"]
     return ["docker", "compose"] if shutil.which("docker") else []

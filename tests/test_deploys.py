@@ -18,7 +18,7 @@ from tests.running import check_types_of
 
 WORKERS = pytest.mark.renders("arq", "celery", also=("celery-rabbitmq",))
 APIS = pytest.mark.renders("background", also=())
-# Each back end, and each broker of Celery's, is left once, and chosen once.
+# In these switches each back end, and each broker of Celery's, is left once and chosen once.
 NEXT = [
     ("background", "arq"),
     ("arq", "celery"),
@@ -26,8 +26,8 @@ NEXT = [
     ("celery-rabbitmq", "apscheduler"),
     ("apscheduler", "background"),
 ]
-MANY = 40  # jobs: a second or two of the load
-SOON = 15  # seconds; an old worker hears of a new API's job after five
+MANY = 40  # jobs; the load submits them in a second or two
+SOON = 15  # seconds; an old worker gets a message about a new API's job after five
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_the_api_first_on_sqlite(project: Project, tmp_path: Path) -> None:
 def test_other_back_ends_are_a_deploy_as_any_other(
     template: Path, tmp_path: Path, one: str, other: str
 ) -> None:
-    """Under load: what waits, runs or ticks is run by either, once."""
+    """Under load, each waiting or running job and each tick runs once, on either back end."""
     with switching(template, tmp_path, one, other, "DATABASE_URL") as deploy:
         to_other_back_ends(deploy)
 
@@ -125,7 +125,7 @@ def api_first(deploy: Deployment) -> None:
 
 
 def apis(deploy: Deployment) -> None:
-    """Where the API itself runs the jobs, there is one order only."""
+    """If the API itself runs the jobs, its replacement is the only step."""
     first, second = begin(deploy)
     killed = deploy.hold()
     deploy.migrate("new")
@@ -141,7 +141,7 @@ def apis(deploy: Deployment) -> None:
 
 
 def to_other_back_ends(deploy: Deployment) -> None:
-    """The API first, whichever process runs the jobs; of each release it may be the API itself."""
+    """Replace the API first, and then the process that runs the jobs, if it is another one."""
     new, seen = deploy.host("new"), deploy.seen
     beside = [name for name in deploy.all_of("old") if name != deploy.host("old")]
     first, second = begin(deploy, *beside)
@@ -159,7 +159,7 @@ def to_other_back_ends(deploy: Deployment) -> None:
     deploy.kill(killed)
     deploy.let_end()
     left = second if killed == first else first
-    deploy.will_begin(MANY, left, new)  # whichever is quicker: one may be the API itself
+    deploy.will_begin(MANY, left, new)  # together: a quicker one may begin nearly all jobs
     deploy.stop(left)
     deploy.will_begin(MANY, new, by="new-api")
     deploy.until(lambda: seen.hosts_of("each second").count(new) > 2, "it ticks on")
@@ -168,7 +168,7 @@ def to_other_back_ends(deploy: Deployment) -> None:
 
 
 def begin(deploy: Deployment, *apis: str) -> tuple[str, str]:
-    """The old release under load; returns the two processes that run its jobs."""
+    """Start the old release and the load; returns the two processes that run its jobs."""
     deploy.migrate("old")
     hosts = deploy.host("old"), deploy.host("old") + "-2"
     deploy.start(*apis, *hosts)
@@ -179,7 +179,7 @@ def begin(deploy: Deployment, *apis: str) -> tuple[str, str]:
 
 
 def end(deploy: Deployment, killed: str) -> None:
-    """The load ends, all is run, nothing is wrong, and what is left stops as it should."""
+    """End the load. All jobs must have run, nothing may be wrong, and each process must stop."""
     deploy.end_load()
     result = deploy.result()
     ticks = take_ticks(result)
@@ -190,11 +190,11 @@ def end(deploy: Deployment, killed: str) -> None:
         text = "\n".join([f"{len(found)} problems", *first, deploy.state()])
         pytest.fail(text, pytrace=False)
     tries = deploy.seen.hosts_of("hold 0")
-    assert tries[0] == killed and len(tries) == 2, "what it ran is run again"
+    assert tries[0] == killed and len(tries) == 2, "the killed host's job runs again, once"
     deploy.stop(*deploy.processes)
 
 
 def deploying(project: Project, folder: Path, *servers: str) -> AbstractContextManager[Deployment]:
-    """Release 0.1.0 and the working tree, which share what the old one starts."""
+    """Release 0.1.0 and the working tree, on servers that the old release starts."""
     started = dict.fromkeys((*servers, *addresses(project.render)), "old")
     return between(folder, released(project.name), project.folder, started)

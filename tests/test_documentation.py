@@ -1,4 +1,4 @@
-"""Each page is found, each link leads somewhere, and what pages list is there."""
+"""The index has each page, each link has a target, and what pages list exists."""
 
 import re
 import shutil
@@ -61,7 +61,7 @@ def test_the_readme_shows_what_is_rendered() -> None:
     rendered = {*FILES, *(f"{'/'.join(parts)}/" for parts in folders())}
     assert [name for name in shown if name not in rendered] == []
     inside = {name for name in rendered if re.fullmatch(r"app/\w+/", name)}
-    assert inside - set(shown) == set(), "each folder of app/ is shown"
+    assert inside - set(shown) == set(), "the README doesn't show each folder of app/"
 
 
 def folders() -> list[list[str]]:
@@ -80,7 +80,7 @@ def test_contributing_is_one_page() -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd isn't here")
 def test_the_units_are_ones_that_systemd_takes(tmp_path: Path) -> None:
-    """But for what only the machine has: the user, the folder and the programs."""
+    """The user, the folder and the programs aren't checked: only the target machine has them."""
     page = (DOCS / "operating.md").read_text("utf-8")
     units = re.findall(r"```ini\n# /etc/systemd/system/([\w@.-]+\.service).*\n((?s:.+?))```", page)
     assert len(units) == 2

@@ -1,4 +1,4 @@
-"""The tests of deploys find what they look for."""
+"""The tests of deploys find the faults that they look for."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which files of a rendered service may import which: a file stands on the floors below its own."""
+"""Which files of a rendered service may import which others: those of their level or below it."""
 
 import ast
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pytest
 from tests.checks import none
 from tests.conftest import Project
 
-# From the ground up; of two that begin a module's name the longer one counts.
+# From the lowest level up. If two names begin a module's name, the longer one counts.
 FLOORS = {
     "settings": ["app.config", "app.core.addresses"],
     "ground": ["app.core"],
@@ -25,7 +25,7 @@ FLOORS = {
     "services": ["app.services"],
     "API": ["app.api", "app.dependencies", "app.ops"],
     "commands": ["app.doctor", "app.cli"],
-    # What a process or a command starts with: nothing imports it.
+    # Processes and commands start with these modules. No other module imports them.
     "entries": [
         *("app.main", "app.migrate", "app.core.scheduler_process", "app.tasks.worker"),
         *("app.core.celery.worker", "app.core.celery.flower"),
@@ -68,7 +68,7 @@ def module_of(name: str) -> str:
 
 
 def imported(text: str, modules: set[str]) -> Iterator[str]:
-    """The service's own modules that a file names in an import, wherever it stands in the file."""
+    """The service's own modules that a file imports, at its top or within functions."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from modules & {each.name for each in node.names}

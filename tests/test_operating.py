@@ -26,7 +26,7 @@ def test_an_event_is_a_name_and_no_sentence() -> None:
 
 
 def sources() -> list[str]:
-    """Of what the template owns; users log as they like."""
+    """The files of the template. Users may log other events in theirs."""
     paths = [path for path in APP.rglob("*.py*") if path.is_file() and path.suffix != ".pyc"]
     own = [path for path in paths if not is_users(path.relative_to(APP).as_posix())]
     assert len(own) > 50
@@ -38,7 +38,7 @@ def is_users(name: str) -> bool:
 
 
 def events_of(text: str) -> set[str]:
-    """By `log`, by `tell`, as an ending of a try, and by a constant's name."""
+    """The events in calls of `log` and `tell`, in constants, and in the endings of a try."""
     events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell)\(\s*"([^"]+)"', text))
     events |= set(re.findall(rf'^[A-Z]+ = "({EVENT})"$', text, re.MULTILINE))
     if "class Ending(" in text:

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.renders("arq-apscheduler")
 
 EXPECTED = re.compile(
     r"Password forms|status of 422"
-)  # a hint of Chromium's; a page that we ask for
-MOST_TABS = 200  # until a key's press has reached what is looked for
+)  # Chromium's advice, and the answer to a wrong filter that the test asks for
+MOST_TABS = 200  # presses of Tab until the element has the focus
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def shop(
 
 @pytest.fixture(scope="module")
 def session(chromium: Browser, shop: Shop) -> StorageState:
-    """Of who has logged in by keyboard, once: tries to log in have a rate."""
+    """An operator logs in once, by keyboard, for all tests, because tries to log in have a rate."""
     with chromium.new_context() as context:
         log_in(context.new_page(), shop)
         return context.storage_state()
@@ -59,7 +59,7 @@ def page(context: BrowserContext, shop: Shop) -> Page:
 
 
 def tab_to(page: Page, selector: str) -> None:
-    """Press Tab until it has the focus, as who has no mouse does."""
+    """Press Tab until the element has the focus, as a user without a mouse does."""
     for _ in range(MOST_TABS):
         page.keyboard.press("Tab")
         if page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
@@ -68,7 +68,7 @@ def tab_to(page: Page, selector: str) -> None:
 
 
 def press(page: Page, selector: str) -> None:
-    """What leads to another page."""
+    """Press a button or a link, and wait for the page that it leads to."""
     tab_to(page, selector)
     with page.expect_navigation():
         page.keyboard.press("Enter")
@@ -104,7 +104,7 @@ def test_all_dead_jobs_are_replayed_after_a_question(page: Page, shop: Shop) -> 
 
 
 def test_a_queue_goes_on_when_it_is_told_to(page: Page) -> None:
-    """It was paused: what waits there runs, and the page shows it without a reload."""
+    """The jobs that waited in a paused queue run, and the page shows it without a reload."""
     row = page.locator("tr", has=page.get_by_role("link", name="orders", exact=True))
     expect(row.locator(".tag")).to_contain_text("paused")
     button = row.get_by_role("button")
@@ -133,7 +133,7 @@ def test_a_schedule_runs_and_goes_on_by_keyboard(page: Page) -> None:
 def test_everybody_can_read_it(
     page: Page, shop: Shop, scheme: Literal["light", "dark"], width: int
 ) -> None:
-    """axe finds nothing, nothing scrolls sideways, and the browser has nothing to complain of."""
+    """axe finds no problem, no page scrolls sideways, and the browser's console is empty."""
     said, found = list[str](), list[str]()
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
@@ -145,7 +145,7 @@ def test_everybody_can_read_it(
 
 
 def paths(page: Page, shop: Shop) -> list[str]:
-    """Each view, a job, the login, a question, empty lists, and a page that says what is wrong."""
+    """Each view, a job, the login, a question, empty lists, and a page about a wrong filter."""
     page.goto(f"{shop.url}/ops/jobs")
     job = page.locator("#live-jobs a").first.get_attribute("href")
     more = ("login", "jobs/all/cancel", "jobs?task=none", "jobs?since=now", "schedules?after=z")
@@ -226,7 +226,7 @@ def test_a_session_that_has_ended_leads_to_the_login_and_back(
 
 
 def test_a_link_from_another_site_leads_into_the_session(page: Page, shop: Shop) -> None:
-    """Such as one in an alert: a strict cookie doesn't come along with the first request."""
+    """For example from an alert. The browser sends no strict cookie with the first request."""
     other = shop.url.replace("127.0.0.1", "localhost")
     page.goto(f"{other}/docs")
     page.evaluate("to => { location.href = to; }", f"{shop.url}/ops/processes")

@@ -10,7 +10,7 @@ import pytest
 from updates import history
 from updates.history import ROOT, git
 
-# The trees of the commits that were released, as git names them.
+# git's ids of the trees that were released.
 TREES = {
     "0.1.0": {
         "copier.yml": "23a056e5cfc95a1cb705a2b9ede3c6ff2550c841",
@@ -29,7 +29,7 @@ CHANGELOG = "# Changelog\n\n## [Unreleased]\n\n## [9.0.0] - 2030-01-01\n\n- All 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """This repository with a release that is ready to be made, committed."""
+    """A clone of this repository in which all is committed for a release."""
     folder = tmp_path / "clone"
     for name in ("copier.yml", "extensions", "scripts", "updates"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
@@ -116,7 +116,7 @@ def test_a_dirty_tree_an_old_version_and_a_tag_are_refused(clone: Path) -> None:
 
 
 def test_this_repository_can_be_archived() -> None:
-    """The limit of an archive is held before somebody wants to make a release."""
+    """The archive is within its limit at any time, not only when a release is made."""
     from scripts.release import LIMIT, archive_of_working_tree
 
     assert len(archive_of_working_tree()) < LIMIT

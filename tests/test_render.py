@@ -1,4 +1,4 @@
-"""What holds for the text of each rendered service."""
+"""Checks the text of each rendered service."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ ENGINES = OWNERS.pop("engine_tests")
 ENGINES_OWN = re.compile(r"engine|delivery|poe schedules|cronsim|psutil|schemathesis|\nmarkers")
 JINJA = re.compile(r"\{%|%\}|\{#|(?<!\$)\{\{|\.jinja\b")
 
-# Each is found where its capability is chosen, and nowhere else.
+# Each pattern is found where its capability is chosen, and in no other service.
 TRACES = {
     "has_background": r"Background[ _]?Tasks?\b|core[./]background\b|['\"]background['\"]",
     "has_arq": r"(?<![a-z])arq(?![a-z])|ArqRedis",
@@ -43,7 +43,7 @@ def expected_of(project: Project, files: dict[str, list[str]]) -> set[str]:
 
 @PLAIN
 def test_without_the_tests_of_the_engine_it_is_the_same(project: Project, plain: Project) -> None:
-    """But for those tests, for what they need, and for what is said about them."""
+    """Only those tests differ, their requirements, and the settings that mention them."""
     assert set(plain.files) == expected_of(plain, OWNERS)
     changed = {name for name, text in plain.files.items() if text != project.files[name]}
     assert changed == {".copier-answers.yml", "pyproject.toml"}
@@ -52,7 +52,7 @@ def test_without_the_tests_of_the_engine_it_is_the_same(project: Project, plain:
     none(ruff(plain.folder, "format", "--quiet", "--diff"))
 
 
-# Files in all: 95 is what is wanted, and each number may only become smaller.
+# The number of all files. The aim is 95. The numbers may be lowered, but not raised.
 MOST_FILES = {
     "background": 153,
     "arq": 161,
@@ -61,7 +61,7 @@ MOST_FILES = {
     "arq-apscheduler": 163,
 }
 MOST_TEST_LINES = 1000
-# Its owner needn't open these: `copier update` keeps them up to date. Of the others 95 are wanted.
+# Owners needn't open these: `copier update` keeps them up to date. The aim is 95 others.
 TEMPLATES_OWN = (
     "app/jobs/",
     "app/ops/",
@@ -75,7 +75,7 @@ MOST_OF_ITS_OWNER = {"celery": 100}
 
 @PLAIN
 def test_the_default_render_is_small(plain: Project) -> None:
-    """A newcomer reads it in an hour, and it is their own."""
+    """A newcomer must be able to read the files that are theirs within an hour."""
     tests = [text for name, text in plain.files.items() if name.startswith("tests/")]
     assert sum(len(text.splitlines()) for text in tests) <= MOST_TEST_LINES
     assert len(plain.files) <= MOST_FILES[plain.name]
@@ -84,7 +84,7 @@ def test_the_default_render_is_small(plain: Project) -> None:
 
 
 def test_no_template_language_is_left(project: Project) -> None:
-    """But for Prometheus' own, in an alert's summary, Grafana's in a legend, and the page's."""
+    """Exceptions: Prometheus's in summaries of alerts, Grafana's in legends, the page's own."""
     theirs = re.compile(r"^\s+(summary|\"legendFormat\"): ", re.MULTILINE)
     left = [line for line in found(project, JINJA) if not line.startswith("app/ops/templates/")]
     none([line for line in left if not theirs.search(line.partition(":")[2])])
@@ -98,7 +98,7 @@ def test_only_what_was_chosen_leaves_a_trace(project: Project) -> None:
 
 
 def test_each_setting_and_each_schema_is_used(project: Project) -> None:
-    """Where nothing needs one, it isn't rendered."""
+    """A setting or a schema is rendered only where something needs it."""
     code = {name: text for name, text in project.files.items() if name.startswith("app/")}
     defined = [
         *re.findall(r"^    (\w+): .+ = ", code["app/config.py"], re.MULTILINE),
@@ -120,7 +120,7 @@ def test_it_is_linted_and_formatted(project: Project) -> None:
 
 
 def test_no_weakness_is_known(project: Project) -> None:
-    """Where one of its lines builds SQL or opens a URL, ruff wants the reason beside it."""
+    """Lines that build SQL or open a URL are left to ruff, which requires a reason beside them."""
     places = [str(project.folder / name) for name in ("app", "devtools", "migrations")]
     command = ["-m", "bandit", "--quiet", "-ll", "--skip", "B310,B608", "-r", *places]
     done = subprocess.run([sys.executable, *command], text=True, capture_output=True)
@@ -140,7 +140,7 @@ def test_type_checking_is_strict(project: Project) -> None:
 
 
 def found(project: Project, pattern: re.Pattern[str]) -> list[str]:
-    """In names and text; the template itself may lie in a folder of such a name."""
+    """The matching names and lines. The template's own path may match, too, and doesn't count."""
     return [
         f"{name}: {line}"
         for name, text in project.files.items()

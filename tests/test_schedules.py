@@ -1,4 +1,4 @@
-"""Schedules hold with each clock in its own render, and docs/schedules.md tells no other."""
+"""Each clock keeps the promises about schedules in its own render; the page has no others."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.marks import EACH_CLOCK
 from tests.renders import RENDERS, render, uv_command
 from tests.running import conformance, run
 
-# Which clock it is makes no difference to the database: one in the API, and one apart from it.
+# One clock in the API and one in its own process are enough: to SQLite other clocks are the same.
 ON_ONE_MACHINE = pytest.mark.renders("background", "arq-apscheduler")
 NEXT_TICK = "tests/engine/jobs/test_next_tick.py"
 

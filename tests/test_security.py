@@ -1,4 +1,4 @@
-"""What docs/security.md promises has a test that is there."""
+"""Each promise of docs/security.md has a test that exists."""
 
 import re
 

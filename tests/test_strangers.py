@@ -1,4 +1,4 @@
-"""At night strangers ask each operation of each back end for longer, on both databases."""
+"""At night strange requests are sent to each operation for longer, on both databases."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.marks import ASKED
 from tests.renders import uv_command
 from tests.running import run
 
-EXAMPLES = 300  # of each operation, in each mode
+EXAMPLES = 300  # requests to each operation, in each mode
 
 
 @pytest.mark.night

@@ -1,4 +1,4 @@
-"""What holds for each rendered service when it runs, in an environment of its own."""
+"""Runs the tests of each rendered service, in an environment of its own."""
 
 import os
 import re
@@ -57,7 +57,7 @@ def test_types(project: Project) -> None:
 
 
 def test_what_two_services_test_is_the_same_everywhere() -> None:
-    """Neither its files nor their names have a condition."""
+    """Neither these files nor their names contain a condition."""
     tested = map((ROOT / "template").joinpath, WHAT_THEY_TEST)
     for place in [*map(TESTS.joinpath, THE_SAME), *tested]:
         files = [place] if place.is_file() else [*place.rglob("*.*")]
@@ -69,16 +69,16 @@ def test_what_two_services_test_is_the_same_everywhere() -> None:
 
 
 def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:
-    # Commands, a driver that is named in a URL, and what APScheduler 4 fails without.
+    # Commands, a driver that only a URL names, and packages that APScheduler 4 needs.
     unseen = ["uvicorn", "aiosqlite", "flower", "sniffio", "anyio"]
     folders = ["app", "devtools", "migrations", "tests"]
     known = [f"--known-first-party={folder}" for folder in folders]
-    # devtools runs where a service is developed alone.
+    # devtools runs only where a service is developed.
     ignored = f"--per-rule-ignores=DEP002={'|'.join(unseen)},DEP004=watchfiles"
     python = type_checker(project.render.apscheduler)
     [packages] = python.parent.parent.glob("lib/*/site-packages")
     command = [sys.executable, "-m", "deptry", "--no-ansi", *known, ignored, *folders]
-    environment = {**os.environ, "PYTHONPATH": str(packages)}  # which module is of which package
+    environment = {**os.environ, "PYTHONPATH": str(packages)}  # it says which package has a module
     done = subprocess.run(
         command, cwd=project.folder, env=environment, text=True, capture_output=True
     )
@@ -86,13 +86,13 @@ def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:
 
 
 def database_of(what: Render) -> str:
-    """APScheduler 4 has its store in PostgreSQL alone."""
+    """APScheduler 4 needs PostgreSQL for its store."""
     can = what.selection.capabilities()
     return "postgresql" if can["has_apscheduler_4"] else "sqlite"
 
 
 def test_suite(project: Project) -> None:
-    """Of three back ends, the owner's tests: what they are together, two of them and all are."""
+    """With three back ends only the owner's tests run; with two or four the engine's run, too."""
     left_out = ["engine"] if project.name in THREE else left_out_of(project.render)
     run_tests(project, "suite", left_out)
 
@@ -117,7 +117,7 @@ def run_tests(project: Project, what: str, left_out: list[str], *tests: str) -> 
     without = [f"--ignore=tests/{name}" for name in left_out]
     log = run(project, what, *pytest_, *without, *tests)
     if os.environ.get("CI") == "true":
-        assert "skipped" not in log.splitlines()[-1], "CI has all that the tests need"
+        assert "skipped" not in log.splitlines()[-1], "in CI no test may be skipped"
 
 
 def test_what_is_left_out_runs_elsewhere() -> None:
@@ -149,7 +149,7 @@ def runs(what: Render, tests: tuple[str, ...]) -> bool:
 
 
 def test_what_is_left_out_is_there() -> None:
-    """Pytest wouldn't say so."""
+    """pytest doesn't complain about a missing file that it is told to leave out."""
     there = [path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*")]
     rendered = Counter(RENDERED.sub(r"\1", name) for name in there)
     for name in (*THE_SAME, *RATES, *LAUNCH, *IN_PARTS):
@@ -158,7 +158,7 @@ def test_what_is_left_out_is_there() -> None:
 
 @pytest.mark.renders("celery-rabbitmq")
 def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: Path) -> None:
-    """`poe test` says so and ends with 1; here that suite is then skipped, and doesn't pass."""
+    """`poe test` prints it and ends with 1. The template's tests then skip that suite."""
     shutil.copytree(plain.folder, tmp_path / "service", ignore=shutil.ignore_patterns(".venv"))
     without = replace(plain, folder=tmp_path / "service")
     module = without.folder / "devtools" / "rabbitmq.py"
@@ -179,13 +179,13 @@ def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: P
 
 @PLAIN
 def test_the_owners_suite(plain: Project) -> None:
-    """Without the tests of the engine."""
+    """The suite without the tests of the engine."""
     check_types(plain, "plain-types")
     run(plain, "plain-suite", uv_command(), "run", "pytest")
 
 
 def test_the_benchmark_fits(tmp_path: Path) -> None:
-    """It runs, and is checked, inside a rendered service; one that has every back end."""
+    """Its types are checked where it runs: inside a service, here one with every back end."""
     render(RENDERS["-".join(NAMES)].answers, tmp_path)
     add_bench(tmp_path)
     check_types_of(tmp_path, "-p", "bench", "-p", "control")

@@ -1,4 +1,4 @@
-"""Other back ends for a service with a user's work, and back: nothing is lost, nothing is left."""
+"""A service with a user's work changes its back ends, and back. No work or job is lost."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,13 +19,13 @@ Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 NEXT = list(zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True))
 QUICK = ("arq", "celery")
-# Of what `inside/submit.py` submits while nothing runs.
+# The jobs that `inside/submit.py` submits while no process runs.
 WORK = [f"work {number}" for number in range(20)]
 WAITING = [*WORK, *(f"later {number}" for number in range(20)), "once"]
 
 
 def pairs() -> Iterator[Pair]:
-    """One single back end for another, and one more back end: each is gone there and back."""
+    """Pairs of single back ends, and pairs of which one has one back end more."""
     for one, other in combinations(NAMES, 2):
         yield (one,), (other,)
     for size in range(1, len(NAMES)):
@@ -44,7 +44,7 @@ def name_of(backends: tuple[str, ...]) -> str:
 
 
 def there_and_back(template: Path, fresh: Path, folder: Path, pair: Pair) -> list[str]:
-    """What differs after each switch from a fresh render with the same work."""
+    """The differences from a fresh render with the same work, after each of both switches."""
     one, other = pair
     service = Service(template, folder).render({"backends": list(one)})
     work(service.folder)
@@ -63,7 +63,7 @@ def test_one_back_end_for_another_and_back(template: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_each_pair_there_and_back(template: Path, tmp_path: Path) -> None:
-    """12 ordered pairs of single ones, 56 of one more or one less."""
+    """There are 12 switches between single back ends, and 56 by one more or one less."""
     every = list(pairs())
     assert len(every) == 6 + 28
     assert check(template, tmp_path, every) == []
@@ -85,7 +85,7 @@ def test_what_waits_or_runs_meanwhile_runs_once_on_each(
 
 
 def over_a_switch(template: Path, folder: Path, one: str, other: str) -> None:
-    """What began on the old back end ends on the new one; no tick in between is without its job."""
+    """A job that began on the old back end ends on the new one, and each tick has its job."""
     with switching(template, folder, one, other) as deploy:
         old, new, seen = deploy.host("old"), deploy.host("new"), deploy.seen
         deploy.migrate("old")
@@ -117,7 +117,7 @@ def over_a_switch(template: Path, folder: Path, one: str, other: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("one", "other"), NEXT)
 def test_its_suite_passes_afterwards(template: Path, tmp_path: Path, one: str, other: str) -> None:
-    """Each back end is left once, and chosen once."""
+    """In these switches each back end is left once, and chosen once."""
     service = Service(template, tmp_path / "it").render({"backends": [one]})
     work(service.folder)
     service.committed().update(backends=[other])
@@ -134,5 +134,5 @@ def check(template: Path, folder: Path, chosen: list[Pair]) -> list[str]:
 
 
 def test_their_names_are_those_that_are_rendered() -> None:
-    """A pair that no other test renders would prove nothing of its lint and its types."""
+    """Other tests check the lint and the types of each choice that is switched to."""
     assert {"-".join(chosen) for pair in pairs() for chosen in pair} <= RENDERS.keys()

@@ -1,4 +1,4 @@
-"""The template stays small, and reads as the code that it renders."""
+"""The template stays small, and is readable as the code that it renders."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.renders import ROOT
 TEMPLATE = ROOT / "template"
 ENGINE = TEMPLATE / "app" / "jobs"
 FILES = sorted(p for p in TEMPLATE.rglob("*") if p.is_file() and p.parent.name != "__pycache__")
-# The service's own templates are its own Jinja, which nothing renders here.
+# The Jinja in the service's own pages is rendered by the service, not by Copier.
 READ_BY_COPIER = [path for path in FILES if path.suffix != ".html"]
 
 
@@ -20,7 +20,7 @@ def lines(paths: list[Path]) -> list[str]:
 
 
 def is_python(path: Path) -> bool:
-    """The file's name may be a condition, and it may end in `.jinja`."""
+    """Whether it is Python. The name may contain a condition, or end in `.jinja`."""
     return ".py" in path.name and ".python" not in path.name
 
 
@@ -43,7 +43,7 @@ def test_the_engine_room_is_small() -> None:
 
 
 def test_the_engine_has_two_doors() -> None:
-    """Its own tests may look behind them."""
+    """Only the engine's own tests may import its other modules."""
     inner = {path.stem for path in ENGINE.glob("[a-z]*.py")} - {"backends"}
     behind = re.compile(rf"app\.jobs(?:\.| import (?:[\w, ]*\W)?)({'|'.join(inner)})\b")
     outside = [path for path in FILES if is_python(path) and not path.is_relative_to(ENGINE)]
@@ -54,7 +54,7 @@ def test_the_engine_has_two_doors() -> None:
 
 
 def test_only_who_opened_a_session_commits_it() -> None:
-    """A service and the engine's doors work in a task's session, too, which its host commits."""
+    """Services and the engine may be called with a task's session, which the host commits."""
     doors = [ENGINE / f"{name}.py" for name in ("submit", "operations", "timetable")]
     services = [path for path in FILES if path.is_relative_to(TEMPLATE / "app" / "services")]
     assert len(services) > 1
@@ -71,7 +71,7 @@ def test_the_catalogue_is_small() -> None:
 
 
 def test_no_test_is_a_helper_of_others() -> None:
-    """What tests share has a module of its own."""
+    """What tests share is in modules without tests."""
     tests = [*ROOT.glob("tests/test_*.py")]
     assert len(tests) > 10
     helper = re.compile(r"^(?:from|import) tests(?:\.| import )test_", re.MULTILINE)

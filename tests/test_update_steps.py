@@ -1,4 +1,4 @@
-"""What runs before and after Copier's own work in an update: what it refuses, mends and says."""
+"""The steps before and after Copier's own work in an update: what they refuse, change and print."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ from updates.history import git
 def test_the_last_lines_say_what_is_left_to_do(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A true conflict, two edited files that are gone, one that is gone as it was rendered."""
+    """A conflict, two removed files that were edited, and a removed file that was not edited."""
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
     for name in ("app/core/arq.py", "tests/core/test_arq.py"):
         service.append(name, "# mine\n")
@@ -59,7 +59,7 @@ What remains:
 def test_what_the_old_back_ends_leave_is_named(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """By what it is called there: a queue, a key, a table."""
+    """It is named as the broker or database names it: a queue, a key, a table."""
     chosen = {"backends": ["celery", "apscheduler"], "apscheduler_version": "4"}
     service = Service(template, tmp_path / "it").render(chosen)
     assert '\nSCHEMA = "apscheduler"' in service.read("app/core/shared_scheduler.py")
@@ -76,7 +76,7 @@ def test_what_the_old_back_ends_leave_is_named(
 
 
 def left(said: str) -> list[str]:
-    """Those lines that say what the old back ends leave."""
+    """The printed lines about what the old back ends leave."""
     _, _, lines = said.partition("\nThe old back end leaves, ")
     return [line.strip() for line in lines.partition("\n\n")[0].splitlines()[1:]]
 
@@ -97,7 +97,7 @@ def test_what_behaves_differently_is_said_of_the_chosen_back_ends(
 def test_edits_that_were_committed_with_the_render_are_named_too(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In a folder of a larger repository, beside which something is dirty."""
+    """The service is in a folder of a larger repository with an uncommitted file elsewhere."""
     folder = tmp_path / "all" / "services" / "one"
     service = Service(template, folder).render({"backends": ["arq"]})
     service.append("app/core/arq.py", "# mine\n")
@@ -161,7 +161,7 @@ def test_the_readmes_commands_work_as_they_are_written(template: Path, tmp_path:
     service.committed().run(f"uv run {take_over}")
     assert "- app/core/logging.py" in service.read(".copier-answers.yml")
     assert service.read("app/core/logging.py").endswith("# mine\n")
-    # It needs a terminal for its boxes; without one it says so, and changes nothing.
+    # It shows boxes on a terminal. Without one it prints an error, and changes nothing.
     before = service.committed().files()
     assert "Interactive session required" in service.run(f"uv run {ask}", code=1)
     assert service.files() == before

@@ -1,4 +1,4 @@
-"""`copier update` from each release to the working tree, as users meet it."""
+"""`copier update` from each release to the working tree, as users run it."""
 
 import shutil
 import subprocess
@@ -22,9 +22,9 @@ SINGLE = ("background", "arq", "celery", "apscheduler", "background-arq-celery-a
 QUICK_WORK = ("v0.2.0", "background")
 QUICK = (("v0.1.0", "arq"), ("v0.2.0", "background-arq-celery-apscheduler-rabbitmq"))
 EVERY = [(version, name) for version in VERSIONS for name in RENDERS]
-# Where the user's line stands beside those of the template that have changed: routers, which are
-# found by themselves now, an import, words beside those on SQLite (under the description they stand
-# alone), a comment in `.env.example`, and of 0.1.0 requirements, and settings in containers.
+# The files in which a user's line is beside a changed line of the template. They differ by routers,
+# which are found by themselves now, by an import, by the README's words about SQLite, by a comment
+# in `.env.example`, and for 0.1.0 also by requirements and by settings in compose.yaml.
 CONFLICTS = {
     "v0.1.0": ["app/dependencies.py", "app/main.py", "compose.yaml", "pyproject.toml"],
     "v0.2.0": [".env.example", "README.md", "app/dependencies.py", "app/main.py"],
@@ -44,12 +44,12 @@ What remains:
 
 
 def answers_of(name: str) -> dict[str, Any]:
-    """Without what no release has asked: a user's update has its default."""
+    """The answers to questions that releases have asked. `engine_tests` has its default."""
     return {k: v for k, v in RENDERS[name].answers.items() if k != "engine_tests"}
 
 
 def untouched(template: Path, folder: Path, version: str, name: str) -> list[str]:
-    """What an update makes differ from a fresh render."""
+    """The differences between an updated service and a fresh render."""
     service = Service(template, folder / "old").render(answers_of(name), version)
     service.committed().update()
     fresh = Service(template, folder / "new").render(answers_of(name))
@@ -90,7 +90,7 @@ def test_a_users_work_stays_in_each(
 def worked_on(
     template: Path, folder: Path, capfd: pytest.CaptureFixture[str], version: str, name: str
 ) -> None:
-    """An update with a user's work, and what the user does about its conflicts."""
+    """Update a service with a user's work, and resolve the conflicts as the user would."""
     answers = answers_of(name) | {"description": "Greets customers"}
     service = Service(template, folder / "old").render(answers, version)
     work(service.folder, version)
@@ -114,7 +114,7 @@ def worked_on(
 
 
 def missing(service: Service, version: str) -> list[str]:
-    """What the user wrote and isn't there, between the marks of a conflict or elsewhere."""
+    """The user's lines that are missing, even between the marks of a conflict."""
     files = service.files()
     return [path for path in FILES if files.get(path) != FILES[path]] + [
         f"{edit.path}: {line}"
@@ -125,7 +125,7 @@ def missing(service: Service, version: str) -> list[str]:
 
 
 def mend(service: Service, conflicts: list[str]) -> None:
-    """The template's side of each, with the user's lines where they have a place now."""
+    """Resolve each conflict: take the template's side, and put the user's lines in again."""
     service.git("checkout", "--theirs", *conflicts)
     for edit in edits():
         if edit.path in conflicts:
@@ -134,7 +134,7 @@ def mend(service: Service, conflicts: list[str]) -> None:
 
 
 def without_work(service: Service, version: str) -> dict[str, str]:
-    """Its files as they would be without the user's."""
+    """The service's files without the user's files and lines."""
     files = {path: text for path, text in service.files().items() if path not in FILES}
     conflicts = CONFLICTS[version]
     stayed = [edit for edit in edits(version) if edit.path not in conflicts]

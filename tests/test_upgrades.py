@@ -1,4 +1,4 @@
-"""The database of 0.1.0, with rows in every state and a user's own revision, goes up and back."""
+"""Migrates a database of 0.1.0, with rows in every state and a user's revision, up and back."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ async def main():
 
 asyncio.run(main())
 """
-# The columns of 0.1.0, whatever the schema has beside them.
+# The columns of 0.1.0. Later schemas have more.
 READ = """
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What keeps a rendered service in order later: its lock, and its hooks."""
+"""The lock and the hooks, which keep a rendered service in order."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ CONFLICT = "<<<<<<< before updating\nmine\n=======\ntheirs\n>>>>>>> after updati
 
 
 def test_a_lock_that_does_not_fit_is_refused(copie: Copie) -> None:
-    """By the image and by CI: an old lock would leave out what was added since."""
+    """The image and CI refuse it: an old lock lacks requirements that were added since."""
     folder = rendered_by(copie, {"backends": ["background"]})
     image, project = sync_of_the_image(folder), folder / "pyproject.toml"
     subprocess.run([uv_command(), "lock", "-q"], cwd=folder, env=uv_environment(), check=True)
@@ -38,7 +38,7 @@ def test_a_lock_that_does_not_fit_is_refused(copie: Copie) -> None:
 
 
 def test_the_image_has_the_command(copie: Copie, tmp_path: Path) -> None:
-    """Its dependencies come before its code, which is installed where it stands."""
+    """The image installs the dependencies first, and then the code, in place."""
     folder = rendered_by(copie, {"backends": ["background"]})
     subprocess.run([uv_command(), "lock", "-q"], cwd=folder, env=uv_environment(), check=True)
     for name in ("pyproject.toml", "uv.lock"):
@@ -53,7 +53,7 @@ def test_the_image_has_the_command(copie: Copie, tmp_path: Path) -> None:
 
 
 def sync_of_the_image(folder: Path) -> str:
-    """What the Dockerfile runs where a lock was committed."""
+    """The command by which the Dockerfile installs dependencies if a lock is committed."""
     image = (folder / "Dockerfile").read_text("utf-8")
     (command,) = re.findall(r"if \[ -e uv\.lock \]; then (uv sync .+?);", image)
     return str(command)

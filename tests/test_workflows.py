@@ -1,4 +1,4 @@
-"""CI runs what the catalogue has, with no more rights than it needs."""
+"""CI tests every render of the catalogue, and has only the rights that it needs."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a user has written in a service: files of their own, and lines in those of the template."""
+"""A user's work in a service: files of their own, and lines in the template's files."""
 
 import re
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ async def test_a_new_customer_is_greeted(service: Service) -> None:
 
 @dataclass(frozen=True)
 class Edit:
-    """Lines that are put after the one that `after` describes, or before `before`."""
+    """Lines for a file: after the line that begins with `after`, or before that with `before`."""
 
     path: str
     lines: str
@@ -150,7 +150,7 @@ class Edit:
         path.write_text(text[:at] + self.lines + text[at:], "utf-8")
 
     def undo(self, text: str) -> str:
-        """The text without these lines, which it has once."""
+        """The text without these lines, which it must contain once."""
         assert text.count(self.lines) == 1, f"{self.path} has lost {self.lines}"
         return text.replace(self.lines, "")
 
@@ -186,7 +186,7 @@ EDITS = (
         "    assert answer.status_code == 201",
     ),
 )
-# Where a line goes depends on the release: the places of one's own came after 0.2.0.
+# The place of a line depends on the release: only after 0.2.0 files have places for a user's own.
 PLACES = (
     Edit("README.md", README, before="## Operating it"),
     Edit(".env.example", "\n# GREETING=Welcome\n", "# POSTGRES_PASSWORD="),
@@ -215,17 +215,17 @@ OF_RELEASES = {
         Edit("app/main.py", "    customers,\n", before="    errors,"),
     ),
 }
-# A test of the engine, which both of these releases have where no later one does.
+# A test of the engine that both of these releases have at this path, and no later one.
 GONE = Edit("tests/jobs/test_contract.py", "# Ours, too.\n", before="from __future__")
 
 
 def edits(version: str = "") -> list[Edit]:
-    """Those that fit a release; the working tree has no version."""
+    """The edits for a release, or without a version for the working tree."""
     return [*EDITS, *OF_RELEASES.get(version, PLACES)]
 
 
 def work(folder: Path, version: str = "") -> None:
-    """Do all of it."""
+    """Write the user's files, and edit the template's."""
     for name, text in FILES.items():
         (folder / name).write_text(text, "utf-8")
     for edit in edits(version):

@@ -1,1 +1,1 @@
-"""What `test_deploys.py` runs in rendered services, with what those have installed."""
+"""Modules that tests run inside rendered services, in the environments of those."""

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Wait until no job is left to run, then print as JSON what became of each, and every order."""
+"""Wait until no job is left to run, then print as JSON how each ended, and count the orders."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Tasks that do what no task should; the service under test finds them in `app/tasks`."""
+"""Tasks that misbehave. The service under test finds them in `app/tasks`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def dies() -> None:
 
 @task(name="faults.holds_the_loop", queue="maintenance")
 async def holds_the_loop() -> None:
-    """Only once: after its lease has ended it is tried again."""
+    """Blocks its loop in the first try only. After the lease has ended it is tried again."""
     if current_job().attempt == 1:
         time.sleep(STANDS_STILL)
 
 
 @task(name="faults.works")
 async def works() -> int:
-    """Longer than its host lives."""
+    """In its first try it runs longer than its host lives."""
     if current_job().attempt == 1:
         await asyncio.sleep(60)
     return os.getpid()

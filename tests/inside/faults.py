@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Fires each alert in a real Prometheus by a real fault, and asks it all that the dashboard asks.
+"""Fires each alert in a real Prometheus by a real fault, and runs the dashboard's queries there.
 
-It runs in a rendered service that has ARQ's worker and a scheduler, as a test of it.
+It runs as a test of a rendered service that has an ARQ worker and a scheduler.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LIMIT = 60  # seconds
 
 
 class Prometheus:
-    """Its rules are the service's, but each condition need hold for a second only."""
+    """A Prometheus with the service's rules. A condition needs to hold for one second only."""
 
     def __init__(self, folder: Path, targets: list[str]) -> None:
         folder.mkdir()
@@ -69,12 +69,12 @@ class Prometheus:
         return found
 
     async def alerts(self) -> set[str]:
-        """Those that fire now."""
+        """The alerts that fire now."""
         found = (await self.ask("alerts"))["alerts"]
         return {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
 
     async def watch(self) -> None:
-        """An alert may end before another one fires."""
+        """Note each alert that fires: it may end before the next one fires."""
         while True:
             self.fired |= await self.alerts()
             await asyncio.sleep(0.2)
@@ -123,7 +123,7 @@ async def service(tmp_path: Path, broker: servers.Child) -> AsyncIterator[Servic
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[servers.Child]:
-    """Of this test alone, which ends it."""
+    """A broker for this test alone, because the test ends it."""
     started = servers.start("REDIS_URL", tmp_path)
     yield started
     servers.end("REDIS_URL", started)
@@ -133,7 +133,7 @@ async def is_healthy(prometheus: Prometheus) -> None:
     async def all_are_up() -> bool:
         try:
             return len(await prometheus.query('up{job="jobs"} == 1')) == len(PROCESSES)
-        except httpx.HTTPError:  # it starts
+        except httpx.HTTPError:  # it hasn't started yet
             return False
 
     async def all_are_carried() -> bool:
@@ -147,7 +147,7 @@ async def is_healthy(prometheus: Prometheus) -> None:
 
 
 def queries() -> list[str]:
-    """All that the dashboard asks, its variables among it."""
+    """The dashboard's queries. A variable in them matches everything."""
     expressions = [t["expr"] for panel in DASHBOARD["panels"] for t in panel["targets"]]
     names = [variable["name"] for variable in DASHBOARD["templating"]["list"]]
     for name in names:
@@ -173,7 +173,7 @@ async def test_each_alert_fires(service: Service, broker: servers.Child, tmp_pat
         async with in_background(prometheus.watch()):
             await a_task_holds_a_loop(service)
             await a_task_dies(service)
-            await prometheus.has_fired("JobsDead")  # before who counted it ends
+            await prometheus.has_fired("JobsDead")  # before the process that counted it ends
             await a_worker_freezes(service, ports)
             await prometheus.has_fired("JobsLeasesLost", "JobsProcessDown")
             await has_all_that_is_shown(prometheus)
@@ -191,7 +191,7 @@ async def a_task_dies(service: Service) -> None:
 
 
 async def a_task_holds_a_loop(service: Service) -> None:
-    """The scheduler's: each second's ticks are late, and at last too late."""
+    """Block the scheduler's loop: the ticks of each second are late, and then too late."""
     each_second = {"kind": "interval", "seconds": 1}
     schedule = {"id": "often", "task": "faults.echo", "trigger": each_second, "args": {"text": "a"}}
     made = await service.client.post(
@@ -202,7 +202,7 @@ async def a_task_holds_a_loop(service: Service) -> None:
 
 
 async def a_worker_freezes(service: Service, ports: dict[str, int]) -> None:
-    """The other one takes back what it ran."""
+    """Freeze a worker while it runs a job: another worker takes the job back."""
     service.stop("worker")
     job_id = await service.submit(fault_tasks.works)
     await service.job_is(job_id, "running")

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Submit jobs, half of them by HTTP, until standard input ends; a line there asks for a `hold`."""
+"""Submit jobs, half of them by HTTP, until standard input ends. A line there submits a `hold`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from app.jobs import Jobs
 from app.tasks.deployed import hold, note, work
 
 RATE = 50  # a second
-BACKLOG = 250  # jobs that may wait: a machine that is slower than RATE is not what is tested
-CLIENTS = 20  # that submit at once
-PATIENCE = 20  # seconds in which some API or the database must accept a job
+BACKLOG = 250  # jobs that may wait, so that a machine that is too slow for RATE passes, too
+CLIENTS = 20  # submit at the same time
+PATIENCE = 20  # seconds within which an API or the database must accept a job
 
 
 class Load:
-    """Each accepted job becomes a line of the file ACCEPTED."""
+    """Submits jobs, and writes a line for each accepted one into the file ACCEPTED."""
 
     def __init__(self, client: httpx.AsyncClient, runs: TextIO) -> None:
         self._client, self._clients = client, asyncio.Semaphore(CLIENTS)
         self._runs, self._begun = runs, 0
 
     async def no_backlog(self, asked: int) -> None:
-        """Wait until enough is begun of what was asked for."""
+        """Wait until at most BACKLOG of the submitted jobs have not begun."""
         while asked - self._count_begun() > BACKLOG:
             await asyncio.sleep(0.1)
 
@@ -51,7 +51,7 @@ class Load:
                 await self.submit(note, f"note {number}")
 
     async def post(self, item: str) -> None:
-        """Post an order as a load balancer does: where a server goes away, to another one."""
+        """Post an order as a load balancer does: if a server goes away, try another one."""
         while True:
             port = random.choice(Path(os.environ["PORTS"]).read_text().split())
             try:
@@ -67,7 +67,7 @@ class Load:
             return self._accepted(item, answer.json()["data"]["job_id"], port)
 
     async def submit(self, task: Any, item: str) -> None:
-        """Submit as a script does, which pushes nothing."""
+        """Submit as a script does, which rings no bell."""
         async with AsyncSessionLocal() as session:
             job = await Jobs(session).submit(task, item)
             await session.commit()

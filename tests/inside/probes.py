@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Tasks that say which process runs them; what they write can be counted afterwards."""
+"""Tasks that record which process runs them. Their effects can be counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 
 def record(item: str) -> None:
-    """Add a line for this try. A worker and the processes of its pool are one group."""
+    """Add a line for this try, with the process group: a worker and its pool share one."""
     line = {"item": item, "host": os.getpgid(0), "at": time.time()}
     with Path(os.environ["RUNS"]).open("a") as runs:
         runs.write(json.dumps(line) + "\n")
@@ -30,7 +30,7 @@ async def work(db: AsyncSession, item: str) -> None:
 
 @task(name="deploys.note")
 async def note(item: str) -> None:
-    """Its only effect is the line, at least once."""
+    """Its only effect is the line, which is written at least once."""
     record(item)
     await asyncio.sleep(0.02)
 

@@ -22,7 +22,7 @@ def main(folder: Path, *variables: str) -> None:
         sys.stdin.read()
     finally:
         for variable, process in started.items():
-            if variable == "DATABASE_URL":  # PostgreSQL would wait until every client has gone
+            if variable == "DATABASE_URL":  # after SIGTERM PostgreSQL waits for its clients
                 process.send_signal(signal.SIGINT)
             stop(process)
 

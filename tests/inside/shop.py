@@ -1,6 +1,6 @@
-"""A shop's tasks, and what a page about them can show; `python -m app.tasks.shop` fills it.
+"""The tasks of a shop. `python -m app.tasks.shop` fills the database with their jobs.
 
-All of it happens: jobs run, fail and wait. Only when they did is then made up.
+The jobs really run, fail and wait. Only their times are invented afterwards.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ async def make_up_times(session: Any, ids: list[UUID]) -> None:
 
 
 async def steer(session: Any) -> None:
-    """A queue that is paused, one that nobody carries, and a schedule of an operator's."""
+    """Pause a queue, put a job into a queue that no process carries, and add a schedule."""
     await Jobs(session).pause("orders")
     waiting = [await Jobs(session).submit(charge_card, order) for order in range(3001, 3004)]
     stray = waiting[-1].id

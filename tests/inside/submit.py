@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
-"""Submit what is to run over a switch: what begins before it, and what only waits."""
+"""Submit jobs for a switch of back ends: jobs that begin before it, and jobs that wait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def running(session: Any) -> None:
 
 
 async def ticking(session: Any) -> None:
-    """Each tick of the schedule is to have a job, those of the time in between as well."""
+    """Create a schedule. Each of its ticks must get a job, also those during the switch."""
     await schedule(session, "each second", Interval(seconds=1))
 
 
