@@ -33,7 +33,7 @@ BACKENDS = sorted({name for names in MEASURES.values() for name in names})
 
 
 def measure(name: str, measures: list[str]) -> list[dict[str, Any]]:
-    """Render a service with the bench inside, and run that in the service's environment."""
+    """Render a service with the benchmark inside, and run it in the service's environment."""
     folder = ROOT / ".renders" / "benchmarks" / name
     render(RENDERS[name].answers, folder)
     add_bench(folder)

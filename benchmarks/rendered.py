@@ -1,4 +1,4 @@
-"""A rendered service with the bench inside."""
+"""Adds the benchmark to a rendered service."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 
 
 def add_bench(service: Path) -> None:
-    """What measures it, what it is measured beside, and tasks that only the benchmark has."""
+    """Copy the benchmark, the code to compare with, and the benchmark's own tasks into it."""
     shutil.copytree(HERE / "inside", service / "bench")
     shutil.copytree(HERE / "control", service / "control")
     shutil.copytree(HERE / "peers", service / "peers")

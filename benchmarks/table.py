@@ -1,4 +1,4 @@
-"""The results as a table in Markdown."""
+"""Prints the results as a table in Markdown."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The pattern document's own code, its bugs fixed: what the rendered service is compared with.
+"""The code of the pattern document, without its bugs. The rendered service is compared with it.
 
 It runs in the service's environment, with the service's settings and engines.
 """

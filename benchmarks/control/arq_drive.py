@@ -1,4 +1,4 @@
-"""Enqueues as a route would: python -m control.arq_drive WHAT N."""
+"""Enqueue jobs as a route does: python -m control.arq_drive WHAT N."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def orders(number: int, redis: ArqRedis) -> None:
 
 
 async def latency(number: int, redis: ArqRedis) -> list[float]:
-    """Seconds from the call to the start of the task, each job alone."""
+    """The seconds from each call to the start of its task. Only one job runs at a time."""
     enqueued = []
     for _ in range(number):
         await asyncio.sleep(random.uniform(0.05, 0.15))

@@ -1,4 +1,4 @@
-"""ARQ's worker as the document has it."""
+"""ARQ's worker, as the pattern document describes it."""
 
 from __future__ import annotations
 

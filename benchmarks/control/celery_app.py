@@ -1,4 +1,4 @@
-"""Celery's app and task as the document has them, with the concurrency of the service."""
+"""Celery's app and task, as the pattern document describes them, with the service's concurrency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends tasks as a route would: python -m control.celery_drive WHAT N."""
+"""Send tasks as a route does: python -m control.celery_drive WHAT N."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Its table, in a database of its own: `python -m control.orders` makes it."""
+"""The control's table `orders`, in its own database. `python -m control.orders` creates it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OrderCreate(BaseModel):
 
 
 def add_orders(number: int) -> list[UUID]:
-    """All at once: only the jobs are enqueued as the document does it."""
+    """Insert all orders with one statement. What is measured is how their jobs are enqueued."""
     orders = [{"id": uuid4(), "item": "tea", "quantity": 2} for _ in range(number)]
     with sync_engine.begin() as connection:
         connection.execute(insert(Order), orders)

@@ -1,1 +1,1 @@
-"""What measures a rendered service, from inside: it is copied there as `bench`."""
+"""Measures a rendered service from inside. It is copied there as the package `bench`."""

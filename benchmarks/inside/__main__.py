@@ -63,7 +63,7 @@ def measured(backend: str, names: list[str], folder: Path) -> Iterator[Result]:
 
 
 def end(*_: object) -> None:
-    """Not without ending the servers, and a second signal must not interrupt that."""
+    """End the servers, too. A second SIGTERM must not interrupt that."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(1)
 

@@ -13,7 +13,7 @@ from bench.sizes import QUICK, size
 from bench.subject import Subject
 
 JOBS = size(5_000)
-ROUNDS = 1 if QUICK else 5  # they are short
+ROUNDS = 1 if QUICK else 5  # more than of other measures, because a round is short
 
 
 def measure(backend: str, folder: Path) -> Iterator[Result]:

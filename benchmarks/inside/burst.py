@@ -1,4 +1,4 @@
-"""Many jobs at once for three workers that have nothing to do: whether one of them stays idle."""
+"""Measures whether one of three idle workers stays idle when many jobs are due at once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FROM jobs WHERE task = 'bench.where' ORDER BY started_at
 
 @dataclass(frozen=True)
 class Burst:
-    first: list[float]  # milliseconds until each process began, or until all was begun without it
-    gap: float  # the longest without a start, in milliseconds, while others still began
+    first: list[float]  # milliseconds until each worker began; until the last start if it never did
+    gap: float  # the longest time in milliseconds in which a worker started none of the due jobs
     shares: list[int]
 
 
@@ -57,7 +57,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
 
 
 def burst(service: Subject, committed: float) -> Burst:
-    """By when the rows say that they were started, and by which process."""
+    """Read from the rows when each job was started, and by which process."""
     starts: dict[int, list[float]] = defaultdict(list)
     with service.engine.connect() as connection:
         rows = connection.execute(text(STARTS)).all()
@@ -76,7 +76,7 @@ def burst(service: Subject, committed: float) -> Burst:
 
 
 def shown(bursts: list[Burst]) -> str:
-    """The worst of them."""
+    """The worst of the bursts as text."""
     first, gap = max(each.first[-1] for each in bursts), max(each.gap for each in bursts)
     shares = " : ".join(map(str, bursts[-1].shares))
     return f"last to begin after {first:.0f} ms, longest gap {gap:.0f} ms; {shares}"

@@ -1,4 +1,4 @@
-"""How late a clock submits the jobs of a schedule that is due each second."""
+"""Measures how late a clock submits the jobs of a schedule that is due each second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from devtools.commands import CLOCK
 from sqlalchemy import func, insert, select
 
 TICKS = size(60)
-WARM = 3  # ticks before those that count
+WARM = 3  # the first ticks, which don't count
 REACH = 50  # milliseconds
 KEY = "schedule:bench:"
 TITLES = {
@@ -51,7 +51,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
 
 
 def late(service: Subject) -> list[float]:
-    """Milliseconds from each tick to its job, the oldest first."""
+    """The milliseconds from each tick to its job, in the order of the ticks."""
     moment = func.substr(jobs.c.key, len(KEY) + 1)
     found = select(moment, jobs.c.created_at).where(jobs.c.key.startswith(KEY))
     with service.engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""How many connections to PostgreSQL a process holds at most, under all that opens one."""
+"""Counts the connections to PostgreSQL that a process holds at most, under every kind of load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.result import Result
 from bench.sizes import POST_SECONDS
 from bench.subject import Subject
 
-LIMIT = 97  # of PostgreSQL's hundred three are its superusers'
+LIMIT = 97  # PostgreSQL allows 100, and keeps 3 of them for superusers
 APIS, WORKERS = 3, 8
 
 

@@ -1,6 +1,6 @@
-"""Jobs that wait when the worker starts, and how fast it runs them; the service and others in turn.
+"""Measures how fast a worker runs the jobs that wait at its start: the service's, then others'.
 
-The last 90 % are timed, so that no start of a process is in a rate.
+The last 90 % of the jobs are timed, so that the rates don't contain the start of a process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.sizes import JOBS, ROUNDS
 from bench.subject import Subject
 
 NAMES = {"arq": "ARQ", "celery": "Celery", "background": "in the process"}
-# What each is measured beside, and how many times as fast it should be; None: for information.
+# The subjects to compare with, and how many times as fast the service should be. None: no target.
 BESIDE: dict[tuple[str, str], dict[str, float | None]] = {
     ("arq", "noops"): {"control": None, "pgqueuer": 1.2, "oban": 1.2},
     ("arq", "orders"): {"control": 1},
@@ -37,15 +37,15 @@ UPDATES = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'jobs'"
 @dataclass(frozen=True)
 class Drain:
     per_second: float
-    cpu: float  # milliseconds of the worker's a job
-    updates: float  # of a job's row
+    cpu: float  # the worker's milliseconds for each job
+    updates: float  # of each job's row
 
 
 def measure(backend: str, what: str, folder: Path) -> Iterator[Result]:
     for database in ("postgresql", "postgresql-fsync"):
         beside = dict(BESIDE[backend, what])
         if database == "postgresql-fsync" and beside.get("control", 0) is None:
-            del beside["control"]  # plain ARQ's no-ops never see the database
+            del beside["control"]  # plain ARQ's no-ops don't use the database
         yield from compared(backend, what, folder / database, database, beside)
     if what == "orders" and backend in ON_SQLITE:
         beside = {"control": ON_SQLITE[backend]}
@@ -79,7 +79,7 @@ def other(name: str, backend: str, folder: Path, database: str) -> Subject:
 
 def in_turn(subjects: Sequence[Subject], what: str, case: str) -> dict[str, list[Drain]]:
     found: dict[str, list[Drain]] = defaultdict(list)
-    # Celery takes long to start, and to be sent tasks.
+    # Celery gets fewer jobs, because its start takes long, and so does sending tasks to it.
     jobs = JOBS[what] // (2 if subjects[0].backend == "celery" else 1)
     for number in range(ROUNDS):
         for subject in subjects if number % 2 else subjects[::-1]:
@@ -105,7 +105,7 @@ def drain(subject: Subject, what: str) -> Drain:
 
 
 def updates(subject: Subject) -> int:
-    """How often rows of the jobs table were changed, as its processes told when they ended."""
+    """How often rows of `jobs` were updated. PostgreSQL's processes report it when they end."""
     if type(subject) is not Subject or subject.database == "sqlite":
         return 0
     return subject.count(UPDATES)

@@ -1,6 +1,6 @@
-"""What runs in a process of its own, as the API or a script would: python -m bench.drive WHAT N.
+"""Submit jobs in a separate process, as an API or a script does: python -m bench.drive WHAT N.
 
-The back end comes from the environment, and the answer goes to standard output as JSON.
+The environment names the back end, and the answer goes to standard output as JSON.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from app.tasks.orders import process_order
 from fastapi import FastAPI
 from sqlalchemy import func, insert, select
 
-WARM = 10  # jobs before what is timed, for connections and statements
+WARM = 10  # jobs before the timed ones: they open connections and prepare statements
 
 
 async def noops(number: int) -> float:
-    """Submit them all; returns the seconds that it took."""
+    """Submit no-ops; returns the seconds that it took."""
     async with AsyncSessionLocal.begin() as session:
         await Jobs(session).submit_many(noop, [()] * WARM)
     began = time.monotonic()
@@ -62,7 +62,7 @@ async def connecting(number: int) -> None:
 
 
 async def latency(number: int) -> list[float]:
-    """Seconds from before submit to the start of the task, each job alone."""
+    """The seconds from before each submit to the start of its task. Only one job runs at a time."""
     ids = []
     for _job in range(number):
         await asyncio.sleep(random.uniform(0.05, 0.15))
@@ -74,7 +74,7 @@ async def latency(number: int) -> list[float]:
 
 
 async def burst(number: int) -> float:
-    """When many jobs were there for idle workers."""
+    """Submit many jobs to idle workers; returns the time of the commit."""
     return await _burst(number, 0)
 
 
@@ -91,7 +91,7 @@ async def _burst(number: int, seconds: float) -> float:
 
 
 async def idle(seconds: int) -> float:
-    """The share of a core that a relay with nothing to do takes."""
+    """The share of a core that an idle relay uses."""
     await asyncio.sleep(1)
     before = time.process_time()
     await asyncio.sleep(seconds)
@@ -107,7 +107,7 @@ async def _end_of(ids: Sequence[UUID]) -> None:
 
 
 class Heard:
-    """A bell that knows whether each message that a row notes was sent."""
+    """A bell that waits until each message that a row notes is sent."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell, self._unsent = bell, 0
@@ -132,13 +132,13 @@ class Heard:
 
 @asynccontextmanager
 async def ringing() -> AsyncIterator[None]:
-    """As the API does it: what is committed is heard at once."""
+    """Ring the back end's bell after each commit, as the API does."""
     backend = os.environ["BENCH_BACKEND"]
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]]
     lifespan = import_module(f"app.core.{backend}").lifespan
     async with lifespan(FastAPI()) as bell:
         if backend == "celery":
-            await bell.count()  # the room in its queues, as an API has done since its start
+            await bell.count()  # the API counts the room in the queues from its start, too
         async with relaying({backend: (heard := Heard(bell))}):
             yield
             await heard.all()
@@ -154,7 +154,7 @@ async def main() -> None:
     what, number = sys.argv[1], int(sys.argv[2])
     configure_logging()  # to standard error
     tasks.load()
-    # With Celery, an API sends the messages that its queues have room for.
+    # With Celery, the API sends messages as long as the queues have room for them.
     rings = what in RINGING or os.environ["BENCH_BACKEND"] == "celery"
     async with ringing() if rings else nullcontext():
         print(json.dumps(await (ROWS | RINGING)[what](number)))

@@ -1,4 +1,4 @@
-"""Whether rows of jobs that ended make the others slow."""
+"""Measures whether rows of finished jobs slow down requests and other jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rate beside a transaction that stays open: what ends meanwhile can't be cleaned up."""
+"""Measures the rate beside an open transaction, which keeps PostgreSQL from removing old rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.sizes import HOLD_SECONDS
 from bench.subject import Subject
 from sqlalchemy import text
 
-MOST = 8_000  # no-ops a second; what waits must last
+MOST = 8_000  # no-ops a second at most, so that some still wait at the end
 PENDING = """
 INSERT INTO jobs (id, task, queue, args, max_attempts, created_at, run_at)
 SELECT gen_random_uuid(), 'bench.noop', 'default', '{}', 5, at, at
@@ -26,7 +26,7 @@ RAN = "SELECT count(*) FROM jobs WHERE finished_at IS NOT NULL"
 
 @contextmanager
 def snapshot(service: Subject) -> Iterator[None]:
-    """As a report or a dump does it."""
+    """Keep a snapshot, as a report or a dump does."""
     reading = service.engine.execution_options(isolation_level="REPEATABLE READ")
     with reading.connect() as connection:
         connection.execute(text("SELECT count(*) FROM orders"))
@@ -35,7 +35,7 @@ def snapshot(service: Subject) -> Iterator[None]:
 
 @contextmanager
 def task(service: Subject) -> Iterator[None]:
-    """The worker runs it beside the others; it is first in line."""
+    """Submit a long task, which the worker takes first and runs beside the others."""
     service.submit("hold", HOLD_SECONDS + 60)
     yield
 
@@ -53,7 +53,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
             service.change(PENDING % (MOST * HOLD_SECONDS), "ANALYZE jobs")
             rates[name] = rate(service)
         say(f"{HOLD_SECONDS} s beside {name}: {rates[name]:.0f} no-ops/s at the end")
-        service.change("DROP TABLE jobs")  # what the next would share the disk's cache with
+        service.change("DROP TABLE jobs")  # or the next case would share the disk's cache with it
     for name, found in list(rates.items())[1:]:
         share = found / rates["nothing"]
         text = f"{share:.2f}x; {found:.0f} : {rates['nothing']:.0f}"
@@ -62,7 +62,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
 
 
 def rate(service: Subject) -> float:
-    """No-ops a second in the last third, when the most is left behind."""
+    """No-ops a second in the last third of the time, when the most old rows are left behind."""
     with service.running(service.worker) as worker:
         wait_for("started", lambda: service.count(RAN) > 0, worker)
         time.sleep(HOLD_SECONDS * 2 / 3)

@@ -1,4 +1,4 @@
-"""From submit to the start of the task, on a worker that has nothing else to do."""
+"""Measures the time from submit to the start of the task, on an idle worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
     service = Subject("service", backend, folder, "postgresql")
     case = f"{NAMES[backend]}, PostgreSQL"
     with ExitStack() as stack:
-        if backend != "background":  # which runs its jobs where they are submitted
+        if backend != "background":  # its jobs run in the process that submits them
             worker = stack.enter_context(service.running(service.worker))
             service.warm(worker)
             time.sleep(2)

@@ -1,4 +1,4 @@
-"""POST /orders by wrk, from 20 connections."""
+"""Posts orders with wrk, over 20 connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Load:
 
 
 def post_orders(port: int, seconds: int) -> Load:
-    """Raises RuntimeError when an answer was not a success."""
+    """Raises RuntimeError if a request failed."""
     url = f"http://127.0.0.1:{port}/orders"
     options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT)]
     done = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True)

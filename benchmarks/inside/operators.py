@@ -1,4 +1,4 @@
-"""Whether what operators and Prometheus ask for is as quick among a million rows as among few."""
+"""Measures whether operators' requests and scrapes take longer among a million rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from devtools.processes import free_port, listens
 from sqlalchemy import text
 
 FEW, MANY = size(3_000), size(1_000_000)
-ASKED = 2 if QUICK else 20  # times for each address
-LIMIT = 100  # milliseconds for what counts rows
-# As many wait, due, in one queue as are dead and have succeeded in another.
+ASKED = 2 if QUICK else 20  # requests to each address
+LIMIT = 100  # milliseconds for a request that counts rows
+# A third of the rows are due and wait in one queue. In another a third are dead, a third succeeded.
 PAST = """
 INSERT INTO jobs (id, task, queue, status, attempts, max_attempts, error,
                   created_at, run_at, started_at, finished_at)
@@ -39,11 +39,11 @@ MIDDLE = "SELECT created_at, id FROM jobs ORDER BY created_at, id OFFSET %d LIMI
 SCRAPE = "a scrape"
 COUNTING = (SCRAPE, "GET /queues", "/ops/queues")
 
-Times = dict[str, list[float]]  # milliseconds by what was asked for
+Times = dict[str, list[float]]  # milliseconds, by the request
 
 
 class Asked(Subject):
-    """Its API, and an operator's client."""
+    """A service's API, and an operator's client."""
 
     def __init__(self, rows: int, backend: str, folder: Path) -> None:
         self.metrics = free_port()
@@ -98,7 +98,7 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
 
 
 def ask_all(subjects: list[Asked]) -> None:
-    """In turn; what comes first only warms up."""
+    """Send all requests to each subject in turn. The first round only warms up."""
     for number in range(ASKED + 1):
         for subject in subjects if number % 2 else reversed(subjects):
             if number == 1:
@@ -108,7 +108,7 @@ def ask_all(subjects: list[Asked]) -> None:
 
 
 def scrape_all(subjects: list[Asked]) -> None:
-    """Each asks the database: an answer serves the scrapes of some seconds."""
+    """Scrape so seldom that each scrape asks the database, and none gets a kept answer."""
     for number in range(ROUNDS):
         for subject in subjects if number % 2 else reversed(subjects):
             time.sleep(YOUNG + 0.1)

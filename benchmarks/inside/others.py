@@ -1,4 +1,4 @@
-"""What the service is measured beside: the document's code, and other queues on PostgreSQL."""
+"""Other code to compare with: the pattern document's, and other queues on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Control(Subject):
         return CONTROL[self.backend][process]
 
     def left(self, what: str) -> int:
-        """Of no-ops only the broker knows; what a process has begun has left Celery's lists."""
+        """Only the broker knows of no-ops. Celery's lists lack those that have begun."""
         if what == "orders":
             return super().left(what)
         redis: Any = self.redis
@@ -65,7 +65,7 @@ class Peer(Subject):
         self.drive, self.setup = ("peers", name), ("peers", name, "setup")
         self.waiting, self.changing = WAITING[name], (*TABLES[name], "orders")
         super().__init__(name, name, folder, database)
-        self.env.pop("REDIS_URL", None)  # they need none
+        self.env.pop("REDIS_URL", None)  # peers don't use Redis
 
     def command(self, process: str) -> str:
         return f"{self.python} -m peers {self.name} {process}"
@@ -73,7 +73,7 @@ class Peer(Subject):
 
 @cache
 def peers_python() -> Path:
-    """An environment of their own, with the service's Python, SQLAlchemy and psycopg."""
+    """The Python of the peers' environment, with the service's SQLAlchemy and psycopg."""
     folder = Path("..", "peers").resolve()
     python, uv = folder / "bin" / "python", os.environ.get("UV", "uv")
     make: list[str | Path] = [uv, "venv", "-q", "--allow-existing", "--python", sys.executable]

@@ -1,4 +1,4 @@
-"""Tasks that only the benchmark has; copied to `app/tasks/bench.py`."""
+"""The benchmark's own tasks. The file is copied to `app/tasks/bench.py`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ async def noop() -> None:
 
 @task(name="bench.stamp")
 async def stamp(sent: float) -> float:
-    """Seconds since it was submitted."""
+    """The seconds since the submit."""
     return time.time() - sent
 
 
 @task(name="bench.where")
 async def where(seconds: float) -> int:
-    """Which process ran it."""
+    """The id of the process that ran it."""
     if seconds:
         await asyncio.sleep(seconds)
     return os.getpid()
@@ -35,7 +35,7 @@ async def where(seconds: float) -> int:
 
 @task(name="bench.hold", tries=1, timeout=timedelta(minutes=10))
 async def hold(db: AsyncSession, seconds: float) -> None:
-    """A long transaction that has written: the database can't clean up what ended since."""
+    """Keep a transaction open after a write: the database can't remove rows that are newer."""
     db.add(Order(item="tea", quantity=1))
     await db.flush()
     await asyncio.sleep(seconds)

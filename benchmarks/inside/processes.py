@@ -1,4 +1,4 @@
-"""Watching processes: their CPU, their connections, and waiting for what they do."""
+"""Watches processes: their CPU time, their connections, and what they have done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 
-CPU_OF_PROCESS = 2  # CPUCLOCK_SCHED: all its threads, in nanoseconds; psutil counts hundredths
+CPU_OF_PROCESS = 2  # CPUCLOCK_SCHED: all threads, in nanoseconds; psutil has hundredths
 
 
 def family(process: psutil.Process) -> list[psutil.Process]:
@@ -15,12 +15,12 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def cpu(process: psutil.Process) -> float:
-    """Seconds that it and its children have used."""
+    """The seconds of CPU time that the process and its children have used."""
     return sum(time.clock_gettime(~each.pid << 3 | CPU_OF_PROCESS) for each in family(process))
 
 
 def connections(process: psutil.Process, port: int) -> int:
-    """How many it and its children hold to a server on this machine."""
+    """How many connections the process and its children hold to the server at this port."""
     held = [each for member in family(process) for each in member.net_connections("tcp")]
     return sum(bool(each.raddr) and each.raddr.port == port for each in held)
 
@@ -31,7 +31,7 @@ def wait_for(
     process: psutil.Process | None = None,
     limit: float = 90,
 ) -> None:
-    """Raises TimeoutError after the limit, RuntimeError when the process ends before."""
+    """Raises TimeoutError after the limit (seconds), or RuntimeError if the process has ended."""
     deadline = time.monotonic() + limit
     while not reached():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""POST /orders by `wrk`; the service and the control in turn."""
+"""Measures POST /orders with `wrk`, on the service and the control in turn."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.servers import TITLES
 from bench.sizes import POST_SECONDS, ROUNDS
 from bench.subject import Subject
 
-# Requests a second beside the control's: not fewer than in the release before.
+# Requests a second as a multiple of the control's. The last release reached these.
 REACH = {("arq", "postgresql"): 1.28, ("arq", "sqlite"): 1.14}
 
 
 @dataclass(frozen=True)
 class Posted:
     load: Load
-    cpu: float  # milliseconds a request
+    cpu: float  # milliseconds for each request
 
 
 def measure(backend: str, folder: Path) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""What was found, as a line of the table."""
+"""A result as a line of the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ratio(
     least: float | None = None,
     most: float | None = None,
 ) -> Result:
-    """Of rounds in turn: the median of their ratios, and the lowest and the highest."""
+    """Compare rounds that ran in turn: the median, the lowest and the highest of their ratios."""
     ours, theirs = both
     pairs = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     middle, spread = median(pairs), f"{min(pairs):.2f} to {max(pairs):.2f}"

@@ -1,4 +1,4 @@
-"""Real servers, the same for all that is measured."""
+"""Starts real servers. All subjects are measured on the same ones."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def all_servers(folder: Path) -> Iterator[None]:
     try:
         process, os.environ["POSTGRESQL_URL"] = postgresql.start(folder / "postgresql")
         databases.append(process)
-        with patch.object(postgresql, "FAST", []):  # as PostgreSQL is installed
+        with patch.object(postgresql, "FAST", []):  # with PostgreSQL's default settings
             process, os.environ["POSTGRESQL_FSYNC_URL"] = postgresql.start(folder / "fsync")
         databases.append(process)
         yield
     finally:
         for process in databases:
-            process.send_signal(signal.SIGINT)  # it would wait until every client has gone
+            process.send_signal(signal.SIGINT)  # after SIGTERM it waits for its clients
         for process in [*databases, *brokers]:
             stop(process)
 
 
 def new_database(kind: str, name: str, folder: Path) -> str:
-    """An empty one; returns its URL."""
+    """Make an empty database; returns its URL."""
     if kind == "sqlite":
         (folder / f"{name}.db").unlink(missing_ok=True)
         return f"sqlite:///{folder.resolve() / name}.db"

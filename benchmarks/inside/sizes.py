@@ -1,4 +1,4 @@
-"""How much is measured. With BENCH_QUICK only whether all of it runs: its figures say little."""
+"""How much is measured. BENCH_QUICK only shows that every measure runs: its figures say little."""
 
 from __future__ import annotations
 

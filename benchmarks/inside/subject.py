@@ -1,4 +1,4 @@
-"""What is measured: the rendered service, the control or a peer, on a database of its own."""
+"""A subject of measures: the rendered service, the control or a peer, on its own database."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from devtools.commands import COMMANDS, HOSTS
 from devtools.processes import free_port, listens, spawn, stop, wait_until
 from sqlalchemy import create_engine, inspect, text
 
-LIMIT = 180  # seconds for what a round runs to its end
+LIMIT = 180  # seconds for a command that ends within a round
 
 
 class Subject:
-    """Processes that are started and stopped for each round, and their data."""
+    """Its processes are started and stopped for each round. `changing` names its tables."""
 
     changing: tuple[str, ...] = ("jobs", "orders")
     waiting = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
@@ -47,7 +47,7 @@ class Subject:
         folder.mkdir(parents=True, exist_ok=True)
         url = new_database(database, name, folder)
         self.env = {"DATABASE_URL": url, "BENCH_BACKEND": backend, "LOG_JSON": "true", **env}
-        if redis := os.environ.get("REDIS_URL"):  # results of Celery go to the next database
+        if redis := os.environ.get("REDIS_URL"):  # Celery's results are in the next database
             self.env["REDIS_URL"] = f"{redis.rpartition('/')[0]}/{2 * number}"
         self.engine = create_engine(sync_url(url))
         self.port = 0
@@ -55,7 +55,7 @@ class Subject:
 
     @property
     def worker(self) -> str:
-        """Which process runs its jobs."""
+        """The name of the process that runs its jobs."""
         return HOSTS[self.backend]
 
     def command(self, process: str) -> str:
@@ -74,13 +74,13 @@ class Subject:
         return self.run(*self.drive, what, str(number))
 
     def left(self, what: str) -> int:
-        """How many of the submitted jobs haven't run."""
+        """How many of the submitted jobs haven't ended."""
         if what == "orders":
             return self.count("SELECT count(*) FROM orders WHERE status <> 'processed'")
         return self.count(self.waiting)
 
     def warm(self, worker: psutil.Process) -> None:
-        """Wait until its worker runs jobs."""
+        """Wait until the worker has run some jobs."""
         self.submit("noops", 20)
         wait_for("warm", lambda: self.left("noops") == 0, worker)
 
@@ -104,14 +104,14 @@ class Subject:
             stop(process)
 
     def empty(self) -> None:
-        """No orders, no jobs, no messages."""
+        """Delete all orders, jobs and messages."""
         tables = [name for name in self.changing if inspect(self.engine).has_table(name)]
         self.change(*(f"DELETE FROM {table}" for table in tables))
         if "REDIS_URL" in self.env:
             self.redis.flushdb()
 
     def settle(self) -> None:
-        """So that no plan depends on when the server looked after its tables last."""
+        """Vacuum and analyze, so that no plan depends on when the server last did it by itself."""
         if self.database != "sqlite":
             self.change(f"VACUUM ANALYZE {', '.join(self.changing)}")
 

@@ -1,6 +1,6 @@
-"""Whether rows that nobody runs, or many that are due at once, make the rest slow.
+"""Measures whether rows that no worker runs, or many that are due at once, slow down the rest.
 
-Processes on all of the databases run beside each other, so that each is measured under the same.
+Processes on all databases run at the same time, so that all are measured under equal conditions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.sizes import IDLE_SECONDS, POST_SECONDS, ROUNDS, size
 from bench.subject import Subject
 
 ROWS, AT_ONCE = size(1_000_000), size(10_000)
-BACKEND = "arq"  # its worker runs; Celery's, which would run `workflows`, doesn't
+BACKEND = "arq"  # only ARQ's worker is started; Celery's would run the queue `workflows`
 INSERT = """
 INSERT INTO jobs (id, task, queue, args, max_attempts, created_at, run_at)
 SELECT gen_random_uuid(), '%s', '%s', '{}', 5, now(), now() + interval '%d s'
@@ -52,7 +52,7 @@ def measure(_: str, folder: Path) -> Iterator[Result]:
         for subject, processes in zip(subjects, running, strict=True):
             subject.change("DELETE FROM jobs WHERE queue = 'orders'", "VACUUM ANALYZE jobs")
             processes.append(workers.enter_context(subject.running(subject.worker)))
-            p50(subject)  # which ends when the worker has begun
+            p50(subject)  # it ends only after the worker has started
         time.sleep(2)
         for what, number in {"API": 0, "worker": 1}.items():
             processes_of = {s.name: r[number] for s, r in zip(subjects, running, strict=True)}
@@ -73,11 +73,11 @@ def made(folder: Path) -> Iterator[Subject]:
 
 
 def in_turn(subjects: list[Subject], what: str, once: Callable[[Subject], float]) -> Measured:
-    """Rounds of one after the other."""
+    """Measure one subject after the other, in several rounds."""
     found: Measured = {subject.name: [] for subject in subjects}
     for number in range(ROUNDS):
         for subject in subjects if number % 2 else reversed(subjects):
-            if subject.name == AT_ONCE_NAME:  # they come due amidst of it
+            if subject.name == AT_ONCE_NAME:  # these jobs fall due during the measure
                 subject.change("DELETE FROM jobs WHERE queue = 'workflows'", DUE_SOON)
             found[subject.name].append(value := once(subject))
             say(f"{TITLES.get(subject.name, NONE)}, {what} {number + 1}/{ROUNDS}: {value:.1f} ms")
@@ -94,7 +94,7 @@ def p50(subject: Subject) -> float:
 
 
 def idle(processes: dict[str, psutil.Process]) -> Measured:
-    """All at the same time, in three parts."""
+    """The share of a core that each process uses, of all at the same time, three times."""
     found: Measured = {name: [] for name in processes}
     for _ in range(3):
         before = {name: cpu(process) for name, process in processes.items()}
@@ -112,7 +112,7 @@ def compared(measure: str, found: Measured) -> Iterator[Result]:
 
 
 def bells(subjects: list[Subject]) -> Iterator[Result]:
-    """What Redis holds: a bell a queue, and no message a job."""
+    """Redis must hold at most one message for each queue, however many jobs wait."""
     for subject in subjects:
         redis = subject.redis
         keys = redis.keys()

@@ -1,4 +1,4 @@
-"""Other queues on PostgreSQL, each as its documentation starts it, with the service's ORM work.
+"""Other queues on PostgreSQL, started as their documentation says. Jobs do the service's work.
 
-They have an environment of their own, so that what they need doesn't change the service's.
+They have an environment of their own, so that their requirements don't change the service's.
 """

@@ -1,4 +1,4 @@
-"""Set a peer up, give it jobs, or run its worker: python -m peers PEER WHAT [NUMBER]."""
+"""Set up a peer, submit jobs to it, or run its worker: python -m peers PEER WHAT [NUMBER]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from importlib import import_module
 
-import uvloop  # pgqueuer's and oban's own commands run on it, too
+import uvloop  # pgqueuer's and oban's own commands use it, too
 from peers import work
 
 peer = import_module(f"peers.with_{sys.argv[1]}")
@@ -19,7 +19,7 @@ async def setup() -> None:
 
 
 async def submit(what: str, number: int) -> float:
-    """Seconds that it took, connections and statements being warm."""
+    """The seconds that the submit took, after some jobs that open connections."""
     arguments: list[dict[str, str]] = [{}] * number
     if what == "orders":
         arguments = [{"order_id": each} for each in await work.add_orders(number)]

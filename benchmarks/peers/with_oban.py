@@ -1,4 +1,4 @@
-"""oban-py: one queue that runs ten at once."""
+"""oban-py, with one queue that runs ten jobs at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pgqueuer with asyncpg: batches of five, for it wants twice a batch as the limit of ten."""
+"""pgqueuer with asyncpg, ten jobs at once. It requires batches of at most half of that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""procrastinate: one worker with a concurrency of ten."""
+"""procrastinate, with one worker and a concurrency of ten."""
 
 from __future__ import annotations
 

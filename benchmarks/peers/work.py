@@ -1,4 +1,4 @@
-"""What the jobs of each peer do: nothing, or the service's work with an order."""
+"""The work of each peer's jobs: nothing, or the service's work on an order."""
 
 from __future__ import annotations
 
