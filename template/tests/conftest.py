@@ -1,6 +1,6 @@
-"""Real servers for the whole run, and the service on them.
+"""Starts real servers for the whole run, and the service on them.
 
-The app reads its settings when it is imported, so the servers start before any test module is.
+The app reads its settings when it is imported. So the servers start before tests are imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Tests never touch what DATABASE_URL and the like name, only TEST_DATABASE_URL and so on."""
+    """Tests never use the server of DATABASE_URL, only that of TEST_DATABASE_URL, and so on."""
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
     session.config.stash[STARTED] = {}
@@ -50,7 +50,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         MAIL_RATE="off",
         STOP_GRACE="5",
         DRAIN_SECONDS="0",
-        PYTHONPATH=".",  # a process in a copy of the code runs that
+        PYTHONPATH=".",  # a process in a copy of the code imports the copy
     )
     wanted = [*servers.BROKERS]
     if session.config.getoption("--database") == "postgresql":
@@ -64,7 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         except FileNotFoundError as missing:
             reason = str(missing).replace(variable, f"TEST_{variable}")
             pytest.exit(f"nothing was tested: {reason}", returncode=1)
-    import_module("app.core.logging").configure_logging()  # not before its settings are there
+    import_module("app.core.logging").configure_logging()  # it reads the settings above
     subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 
@@ -74,25 +74,25 @@ def pytest_report_header() -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The logs of a run that failed stay."""
+    """Delete the logs, unless the run has failed."""
     if exitstatus == 0:
         atexit.register(shutil.rmtree, session.config.stash[FOLDER], ignore_errors=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Also after a start that failed halfway, and a test that left its service running."""
+    """End all processes, even if the start failed halfway, or a test left a service running."""
     for process in Service.spawned:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     for variable, process in config.stash.get(STARTED, {}).items():
-        if variable == "DATABASE_URL":  # PostgreSQL would wait until every client has gone
+        if variable == "DATABASE_URL":  # after SIGTERM PostgreSQL waits for its clients
             process.send_signal(signal.SIGINT)
         stop(process)
 
 
 @pytest.fixture(scope="session")
 async def service(pytestconfig: pytest.Config) -> AsyncIterator[Service]:
-    """All processes of the service, started once for the run, on a database of their own."""
+    """The service with all its processes, started once for the run, on a database of its own."""
     folder = pytestconfig.stash[FOLDER] / "service"
     running = Service.alone(folder).start_all()
     yield running
@@ -111,7 +111,7 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 @pytest.fixture
 async def api() -> AsyncIterator[AsyncClient]:
-    """The API in this process: what a request submits waits for the test (`own_jobs`)."""
+    """The API in this process. Jobs that it submits wait until the test runs them (`own_jobs`)."""
     from app.main import app
 
     transport = ASGITransport(app)
@@ -121,7 +121,7 @@ async def api() -> AsyncIterator[AsyncClient]:
 
 @pytest.fixture
 async def own_jobs() -> OwnJobs:
-    """Sees and runs the jobs of this process; there are none when the test begins."""
+    """Finds and runs the jobs of this process. There are none when the test begins."""
     from tests.jobs import OwnJobs
 
     found = OwnJobs()

@@ -1,7 +1,7 @@
-"""What tests of tasks need: see what was submitted, and run it here, on whatever back end.
+"""Lets tests of tasks see which jobs were submitted, and run them here, on any back end.
 
-The jobs are in the database of the tests' own process. No host and no clock runs there: a job waits
-until a test runs it.
+The jobs are in the database of the tests' own process. Neither a host nor a clock runs there, so
+each job waits until a test runs it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from app.jobs.backends import (
     write_all,
 )
 
-MOST_TRIES = 1000  # for tasks that submit themselves
+MOST_TRIES = 1000  # a limit for tasks that submit themselves
 
 AnyTask = Task[..., Any, Any]
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that waits; `args` by name, as JSON, and `delay` from when it was submitted."""
+    """A job that waits. `args` are JSON, by name; `delay` begins at the submit."""
 
     id: UUID
     task: str
@@ -48,21 +48,21 @@ class Submitted:
 
 
 class OwnJobs:
-    """The jobs of this process; the fixture `own_jobs` begins with none."""
+    """The jobs of this process. The fixture `own_jobs` deletes all of them first."""
 
     async def clear(self) -> None:
         async with AsyncSessionLocal.begin() as session:
             await session.execute(delete(jobs))
 
     async def submitted(self, task: AnyTask | None = None) -> list[Submitted]:
-        """The jobs that wait, all or of one task, the one that is due first before the others."""
+        """The jobs that wait, of all tasks or of one, in the order in which they are due."""
         return [
             Submitted(r.id, r.task, r.args, r.run_at - r.created_at, r.key, r.queue)
             for r in await _waiting(true() if task is None else jobs.c.task == task.name)
         ]
 
     async def run_due(self, within: timedelta = timedelta(0)) -> list[StoredJob]:
-        """Run what is due, or falls due within this time, and what that submits or tries again.
+        """Run what is due, or will be within this time, and what these jobs submit or try again.
 
         Returns the row of each job that ran: `status`, `attempts`, `result`, `error`, and so on.
         """
@@ -88,14 +88,14 @@ class OwnJobs:
             return await Jobs(session).get(job_id)
 
     async def _try(self, job_id: UUID) -> None:
-        """As a host does: claimed, within its time, its outcome behind the fence."""
+        """Claim and run the job, and write its outcome, as a host does."""
         async with AsyncSessionLocal.begin() as session:
             await session.execute(update(jobs).where(jobs.c.id == job_id).values(run_at=clock(0)))
         task = find_task((await self.row(job_id)).task)
         bound = task.max_running
         claiming = partial(claim, job_id=job_id, task=task.name, max_running=bound)
         taken = await control(claiming, transaction=bound is not None)
-        assert taken, f"another job of {task.name} runs, of which max_running={bound} may"
+        assert taken, f"{task.name} has max_running={bound}, and so many of its jobs run"
         outcome = await attempt(claim_of(taken))
         if outcome:
             await control(partial(write_all, group=[outcome]))

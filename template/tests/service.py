@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20) -> T:
-    """Wait until the check gives something true; raises AssertionError after `limit` seconds."""
+    """Wait until the check returns something true. Raises AssertionError after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not (found := await check()):
         assert time.monotonic() < deadline, f"not so after {limit:g} s: {check}"
@@ -40,14 +40,14 @@ async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20
 
 
 def all_on(backend: str) -> str:
-    """QUEUES with every queue on one back end."""
+    """A value of QUEUES that has every queue on one back end."""
     from app.config import get_settings
 
     return json.dumps(dict.fromkeys(get_settings().queues, backend))
 
 
 def copy_database(source: str, folder: Path) -> str:
-    """Copy a database that nobody uses, which is faster than to migrate; returns its address."""
+    """Copy a database without clients, which is faster than to migrate; returns its address."""
     url = make_url(source)
     if url.get_backend_name() == "sqlite":
         copy = shutil.copy(str(url.database), folder / f"{uuid4().hex}.db")
@@ -59,11 +59,11 @@ def copy_database(source: str, folder: Path) -> str:
 
 
 class Service:
-    """Its processes by name, as `devtools/commands.py` has them; each logs to a file of its own."""
+    """Its processes have the names of `devtools/commands.py`. Each logs to a file of its own."""
 
-    spawned: ClassVar[list[subprocess.Popen[bytes]]] = []  # by any service of this run
-    launcher: ClassVar[list[str]] = []  # a command that starts each process
-    probes: ClassVar[list[Path]] = []  # modules of tasks that only tests have, for `app/tasks`
+    spawned: ClassVar[list[subprocess.Popen[bytes]]] = []  # by all services of this run
+    launcher: ClassVar[list[str]] = []  # a command that runs each process's command
+    probes: ClassVar[list[Path]] = []  # modules with the tests' own tasks, for `app/tasks`
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
@@ -78,14 +78,14 @@ class Service:
 
     @classmethod
     def alone(cls, folder: Path, **env: str) -> Self:
-        """One with a database of its own, for tests that stop and kill."""
+        """A service with a database of its own, for tests that stop or kill processes."""
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder, DATABASE_URL=copy_database(os.environ["EMPTY_DATABASE"], folder), **env)
 
     def start(self, *names: str) -> Self:
-        """Start these processes; the API is waited for."""
+        """Start these processes, and wait until the API listens."""
         for name in names:
-            kind = re.sub(r"-\d+$", "", name)  # `api-2` is a second one
+            kind = re.sub(r"-\d+$", "", name)  # `api-2` is a second API
             command = [*self.launcher, *shlex.split(COMMANDS[kind])]
             if kind == "api":
                 port = self.ports.setdefault(name, free_port())
@@ -109,7 +109,7 @@ class Service:
         return self.start(*COMMANDS)
 
     def stop(self, *names: str) -> list[int]:
-        """SIGTERM to each, the API and the workers first; returns their exit codes."""
+        """Send SIGTERM to these or to all processes, one by one; returns their exit codes."""
         return [stop(self.processes.pop(name)) for name in names or list(self.processes)]
 
     async def __aenter__(self) -> Self:
@@ -126,7 +126,7 @@ class Service:
         return (self.folder / f"{name}.log").read_text()
 
     async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
-        """Submit to this service's database, as a script would."""
+        """Submit a job to this service's database, as a script does."""
         from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
         from app.core.database import async_url

@@ -19,7 +19,7 @@ ORDER = {"item": "book", "quantity": 2}
 
 
 async def test_it_processes_the_order(session: AsyncSession) -> None:
-    """A task is a function. Here the test gives it a session; in the service its host does."""
+    """A task is a function. Here the test passes the session; in the service its host does."""
     order = Order(id=uuid4(), item="book", quantity=1)
     session.add(order)
     await session.flush()
@@ -35,7 +35,7 @@ async def test_an_order_that_is_gone_is_not_tried_again(session: AsyncSession) -
 
 
 async def test_a_request_submits_it(api: AsyncClient, own_jobs: OwnJobs) -> None:
-    """No worker runs here. The test sees which jobs wait, and runs them itself."""
+    """No worker runs here. The test finds the jobs that wait, and runs them itself."""
     answer = await api.post("/orders", json=ORDER)
     order_id = answer.json()["data"]["order"]["id"]
     [job] = await own_jobs.submitted()
@@ -61,7 +61,7 @@ async def test_one_that_waits_runs_later(session: AsyncSession, own_jobs: OwnJob
 
 
 async def test_a_job_whose_order_is_gone_is_dead_at_once(own_jobs: OwnJobs) -> None:
-    """The job runs as in the service: with its own session, and its outcome in the table."""
+    """The job runs as in the service: with its own session, and its outcome is in the table."""
     row = await own_jobs.run(process_order, uuid4())
     assert (row.status, row.attempts) == (Status.DEAD, 1)
     assert str(row.error).startswith("NonRetryable: order ")

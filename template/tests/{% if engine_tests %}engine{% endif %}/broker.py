@@ -1,4 +1,4 @@
-"""One more server of a kind that carries jobs, for tests that freeze it or lose what it held."""
+"""A broker for tests that freeze it or delete its data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from devtools.processes import free_port
 
 
 class Broker:
-    """Stays on one port for good; what it held is gone with it."""
+    """A broker that keeps its port. Its data is lost when it is killed."""
 
     def __init__(self, variable: str, folder: Path) -> None:
         self.variable, self._folder = variable, folder
@@ -25,7 +25,7 @@ class Broker:
 
     @property
     def env(self) -> dict[str, str]:
-        """Where it is, also while it isn't there: the run's own server, on another port."""
+        """Its address, even while it doesn't run: that of the run's broker, with another port."""
         run = urlsplit(os.environ[self.variable])
         user, at, _ = run.netloc.rpartition("@")
         return {self.variable: run._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()}
@@ -46,7 +46,7 @@ class Broker:
         os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """What it held is gone."""
+        """Kill it. Its data is lost."""
         if self._process:
             self.signal(signal.SIGKILL)
             self._process.wait()

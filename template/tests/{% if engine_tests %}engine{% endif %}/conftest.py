@@ -1,6 +1,6 @@
-"""What the tests of the engine share.
+"""Fixtures and options for all tests of the engine.
 
-Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+The module imports nothing of the app: that would read its settings before the servers start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pytest_report_collectionfinish() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about the other database."""
+    """Deselect the tests that are about the other database."""
     other = {"sqlite", "postgresql"} - {config.getoption("--database")}
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in other)]
     items[:] = [item for item in items if item not in left_out]
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
-    """Runs jobs of this process' own database; nobody rings for them but a test."""
+    """A host on the database of this process. Only tests ring for it."""
     from app.config import get_settings
     from app.jobs.host import hosting
 
@@ -45,7 +45,7 @@ async def host() -> AsyncIterator[Host]:
 
 @pytest.fixture
 async def no_other_jobs(session: AsyncSession) -> None:
-    """A host takes whatever is due: what other tests left would be in the way."""
+    """Delete the jobs that other tests have left, because a host takes each job that is due."""
     from sqlalchemy import delete
 
     from app.jobs.table import jobs, known_tasks, processes

@@ -1,4 +1,4 @@
-"""Tasks that only the tests have. The service under test finds them as `app/tasks/probes.py`."""
+"""The tests' own tasks. The service under test finds them as `app/tasks/probes.py`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def echo_sync(text: str, times: int = 1) -> str:
 
 @task(name="probes.place_order")
 async def place_order(db: AsyncSession, item: str) -> None:
-    """Its order is there exactly as often as it has succeeded."""
+    """There are as many of its orders as tries that succeeded."""
     db.add(Order(item=item, quantity=1))
 
 
@@ -58,7 +58,7 @@ async def later() -> int:
 
 @task(name="probes.hopeless", tries=5)
 async def hopeless() -> None:
-    await asyncio.sleep(0.01)  # SQLite's clock tells milliseconds apart, and no less
+    await asyncio.sleep(0.01)  # SQLite's clock has milliseconds
     raise NonRetryable("secret reason")
 
 
@@ -74,7 +74,7 @@ def slow_sync(seconds: float) -> None:
 
 @task(name="probes.work", tries=3)
 async def work(seconds: float) -> str:
-    """Long enough to be killed or stopped in the middle."""
+    """Runs long enough to be killed or stopped before its end."""
     log.info("working", pid=os.getpid())
     await asyncio.sleep(seconds)
     return "worked"
@@ -87,7 +87,7 @@ async def alone(seconds: float) -> None:
 
 @task(name="probes.relays")
 async def relays() -> bool:
-    """Whether the process that runs it relays as well."""
+    """Whether a relay runs in the same process."""
     return relay.current_relay() is not None
 
 

@@ -1,4 +1,4 @@
-"""A server on this machine that keeps what is posted to it, as Sentry or a collector of traces."""
+"""A server that keeps what is posted to it, in place of Sentry or a collector of traces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class Receiver:
-    """While `open` isn't set, whoever posts waits for the answer."""
+    """A client waits for the answer to a POST until `open` is set."""
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, bytes]] = []

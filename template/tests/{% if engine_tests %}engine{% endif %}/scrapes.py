@@ -1,4 +1,4 @@
-"""Prometheus' view of a process under test."""
+"""Scrapes the metrics of a process under test, as Prometheus does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.service import Service, eventually
 
 @dataclass(frozen=True)
 class Scrape:
-    """One answer: its samples by name and labels."""
+    """The samples of one answer, by name and labels."""
 
     samples: dict[tuple[str, frozenset[tuple[str, str]]], float]
 
     def value(self, name: str, **labels: str) -> float:
-        """Of one sample; 0 where there is none."""
+        """The value of one sample; 0 if it is missing."""
         return self.samples.get((name, frozenset(labels.items())), 0)
 
     def labels(self, name: str) -> list[dict[str, str]]:
@@ -36,7 +36,7 @@ def start_scraped(service: Service, *names: str) -> dict[str, int]:
 
 
 async def scrape(port: int) -> Scrape:
-    """Waits for a process that starts."""
+    """Scrape a process. It waits until the process serves its metrics."""
 
     async def answer() -> str | None:
         async with httpx.AsyncClient(timeout=10) as client:
@@ -56,7 +56,7 @@ async def scrape(port: int) -> Scrape:
 
 
 async def counted(port: int, expected: float, name: str, **labels: str) -> None:
-    """Wait until a process has counted so much."""
+    """Wait until the sample has this value."""
 
     async def reached() -> bool:
         return (await scrape(port)).value(name, **labels) == expected

@@ -1,4 +1,4 @@
-"""Code that can't be loaded ends each process with one line, which says where it is."""
+"""Code that can't be imported ends each process with one line, which names the place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(project: Path, command: str, **env: str) -> str:
-    """What it writes before it ends."""
+    """Start a process that must fail; returns its output."""
     ended = subprocess.run(
         shlex.split(command), cwd=project, env=os.environ | env, capture_output=True, text=True
     )

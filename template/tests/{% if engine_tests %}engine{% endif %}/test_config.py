@@ -1,4 +1,4 @@
-"""Wrong settings end a process at once, with one clear line each and nothing else."""
+"""Wrong settings end a process at once. It prints one clear line for each, and nothing else."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_production_refuses_what_is_unsafe(env: dict[str, str], line: str) -> No
 
 
 def end_of(monkeypatch: pytest.MonkeyPatch, **env: str) -> str | None:
-    """What a process with these settings ends with."""
+    """The error with which a process that has these settings ends."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     try:
@@ -98,7 +98,7 @@ def test_a_closed_network_is_that_of_an_address(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_production_wants_what_a_process_requires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What none requires may be missing, or short."""
+    """A setting that no process requires may be missing or short."""
 
     class More(Settings):
         webhook_secret: SecretStr | None = None
@@ -172,7 +172,7 @@ def test_a_wrong_value_is_one_line_and_no_traceback() -> None:
 
 
 def test_what_nothing_reads_in_the_env_file_is_named(tmp_path: Path) -> None:
-    """Not what other programs read there, and none of it is refused: they may have more."""
+    """Variables of other programs are not named. None is refused: there may be more of them."""
     known = ["LOG_LEVEL=INFO", "PORT=1", "COMPOSE_PROJECT_NAME=x", "POSTGRES_PASSWORD=x"]
     wrong = ["API_KEYY=top secret", "SOMETHING_ELSE=1"]
     (tmp_path / ".env").write_text("\n".join([*known, *wrong]))

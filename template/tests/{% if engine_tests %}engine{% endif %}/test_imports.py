@@ -1,4 +1,4 @@
-"""What importing the app does, and what it leaves: it boots with everything down, and soon."""
+"""Importing the app opens no connection, and loads no module that the process doesn't need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_network_at_import() -> None:
 
 
 def test_only_the_api_imports_fastapi() -> None:
-    """It would be a fifth of a worker's start."""
+    """Importing it would take a fifth of a worker's start."""
     found = {}
     for name, command in COMMANDS.items():
         module = re.findall(r"app(?:\.[a-z_]+)+", command)[0]
@@ -51,5 +51,5 @@ def test_only_the_api_imports_fastapi() -> None:
 
 
 def test_the_api_imports_no_worker() -> None:
-    """Though it loads all tasks: a worker's module makes connections of its own, and a loop."""
+    """The API imports all tasks. A worker's module would make connections and a loop of its own."""
     assert run(WORKERS) == (0, "")

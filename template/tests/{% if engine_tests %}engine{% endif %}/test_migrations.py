@@ -64,7 +64,7 @@ def test_migrating_twice_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_new_model_is_found_and_a_revision_is_never_empty(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a database that has no table yet."""
+    """The database has no table yet."""
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{project}/new.db")
     versions = project / "migrations" / "versions"
     before = {*versions.glob("*.py")}

@@ -1,4 +1,4 @@
-"""The README's code and commands work as they stand there."""
+"""The README's code and commands work unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def block(kind: str, part: str) -> str:
 
 
 async def run(service: Service, *command: str) -> str:
-    """What it writes; a command that `curl` belongs to ends with an error of HTTP, too."""
+    """The output of a command. An HTTP error makes `curl` in it fail."""
     home = {"CURL_HOME": str(service.folder), "DATABASE_URL": service.env["DATABASE_URL"]}
     done = await asyncio.to_thread(
         subprocess.run,

@@ -1,4 +1,4 @@
-"""What Sentry gets: dead jobs and unexpected errors, once each, and nobody's data."""
+"""Sentry gets each dead job and each unexpected error once, and no user's data."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def reporting(folder: Path, sentry: Receiver, *names: str) -> AsyncIterato
 
 
 def events(sentry: Receiver) -> list[dict[str, Any]]:
-    """An envelope is lines of JSON: its header, then each item's header and the item."""
+    """The events in the envelopes. An envelope has a line, then two lines for each item."""
     found = []
     for path, body in sentry.bodies:
         assert path == "/api/7/envelope/"
@@ -78,7 +78,7 @@ def told(event: dict[str, Any]) -> str:
 
 
 async def reported(sentry: Receiver, **tags: str) -> dict[str, Any]:
-    """The one event with these tags."""
+    """Wait for the only event with these tags."""
 
     async def there() -> list[dict[str, Any]]:
         return [event for event in events(sentry) if tags.items() <= event["tags"].items()]
@@ -124,7 +124,7 @@ async def test_dead_jobs_and_errors_are_reported_once(tmp_path: Path, sentry: Re
 
 
 async def test_a_process_that_stops_sends_what_it_has(tmp_path: Path, sentry: Receiver) -> None:
-    """Its first report is still under way, and the second one waits, when all else has ended."""
+    """When the rest has ended, its first report is still being sent, and the second one waits."""
     async with reporting(tmp_path, sentry, "api") as service:
         sentry.open.clear()
         for _ in range(2):

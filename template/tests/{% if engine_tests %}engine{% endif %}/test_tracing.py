@@ -1,4 +1,4 @@
-"""One trace from a request or a tick to what each try calls, as a collector gets it."""
+"""A collector gets one trace from a request or a tick to the calls of each try."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = {
     "OTEL_BSP_SCHEDULE_DELAY": "100",
     "LOG_JSON": "true",
 }
-# Its first try fails, its second one makes a span of its own: in a thread, where it is sync.
+# The first try fails. The second makes a span of its own, in a thread if the task is sync.
 PROBE = """
 from datetime import timedelta
 
@@ -94,7 +94,7 @@ def attributes(span: Span) -> dict[str, object]:
 
 
 async def trace_of(collector: Receiver, task: str, trace: bytes | None = None) -> list[Span]:
-    """All of a trace in which this task was run twice."""
+    """All spans of a trace with two tries of this task."""
 
     async def there() -> list[Span]:
         run = f"run {task}"
@@ -107,7 +107,7 @@ async def trace_of(collector: Receiver, task: str, trace: bytes | None = None) -
 
 
 def check(found: list[Span], task: str, queue: str, secret: bytes) -> Span:
-    """Returns the span in which the job was submitted."""
+    """Check the spans of a job; returns the span of its submit."""
     (submit,) = [span for span in found if span.name == f"submit {task}"]
     runs = [span for span in found if span.name == f"run {task}"]
     runs.sort(key=lambda span: span.start_time_unix_nano)
@@ -131,7 +131,7 @@ def check(found: list[Span], task: str, queue: str, secret: bytes) -> Span:
 
 
 def check_waits(found: list[Span], task: str, runs: list[Span], submit: Span) -> None:
-    """One before each try, as long as the try says."""
+    """Before each try there is a span of its wait, whose length the try's span states."""
     waits = [span for span in found if span.name == f"wait {task}"]
     waits.sort(key=lambda span: span.end_time_unix_nano)
     assert [span.parent_span_id for span in waits] == [submit.span_id] * 2
@@ -142,7 +142,7 @@ def check_waits(found: list[Span], task: str, runs: list[Span], submit: Span) ->
 
 
 async def check_lines(service: Service, found: list[Span], task: str) -> None:
-    """What the log says of each end names the try's span."""
+    """The log's line about the end of each try has the ids of the try's span."""
     runs = {(s.trace_id.hex(), s.span_id.hex()) for s in found if s.name == f"run {task}"}
 
     async def named() -> set[tuple[str, str]]:
@@ -191,7 +191,7 @@ async def test_one_trace_leads_from_a_tick_to_each_try(
 
 
 async def test_a_process_that_stops_sends_its_spans(tmp_path: Path) -> None:
-    """They would wait for a minute otherwise."""
+    """Without that, the spans would wait for a minute."""
     with Receiver() as collector:
         settings = SETTINGS | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}
         settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{collector.address}"

@@ -1,6 +1,6 @@
-"""An operator who is logged in, and a schedule to look at.
+"""Fixtures: the page of an operator who is logged in, and a schedule.
 
-Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+The module imports nothing of the app: that would read its settings before the servers start.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def page() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def hourly(session: AsyncSession) -> AsyncIterator[str]:
-    """The only schedule; its next tick is in half an hour."""
+    """The id of the only schedule. Its next tick is in half an hour."""
     from sqlalchemy import delete, insert
 
     from app.jobs import Interval, Schedule

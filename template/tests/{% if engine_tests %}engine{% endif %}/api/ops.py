@@ -1,4 +1,4 @@
-"""An operator's browser, as far as HTTP goes: it keeps cookies, and a form has its token."""
+"""An operator's browser, reduced to HTTP: it keeps cookies, and sends a form's token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = re.compile(r'name="token" value="([^"]+)"')
 
 
 def browser(scheme: str = "http") -> httpx.AsyncClient:
-    """Of a client that nobody has been before, so that its tries to log in are its own."""
+    """A browser with a new address, so that no other test's tries to log in count for it."""
     from app.main import app
 
     address = f"2001:{secrets.token_hex(2)}:{secrets.token_hex(2)}:1::1"
@@ -28,7 +28,7 @@ async def log_in(client: httpx.AsyncClient, key: str = "", **query: str) -> http
 
 
 async def text_of(client: httpx.AsyncClient, path: str, code: int = 200, **query: Any) -> str:
-    """What stands on a page, with the tags."""
+    """The HTML of a page."""
     answer = await client.get(path, params=query or None)
     assert answer.status_code == code, answer.text
     return answer.text
@@ -41,13 +41,13 @@ async def token_of(client: httpx.AsyncClient) -> str:
 
 
 async def send(client: httpx.AsyncClient, path: str, **query: Any) -> httpx.Response:
-    """Press a button that leads there."""
+    """Send a form to this path, with a valid token."""
     token = await token_of(client)
     return await client.post(path, params=query, data={"token": token})
 
 
 async def press(client: httpx.AsyncClient, text: str, button: str) -> str:
-    """Press a button that stands on this page; returns the page that it leads to."""
+    """Press a button of this page; returns the page that it leads to."""
     forms = re.findall(r"<form method=\"post\".+?</form>", text, re.DOTALL)
     (form,) = [form for form in forms if f'id="{button}"' in form]
     found, token = re.search(r'action="([^"]+)"', form), TOKEN.search(form)

@@ -1,6 +1,6 @@
-"""Rows with garbage in any column, by SQL: each is shown, can be ended, and harms no other.
+"""Rows with garbage in any column: each is shown, can be ended, and harms no other.
 
-A sample of all cases, by a seed; with EXAMPLES=9999 it tries each.
+It tests a random sample of the cases, by a seed. With EXAMPLES=9999 it tests all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ JSONS = ["[]", "null", '"x"', '"\\ud800"', "1e999", "9" * 5000, *DEEP]
 DATES = ["infinity", "-infinity", "0044-03-15 BC", "9999-12-31 23:59:59.999999", "0001-01-01"]
 QUOTED = [f"'{each}'" for each in ["", "x", "paused", "\x01", *DATES, *JSONS]]
 LITERALS = ["NULL", "-1", "0", "2147483647", *QUOTED]
-if IS_SQLITE:  # it keeps anything in any column
+if IS_SQLITE:  # it keeps any value in any column
     LITERALS += ["1e999", "-1e999", "9223372036854775807", "x'ff00'", "CAST(x'61ff' AS TEXT)"]
     LITERALS += ["'{'", "'NaN'", "char(0)"]
 BROKEN: list[Any] = [None, [], {}, "x", "first3", "cancel", -1, 1e308, True, {"kind": "lunar"}]
@@ -77,7 +77,7 @@ async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
 
 
 async def put(session: AsyncSession, table: Any, row_id: Any, column: str, literal: str) -> bool:
-    """Whether the database takes it."""
+    """Write the literal into a column. Returns whether the database accepts it."""
     changed = text(f"UPDATE {table.name} SET {column} = {literal} WHERE id = :id")
     key = row_id.hex if IS_SQLITE and isinstance(row_id, UUID) else row_id
     try:
@@ -89,7 +89,7 @@ async def put(session: AsyncSession, table: Any, row_id: Any, column: str, liter
 
 
 def cases(table: Any, *fixed: str, more: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Columns, without those that are fixed, and literals."""
+    """Pairs of a column, except the fixed ones, and a literal."""
     names = [column.name for column in table.columns if column.name not in fixed]
     found = [(name, each) for name in names for each in LITERALS]
     found += [("definition", each) for each in more]
@@ -97,7 +97,7 @@ def cases(table: Any, *fixed: str, more: Iterable[str] = ()) -> list[tuple[str, 
 
 
 async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host) -> None:
-    """Each has one wrong value; its status is a random one, by a seed."""
+    """Each job has one wrong value. Its status is random, by a seed."""
     choose, bad = random.Random(1), dict[UUID, str]()
     for column, literal in cases(jobs, "id", "task"):
         values = {"status": choose.choice(list(Status)), "wake_at": clock(9), "run_at": clock(0)}
@@ -165,14 +165,14 @@ async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> No
 
 
 def broken(whole: dict[str, Any]) -> Iterator[str]:
-    """Definitions, as literals, of which one part is missing or wrong."""
+    """Literals of definitions in which one part is missing or wrong."""
     for name in whole:
         yield f"'{json.dumps({each: whole[each] for each in whole if each != name})}'"
         yield from (f"'{json.dumps({**whole, name: each})}'" for each in BROKEN)
 
 
 async def check_schedule(client: httpx.AsyncClient, name: str, what: str) -> None:
-    """It is shown, can be paused, and goes, unless the code seems to declare it."""
+    """It is shown, can be paused, and can be deleted, unless its row says that code declares it."""
     path = f"/schedules/{name}"
     shown = await client.get(path)
     assert shown.status_code == 200, (what, shown.text)

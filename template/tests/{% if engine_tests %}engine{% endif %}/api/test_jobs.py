@@ -14,7 +14,7 @@ from tests.service import Service, eventually
 async def test_a_new_file_in_tasks_is_found_by_every_process(
     service: Service, task: Task[..., Any, Any]
 ) -> None:
-    """The probes are one file more in the service's `app/tasks/`, submitted as a script would."""
+    """The probes are a new file in the service's `app/tasks/`. A script submits their jobs."""
     job = await service.job_is(await service.submit(task, "hello"), "succeeded")
     assert (job["task"], job["result"]) == (task.name, "hello")
 

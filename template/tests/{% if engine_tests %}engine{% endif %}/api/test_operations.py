@@ -1,4 +1,4 @@
-"""What operators ask and change by REST: many jobs at once, queues, processes."""
+"""Operators' REST routes for many jobs at once, for queues and for processes."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ async def test_jobs_are_found_by_all_that_a_filter_has(service: Service) -> None
     assert other in await found(service, status="pending", since=made)
     assert one not in await found(service, status="pending", until=made)
     assert await found(service, status="any", key="found by key", error="x") == set()
-    assert await found(service, key="found by key") == set()  # by default: the dead ones
+    assert await found(service, key="found by key") == set()  # by default only dead jobs are found
 
 
 async def test_many_dead_jobs_are_replayed(service: Service) -> None:
-    """Told how many first; what another job's key holds is left."""
+    """A dry run counts them first. A job whose key another job has stays dead."""
     dead = [await service.submit(probes.hopeless, key=f"bulk {n}") for n in range(3)]
     for job_id in dead:
         await service.job_is(job_id, "dead")

@@ -1,4 +1,4 @@
-"""What operators see on `/ops` and what its buttons do."""
+"""What `/ops` shows to operators, and what its buttons do."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_nothing_is_offered_where_nothing_can_change(page: httpx.AsyncClie
 async def test_nothing_that_a_row_holds_is_markup(
     page: httpx.AsyncClient, session: AsyncSession, hourly: str
 ) -> None:
-    """Nor is it invisible, nor longer than one can read."""
+    """Invisible characters are shown as escapes, and long texts are cut."""
     text = HOSTILE.replace("\0", "")
     job_id = await submit(probes.echo, HOSTILE.replace("\0", ""), **DEAD | {"error": text})
     values = {"task": text[:90], "queue": text[:90], "key": text[:90], "result": text}

@@ -1,4 +1,4 @@
-"""Who gets into `/ops`, for how long, and what nobody can make an operator do."""
+"""Who can log in to `/ops`, for how long, and which changes other sites can't make."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def operator(stranger: httpx.AsyncClient) -> httpx.AsyncClient:
 
 
 def routes(method: str) -> list[str]:
-    """Each address of the page but the login's, with a value in each place of one."""
+    """The paths of the page except the login's, with values for their parameters."""
     found = [each for each in _all(create_app().routes) if isinstance(each, PageRoute)]
     paths = [
         each.path for each in found if method in (each.methods or ()) and each.path != "/ops/login"
@@ -54,7 +54,7 @@ def _all(routes: Any) -> Any:
 
 
 async def test_without_a_key_there_is_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no answer that differs from that of an address that never was."""
+    """Its answers are the same as those of a path that doesn't exist."""
     monkeypatch.setattr(get_settings(), "api_key", None)
     transport = httpx.ASGITransport(create_app())
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -108,7 +108,7 @@ async def test_a_wrong_key_lets_nobody_in(stranger: httpx.AsyncClient, key: str)
 
 
 async def test_tries_to_log_in_have_a_rate(stranger: httpx.AsyncClient) -> None:
-    """The right key comes too late, too: or else one could go on guessing."""
+    """Then the right key is refused as well, or guessing could go on."""
     for _ in range(10):
         assert (await log_in(stranger, "wrong")).status_code == 401
     refused = await log_in(stranger)
@@ -140,7 +140,7 @@ async def test_another_key_ends_all_sessions(
 @pytest.mark.parametrize("key", ["", "a key that somebody guessed"])
 @pytest.mark.parametrize("purpose", [COOKIE, sessions.NOTICE])
 async def test_a_forged_cookie_is_none(stranger: httpx.AsyncClient, key: str, purpose: str) -> None:
-    """Nor is one that this service has signed for something else."""
+    """A cookie that this service has signed for another purpose is none, either."""
     key = key or (os.environ["API_KEY"] if purpose != COOKIE else "another")
     signer = URLSafeTimedSerializer(key, purpose, signer_kwargs=sessions.SIGNING)
     for value in (signer.dumps("session"), "session", ".", "a.b.c", "é"):
@@ -200,7 +200,7 @@ async def test_every_answer_is_under_the_policy(operator: httpx.AsyncClient) -> 
 
 
 async def test_a_link_from_another_site_finds_the_session(operator: httpx.AsyncClient) -> None:
-    """A browser sends no strict cookie with it, and sends it when the page asks for itself."""
+    """The browser sends no strict cookie with the link, but when the page loads itself again."""
     cookie = operator.cookies.get(COOKIE, path="/ops")
     operator.cookies.clear()
     answer = await operator.get("/ops/jobs", headers={"Sec-Fetch-Site": "cross-site"})

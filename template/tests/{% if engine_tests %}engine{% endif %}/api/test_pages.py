@@ -1,4 +1,4 @@
-"""Lists come in pages: nothing is missed or told twice, however many rows there are."""
+"""Lists come in pages. However many rows there are, no page omits or repeats one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATER = timedelta(hours=1)
 
 
 async def pages(service: Service, path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
-    """Each page, as a client gets it that follows `next`."""
+    """The pages that a client gets which follows `next`."""
     after: dict[str, str] = {}
     while True:
         answer = await service.client.get(path, params=query | after, headers=service.operator)
@@ -39,7 +39,7 @@ async def pages(service: Service, path: str, **query: Any) -> AsyncIterator[list
 
 
 async def test_schedules_come_in_pages(service: Service) -> None:
-    """Also those whose ids an address must escape."""
+    """Some of the ids must be escaped in an address."""
     made = [await create(service, id=f"page é:{n} {uuid4()}", paused=True) for n in range(5)]
     whole = [page async for page in pages(service, "/schedules")]
     short = [page async for page in pages(service, "/schedules", limit=2)]
@@ -92,7 +92,7 @@ async def test_a_page_has_a_limit(service: Service, path: str) -> None:
 
 @pytest.fixture
 async def plans(session: AsyncSession) -> AsyncIterator[list[str]]:
-    """How the database finds what a session reads, statement by statement."""
+    """The database's plan for each SELECT of a session."""
     found: list[str] = []
     explain = "EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN "
 
@@ -111,7 +111,7 @@ async def plans(session: AsyncSession) -> AsyncIterator[list[str]]:
 async def test_no_page_of_jobs_looks_at_the_others(
     session: AsyncSession, plans: list[str], status: Status
 ) -> None:
-    """Neither at all of them nor with a sort: a page is as quick among a million."""
+    """A page neither reads nor sorts all jobs, so it is as quick among a million."""
     await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
     ended = {"status": status, "finished_at": clock(0)} if status != Status.PENDING else {}
     await session.execute(update(jobs).values({"args": None} | ended))
@@ -126,7 +126,7 @@ async def test_no_page_of_jobs_looks_at_the_others(
 async def test_no_batch_of_a_replay_looks_at_those_before(
     session: AsyncSession, plans: list[str]
 ) -> None:
-    """However rare what is replayed: each batch goes on where the last one ended."""
+    """Each batch goes on where the last one ended, even if few of the jobs match."""
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
     ended = {"status": Status.DEAD, "finished_at": clock(0), "error": "often"}
     await session.execute(update(jobs).values(ended))
@@ -145,7 +145,7 @@ async def test_no_batch_of_a_replay_looks_at_those_before(
 async def test_no_count_of_queues_looks_at_all_rows(
     session: AsyncSession, plans: list[str]
 ) -> None:
-    """Neither of what waits for later, nor of what has ended; on PostgreSQL of many rows alone."""
+    """Jobs that wait for later or have ended aren't read. PostgreSQL reads small tables whole."""
     await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
     await Jobs(session).submit_many(probes.echo_sync, [("x",)] * MANY)
     await analyze(session)
@@ -176,7 +176,7 @@ async def test_no_page_of_schedules_looks_at_the_others(
 
 
 async def analyze(session: AsyncSession) -> None:
-    """As PostgreSQL does by itself in time."""
+    """Update PostgreSQL's statistics, which it does by itself later."""
     if not IS_SQLITE:
         await session.execute(text("ANALYZE jobs, schedules"))
 

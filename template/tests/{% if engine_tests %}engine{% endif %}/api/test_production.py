@@ -1,4 +1,4 @@
-"""What the API shows and whom it answers in production."""
+"""In production the API hides its docs, and answers only its own hosts."""
 
 from __future__ import annotations
 

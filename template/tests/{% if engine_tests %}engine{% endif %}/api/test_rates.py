@@ -1,4 +1,4 @@
-"""How often one client may ask, whatever it says of itself."""
+"""The rates of requests for one client, whatever address the client claims to have."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RATES = {"MAIL_RATE": "3/day", "REQUEST_RATE": "5/day"}  # no window ends during
 
 @pytest.fixture(scope="module")
 async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """Its clients' addresses are what the proxy in front of it, this machine, says they are."""
+    """A service behind a proxy, this machine, which tells it the addresses of clients."""
     async with Service.alone(tmp_path_factory.mktemp("limited"), **RATES).start("api") as service:
         yield service
 
 
 def anybody() -> str:
-    """A client that no test has been before."""
+    """The address of a client that no other test uses."""
     return f"2001:{secrets.token_hex(2)}:{secrets.token_hex(2)}:1::1"
 
 
@@ -31,7 +31,7 @@ async def notify(service: Service, forwarded: str) -> httpx.Response:
 
 
 async def test_mail_has_a_rate(limited: Service) -> None:
-    """A refusal is as each error is, and says when to ask again; others aren't refused."""
+    """A refusal has the form of each error, and says when to ask again. Others aren't refused."""
     client = anybody()
     assert [(await notify(limited, client)).status_code for _ in range(3)] == [202] * 3
     refused = await notify(limited, client)
@@ -42,7 +42,7 @@ async def test_mail_has_a_rate(limited: Service) -> None:
 
 
 async def test_requests_have_a_rate_and_probes_have_none(limited: Service) -> None:
-    """Also those without the key, and it is counted before the body is read."""
+    """Requests without the key count, too, and each counts before its body is read."""
     client = {"X-Forwarded-For": anybody()}
     for status in [401] * 5 + [429]:
         answer = await limited.client.post("/schedules", content="{", headers=client)
@@ -58,7 +58,7 @@ async def test_what_a_client_says_before_the_proxy_does_not_count(limited: Servi
 
 async def test_a_proxy_that_is_not_trusted_is_the_client(limited: Service) -> None:
     folder = limited.folder / "open"
-    rate = f"3/{60 + secrets.randbelow(10_000)}minute"  # no other run's, for its client is the same
+    rate = f"3/{60 + secrets.randbelow(10_000)}minute"  # other runs have the same client
     env = RATES | {"FORWARDED_ALLOW_IPS": "192.0.2.1", "MAIL_RATE": rate}
     async with Service.alone(folder, **env).start("api") as service:
         answers = [await notify(service, anybody()) for _ in range(4)]
@@ -73,7 +73,7 @@ async def test_an_ipv6_client_is_its_network(limited: Service) -> None:
 
 
 async def test_an_ipv4_client_is_its_address(limited: Service) -> None:
-    """Also where it is written as one of IPv6."""
+    """The same address written as IPv6 is the same client."""
     client = f"198.51.{secrets.randbelow(256)}.{secrets.randbelow(255)}"
     answers = [await notify(limited, f"{form}{client}") for form in ("", "::ffff:", "", "")]
     assert [answer.status_code for answer in answers] == [202] * 3 + [429]

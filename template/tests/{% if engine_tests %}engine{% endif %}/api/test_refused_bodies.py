@@ -1,4 +1,4 @@
-"""What can't be stored, or couldn't be shown again, is refused alike whatever the database."""
+"""On each database the API refuses alike what can't be stored, or couldn't be shown again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_what_cannot_be_kept_names_its_field(
 
 @pytest.mark.parametrize("value", UNKEPT)
 async def test_a_schedule_keeps_none_of_it(service: Service, value: str) -> None:
-    """Also in arguments, whose types are the task's own affair."""
+    """This holds for arguments, too, though only the task knows their types."""
     made = await create(service)
     wrong = json.dumps(ECHO).replace('"tick"', value)
     change = json.dumps({"revision": 1, "args": {"text": "tick"}}).replace('"tick"', value)
@@ -131,7 +131,7 @@ async def test_a_body_has_so_many_values(service: Service) -> None:
 
 @pytest.mark.parametrize("url", ["/a%00b", "/a?more=%00"])
 async def test_a_path_and_a_query_have_no_nul_either(url: str) -> None:
-    """Whatever the route says of its parameters."""
+    """It is refused even if the route sets no limits for its parameters."""
     router, api = Router(), FastAPI()
 
     @router.get("/{name}")
@@ -167,7 +167,7 @@ async def test_a_body_that_says_it_is_long_is_not_waited_for(service: Service) -
 
 
 async def test_a_chunked_body_is_refused_while_it_is_read(service: Service) -> None:
-    """Nothing announces its length, and it has no end yet."""
+    """Its length isn't announced, and its end hasn't been sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     writer.write(b"POST /orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A request's id is in its answer, whatever that is, and in each line that it leads to."""
+"""A request's id is in its answer, even in an error, and in each line of the log about it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANSWERS: dict[int, Ask] = {
 
 @pytest.fixture(scope="module")
 async def limited(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A service of its own that knows one name and logs JSON."""
+    """A service with one allowed host, which logs JSON."""
     settings = {"ALLOWED_HOSTS": '["127.0.0.1"]', "LOG_JSON": "true"}
     async with Service.alone(tmp_path_factory.mktemp("ids"), **settings) as service:
         yield service.start_all()

@@ -1,4 +1,4 @@
-"""What is wrong is answered with 422 and the field, in FastAPI's own form, and not stored."""
+"""A wrong value gets 422 with its field, in FastAPI's own form, and isn't stored."""
 
 from __future__ import annotations
 

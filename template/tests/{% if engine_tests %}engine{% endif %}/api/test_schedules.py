@@ -22,7 +22,7 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def database(service: Service) -> Iterator[Connection]:
-    """The running service's own, where a test moves time."""
+    """A connection to the running service's database, in which tests set times."""
     engine = create_engine(sync_url(service.env["DATABASE_URL"]), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         yield connection

@@ -1,4 +1,4 @@
-"""Strange requests, which OpenAPI allows or doesn't: no 5xx, and no answer that it doesn't name."""
+"""Strange requests, valid or not, never get a 5xx, or an answer that OpenAPI doesn't name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemathesis.core.result import Ok
 
 from tests.service import Service
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "15"))  # of each operation, in each mode
+EXAMPLES = int(os.environ.get("EXAMPLES", "15"))  # requests to each operation, in each mode
 BOUNDED = settings(
     max_examples=EXAMPLES,
     database=None,
@@ -33,7 +33,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """An API whose rows nobody else needs."""
+    """An API with its own database, because strange requests change rows."""
     async with Service.alone(tmp_path_factory.mktemp("alone")).start("api") as service:
         yield service
 
@@ -52,5 +52,5 @@ def test_no_answer_is_a_surprise(alone: Service, with_key: bool, mode: Generatio
         def ask(case: Any) -> None:
             case.call_and_validate(headers=headers, checks=CHECKS)
 
-        with suppress(Unsatisfiable):  # nothing can be wrong with what takes nothing
+        with suppress(Unsatisfiable):  # an operation without parameters has no invalid request
             ask()

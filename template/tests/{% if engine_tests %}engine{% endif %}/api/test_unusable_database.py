@@ -1,4 +1,4 @@
-"""A database that is away or takes no writes is a 503 that says when to ask again."""
+"""While the database is away or refuses writes, answers are 503 and say when to ask again."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def assert_unusable(answer: httpx.Response) -> None:
 
 @contextmanager
 def no_file_grows(pid: int) -> Iterator[None]:
-    """What a full disk does; the log is a file, too."""
+    """Make files of this process refuse to grow, as on a full disk. The log is a file, too."""
     unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, unlimited[1]))
     try:
@@ -84,7 +84,7 @@ async def test_a_full_disk_is_noticed_and_passes(alone: Service) -> None:
 
 @pytest.mark.postgresql
 async def test_a_replica_is_not_ready(alone: Service) -> None:
-    """As after a failover, when old connections have ended."""
+    """The database is read-only, and old connections have ended, as after a failover."""
     with psycopg.connect(alone.env["DATABASE_URL"], autocommit=True) as connection:
         name = connection.info.dbname
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())

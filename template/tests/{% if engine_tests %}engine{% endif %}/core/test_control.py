@@ -1,4 +1,4 @@
-"""The engine's own statements: limits of their own, and no more connections than are allowed."""
+"""The engine's own statements have limits of their own, and few enough connections."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_process_opens_no_more_connections_than_it_may(
         lambda: control(wait, transaction=True),
         lambda: asyncio.to_thread(in_sync_session),
     )
-    # As many threads as there are at most, and no more: those that asyncio has are for others, too.
+    # Sync sessions start only as many threads as can be used: other tests share asyncio's threads.
     many = [kind() for kind in kinds for _ in range(3 if kind is kinds[-1] else 20)]
     working = asyncio.gather(*many)
     allowed = get_settings().database_connections
@@ -82,7 +82,7 @@ async def test_a_process_opens_no_more_connections_than_it_may(
 async def test_a_silent_connection_is_given_up(
     outside: AsyncConnection, monkeypatch: pytest.MonkeyPatch, transaction: bool
 ) -> None:
-    """And others that are open are no longer trusted. The server may go on: nobody asks it."""
+    """Other open connections are renewed, too. The statement may go on in the server."""
     await dispose()
     async with AsyncSessionLocal() as session:
         before = await session.scalar(BACKEND)
@@ -157,13 +157,13 @@ async def test_a_session_rolls_back_with_an_error(session: AsyncSession) -> None
 
 @pytest.mark.sqlite
 async def test_steps_that_write_never_wait_for_each_other_in_sqlite() -> None:
-    """One thread has them all, however many there are at once."""
+    """One thread runs all steps, however many there are at once."""
     names = await asyncio.gather(*(control(lambda _: current_thread().name) for _ in range(20)))
     assert len(set(names)) == 1
 
 
 def test_a_forked_process_has_a_thread_of_its_own() -> None:
-    """As a process of a pool has: the parent's isn't there."""
+    """A fork, such as a pool makes, has no threads of its parent."""
     ran = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, cwd=ROOT)
     assert (ran.returncode, ran.stdout) == (0, "1\n1\n"), ran.stderr
 

@@ -55,7 +55,7 @@ def test_a_closed_connection_gives_its_lock_back(tmp_path: Path) -> None:
 
 
 async def test_an_error_shows_no_parameters() -> None:
-    """Of any engine, also of those that carry the engine room's own statements."""
+    """It shows none with each of the database's engines."""
     statement, secret = text("SELECT :value FROM nowhere"), {"value": "TOPSECRET"}
     with sync_engine.connect() as connection, pytest.raises(DBAPIError) as in_sync:
         connection.execute(statement, secret)
@@ -88,7 +88,7 @@ async def test_a_connection_that_the_server_closed_is_renewed() -> None:
 
 @pytest.mark.postgresql
 async def test_what_a_job_writes_commits_at_its_end_only() -> None:
-    """Though the engine's own statements commit by themselves."""
+    """It doesn't commit by statement, as the engine's own statements do."""
     async with JobSession() as session:
         transaction = await session.scalar(TRANSACTION)
         assert await session.scalar(TRANSACTION) == transaction
@@ -106,7 +106,7 @@ async def test_open_connections_are_renewed_once_one_was_silent() -> None:
 
 
 async def backends() -> set[object]:
-    """Of two async sessions, and a sync one."""
+    """The PostgreSQL processes of two async connections and a sync one."""
     async with async_engine.connect() as one, async_engine.connect() as other:
         both = {await one.scalar(BACKEND), await other.scalar(BACKEND)}
     with sync_engine.connect() as third:

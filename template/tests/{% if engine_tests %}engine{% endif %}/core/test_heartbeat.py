@@ -1,4 +1,4 @@
-"""The health check of a container is green while every loop turns, and red once one doesn't."""
+"""A container is healthy while every loop of its process runs, and unhealthy once one doesn't."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from app.core.concurrency import forget_loops, heartbeat, stalled
 from devtools.commands import COMMANDS, HOSTS
 from tests.service import START_LIMIT, Service, eventually
 
-# The API has a port of its own to ask; where it is a host, it gives signs as well.
+# The API has a health check by HTTP. Only if it is a host does it touch files as well.
 WATCHED = set(COMMANDS) - {"api"} | set(HOSTS.values())
 
 
 def healthy(folder: Path, minutes: str = "+0.1") -> bool:
-    """What compose.yaml asks, but sooner: within 6 seconds each kind of worker says it."""
+    """The check of compose.yaml, with a limit of 6 seconds, which each kind of worker keeps."""
     check = ["find", str(folder), "-type", "f", "-mmin", minutes, "-exec", "false", "{}", "+"]
     return subprocess.run(check, capture_output=True).returncode == 0
 
 
 async def all_give_signs(service: Service) -> None:
-    """What looks for jobs, and takes back, in each host; the clock; and each other process."""
+    """Wait for the files of each host's two loops, of the clock, and of each other process."""
 
     async def found() -> bool:
         folders = {name: service.heartbeats(name) for name in WATCHED}
@@ -37,7 +37,7 @@ async def all_give_signs(service: Service) -> None:
 
 
 async def test_processes_that_turn_are_healthy_and_frozen_ones_are_not(service: Service) -> None:
-    await all_give_signs(service)  # a process that is frozen before its first one looks healthy
+    await all_give_signs(service)  # a process that freezes before its first file looks healthy
     folders = [service.heartbeats(name) for name in service.processes if name in WATCHED]
     assert folders
 
@@ -62,7 +62,7 @@ async def test_what_must_turn_is_watched(service: Service) -> None:
 def test_one_loop_that_stands_still_is_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not healthy(tmp_path / "signs")  # nothing has ever turned
+    assert not healthy(tmp_path / "signs")  # no loop has run yet
     monkeypatch.setattr(get_settings(), "heartbeats", tmp_path / "signs")
     heartbeat("relay")
     heartbeat("clock")

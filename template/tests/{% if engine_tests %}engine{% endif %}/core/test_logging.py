@@ -1,4 +1,4 @@
-"""Nobody's input reaches a terminal as a command, or the log as a line of its own."""
+"""Input that gets into the log neither controls a terminal nor forges a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each process serves what it counts under the same names, whatever runs its jobs."""
+"""Each process serves its counts under the same names, whichever back end runs its jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine import probes
 from tests.engine.scrapes import Scrape, counted, scrape, start_scraped
 from tests.service import Service, eventually
 
-# Of every back end and every process; a histogram has more samples than this one.
+# Every process has these. For a histogram one of its samples is named.
 COUNTED = {
     "jobs_tries_total": {"task"},
     "jobs_outcomes_total": {"task", "outcome"},
@@ -44,13 +44,13 @@ OF_THE_DATABASE = {
     "schedules_overdue_seconds": set[str](),
 }
 QUEUES = dict(zip(get_settings().queues, cycle(HOSTS), strict=False))
-# One for each process that runs jobs.
+# One queue for each process that runs jobs.
 QUEUE_OF = {HOSTS[backend]: queue for queue, backend in QUEUES.items()}
 EXPECTED = {"succeeded": 2, "failed": 1, "dead": 1}
 
 
 class Scraped(Service):
-    """Each of its processes serves metrics."""
+    """A service each of whose processes serves metrics."""
 
     metrics: dict[str, int]
 
@@ -64,7 +64,7 @@ async def scraped(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scr
 
 
 def names_in(found: Scrape, expected: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The names and labels of the engine's samples, of those that are expected or unheard of."""
+    """The names and labels of the engine's samples, expected and unexpected ones."""
     engines = {name for name, _ in found.samples if name.startswith(("jobs_", "schedules_"))}
     shown = {name for name in engines if not name.endswith(("_bucket", "_sum", "_count"))}
     return {name: {*found.labels(name)[0]} for name in (shown | set(expected)) & engines}
@@ -134,14 +134,14 @@ async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
 
 
 def listening(pid: int) -> set[tuple[str, int]]:
-    """Of a process and those that it started."""
+    """The addresses at which a process and its children listen."""
     tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     found = [connection for each in tree for connection in each.net_connections("inet")]
     return {tuple(each.laddr) for each in found if each.status == psutil.CONN_LISTEN}  # type: ignore[misc]
 
 
 async def test_only_what_is_asked_for_is_opened(scraped: Scraped) -> None:
-    """Nothing without METRICS_PORT, and else a port of this machine's own."""
+    """Without METRICS_PORT no port is opened, and with it a port that only this machine reaches."""
     for name, port in scraped.metrics.items():
         await scrape(port)
         opened = listening(scraped.processes[name].pid)

@@ -1,4 +1,4 @@
-"""SQLite has one writer: those of a process take turns, and none is told that it is locked."""
+"""SQLite has one writer. The writers of a process take turns, so none fails because of a lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def connect(file: Path, timeout: float = 0) -> SqliteConnection:
-    """One that doesn't wait in SQLite's own queue."""
+    """Open a connection that by default doesn't wait for SQLite's own lock."""
     return sqlite3.connect(
         file,
         timeout=timeout,
@@ -40,15 +40,15 @@ def connect(file: Path, timeout: float = 0) -> SqliteConnection:
 
 @pytest.fixture
 def pair(file: Path) -> Iterator[tuple[SqliteConnection, SqliteConnection]]:
-    both = connect(file, 5), connect(file, 5)  # whose end locks the file for a moment
+    both = connect(file, 5), connect(file, 5)  # closing one locks the file for a moment
     yield both
     for each in both:
-        with suppress(sqlite3.ProgrammingError):  # closed by the test
+        with suppress(sqlite3.ProgrammingError):  # the test may have closed it
             each.close()
 
 
 class Writing(Thread):
-    """A write by another thread, which waits for its turn."""
+    """A write in another thread, which waits for its turn."""
 
     def __init__(self, write: Callable[[], object]) -> None:
         super().__init__(daemon=True)
@@ -63,7 +63,7 @@ class Writing(Thread):
             self.error = error
 
     async def waits(self) -> bool:
-        """Raises what ended it."""
+        """Whether it waits for its turn. Raises the error that ended it."""
         if self.error:
             raise self.error
         frame = sys._current_frames().get(self.ident or 0)

@@ -1,4 +1,4 @@
-"""A statement that waits for as long as a test wants it to."""
+"""A statement that waits until the test lets it go on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wait(connection: Connection) -> int:
 
 @asynccontextmanager
 async def waiting() -> AsyncIterator[AsyncConnection]:
-    """Who executes WAIT waits; gives a connection of none of the service's engines."""
+    """WAIT waits while the body runs. Yields a connection outside the service's engines."""
     engine: AsyncEngine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
         await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
