@@ -1,4 +1,4 @@
-"""A bell that keeps what it is rung for, to look at the relay alone."""
+"""A bell that records its messages, for tests of the relay alone."""
 
 from __future__ import annotations
 

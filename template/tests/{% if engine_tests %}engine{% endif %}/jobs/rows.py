@@ -1,4 +1,4 @@
-"""Jobs as rows of this process' own database, where a host finds them."""
+"""Inserts, changes and reads jobs as rows of this process's own database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKEND = get_settings().queues[QUEUE]
 
 
 async def submit(what: Task[..., Any, Any], *args: Any, queue: str = QUEUE, **values: Any) -> UUID:
-    """A job, and what else its row is to have."""
+    """Submit a job, and set other values in its row."""
     async with AsyncSessionLocal() as session:
         job = await submit_named(session, what, what.dump(*args), queue=queue)
         if values:
@@ -67,7 +67,7 @@ async def cancel(*job_ids: UUID) -> None:
 
 
 async def idle(host: Host) -> None:
-    """Wait until it runs nothing, and all that came of it is written."""
+    """Wait until the host runs no job, and all outcomes are written."""
 
     async def is_idle() -> bool:
         return not host._claims and not host._running
@@ -76,7 +76,7 @@ async def idle(host: Host) -> None:
 
 
 async def end(host: Host, *job_ids: UUID) -> None:
-    """Cancel these jobs, which it runs, and wait until it has stopped them."""
+    """Cancel these jobs of the host, and wait until it has stopped them."""
     await cancel(*job_ids)
     await host._extend()
     await idle(host)

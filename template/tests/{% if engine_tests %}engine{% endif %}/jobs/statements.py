@@ -1,4 +1,4 @@
-"""What the engine says to its database on its own connections."""
+"""Records the statements that the engine sends on its own connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROL = control._waited_for if IS_SQLITE else control._on_loop.sync_engine
 
 @contextmanager
 def statements() -> Iterator[list[tuple[str, Any]]]:
-    """Each with its values, as the driver gets them; many values for one are one statement."""
+    """Record each statement and its values as the driver gets them. `executemany` is one entry."""
     made: list[tuple[str, Any]] = []
 
     def note(connection: object, cursor: object, statement: str, values: Any, *_: object) -> None:
@@ -32,14 +32,14 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 async def plans_of(
     step: Callable[[Connection], object], *, without: str | None = None
 ) -> list[str]:
-    """How the database goes about each statement of this step."""
+    """The database's plans for the statements of this step."""
     with statements() as made:
         await control.control(step)
     plans = []
     async with jobs_engine.connect() as connection:
         if not IS_SQLITE:
             await connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
-        if without:  # until the rollback
+        if without:  # dropped until the rollback
             if IS_SQLITE:
                 await connection.exec_driver_sql("BEGIN")
             await connection.exec_driver_sql(f"DROP INDEX {without}")

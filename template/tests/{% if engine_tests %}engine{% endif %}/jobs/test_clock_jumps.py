@@ -1,4 +1,4 @@
-"""The database's clock jumps: leases, due jobs and ticks were made by another one."""
+"""The database's clock jumps. Leases, due times and ticks were computed from the old time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seconds(number: float) -> timedelta:
 
 
 async def note_another_time(by: float) -> None:
-    """This process has seen the database's clock so far ahead of what it is."""
+    """Let this process believe that the database's clock was so many seconds ahead."""
     database_clock.note(await database_now() + seconds(by), time.monotonic())
 
 
@@ -54,7 +54,7 @@ def test_a_jump_is_logged_and_told_of(by: float) -> None:
 def test_a_late_answer_and_a_slow_drift_are_no_jump() -> None:
     known, asked = DatabaseClock(), time.monotonic()
     known.note(NOW, asked)
-    known.note(NOW - seconds(50), asked - 60)  # asked a minute before its answer was read
+    known.note(NOW - seconds(50), asked - 60)  # the answer comes a minute after the question
     for step in range(1, 10):
         known.note(NOW + seconds(step * TOLERANCE / 2), time.monotonic())
     assert known.recent_jump() is None
@@ -73,7 +73,7 @@ async def test_after_a_jump_forward_leases_can_be_extended_first() -> None:
 
 
 async def test_a_lease_that_only_a_jump_has_ended_is_left_alone() -> None:
-    """Whoever takes it back may not have noticed the jump yet."""
+    """The process that would take it back may not have noticed the jump yet."""
     job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=clock(-1))
     latest = await database_now() - seconds(HOUR)
     assert await control(lambda connection: claims.take_back(connection, latest)) == []

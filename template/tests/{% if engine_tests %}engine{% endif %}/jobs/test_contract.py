@@ -38,7 +38,7 @@ def test_arguments_travel_as_json_and_arrive_typed() -> None:
 
 
 def test_what_is_wrong_with_arguments_shows_none_of_them() -> None:
-    """It is in the log, and in `jobs.error`."""
+    """The text of the error gets into the log, and into `jobs.error`."""
     with pytest.raises(ValidationError, match="times") as refused:
         probes.echo_sync.load({"text": "a", "times": "SECRET", "more": "SECRET"})
     assert "SECRET" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""What is due becomes jobs, once. Time is moved in the rows: a next tick that has passed."""
+"""Each due tick becomes one job. The tests set `next_tick` to a time that has passed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def database_now(session: AsyncSession) -> datetime:
 async def add(
     session: AsyncSession, trigger: Trigger, since: timedelta, **values: Any
 ) -> tuple[str, datetime]:
-    """A schedule whose ticks have been due since then; returns its id and the first of them."""
+    """Add a schedule whose ticks have been due since then; returns its id and the first tick."""
     schedule = Schedule(f"s-{uuid4()}", trigger, probes.echo, ("tick",))
     first = next_tick(trigger, await database_now(session) - since)
     assert first
@@ -51,7 +51,7 @@ async def add(
 
 
 async def add_late(session: AsyncSession, **values: Any) -> tuple[str, datetime]:
-    """One with a single tick, a minute ago."""
+    """Add a schedule with a single tick, which was due a minute ago."""
     return await add(session, Date(await database_now(session) - MINUTE), HOUR, **values)
 
 
@@ -94,7 +94,7 @@ async def test_many_clocks_make_one_job_a_tick(session: AsyncSession) -> None:
 
 
 async def test_a_tick_is_never_submitted_again(session: AsyncSession) -> None:
-    """As where two read the same row, which SQLite allows; its job may have ended meanwhile."""
+    """On SQLite two clocks may read the same row. The job of the first may have ended by then."""
     schedule_id, tick = await add_late(session)
     await run_due()
     [job] = await jobs_of(session, schedule_id)
@@ -149,7 +149,7 @@ async def test_missed_ticks_are_recorded_as_a_span(session: AsyncSession) -> Non
     assert row.missed_since == tick
     assert timedelta(days=7, minutes=-5) - (row.missed_until - tick) < 2 * SECOND
     assert [line["event"] for line in logs] == ["schedule.ticks_missed"]
-    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the latest, and those on time
+    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the last late tick, and those on time
 
 
 async def test_each_late_tick_gets_its_job(session: AsyncSession) -> None:
@@ -183,7 +183,7 @@ async def test_a_tick_is_skipped_while_the_last_job_is_unfinished(
 
 
 async def test_broken_schedules_stop_no_other(session: AsyncSession) -> None:
-    """Older than the good one, and more than one batch."""
+    """They are older than the good one, and more than fit into a batch."""
     broken = dict([await add(session, Interval(seconds=1), 9 * SECOND) for _ in range(BATCH + 1)])
     one = next(iter(broken))
     await session.execute(update(schedules).values(definition={"trigger": {"kind": "lunar"}}))

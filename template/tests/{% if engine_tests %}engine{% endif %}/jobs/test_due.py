@@ -1,4 +1,4 @@
-"""Which ticks of a schedule run, given what was due and what time it is."""
+"""Which ticks of a schedule get a job, by its options and the time."""
 
 from __future__ import annotations
 

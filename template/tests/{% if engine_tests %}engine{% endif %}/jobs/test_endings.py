@@ -1,4 +1,4 @@
-"""Each end of a try is one line of the log, and says nothing of what it was given."""
+"""Each end of a try is one line of the log. It shows no arguments."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_arguments_of_another_release_are_told_of(host: Host) -> None:
 
 
 async def test_a_job_of_a_dead_host_is_told_of() -> None:
-    """In the trace of its submit: the try's own span ended with its process."""
+    """The line is in the trace of the submit: the try's own span ended with its process."""
     running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
     origin = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
     job_id = await submit(succeeds, SECRET, origin=origin, **running)

@@ -1,4 +1,4 @@
-"""What a host does with jobs that it runs: leases, and how they end before their task does."""
+"""A host extends the leases of its jobs, and stops those that are lost or cancelled."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_who_holds_nothing_may_take() -> None:
 
 
 async def test_what_is_lost_is_stopped() -> None:
-    """Another worker took it over: its row is the other's."""
+    """Another host has claimed the job, so this one must not change its row."""
     host, job_id = Host(BACKEND, 1), await submit(probes.work, 30)
     await host._look()
     await change(job_id, attempts=jobs.c.attempts + 1)

@@ -1,6 +1,6 @@
-"""Which jobs a host takes and when, and what it does with them; a host that is not rung for.
+"""Which jobs a host takes, and when it looks for them.
 
-Most drive a host by hand, so that nothing happens in between.
+Most tests call the host's steps themselves, so that nothing happens in between.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PENDING, RUNNING, SUCCEEDED = Status.PENDING, Status.RUNNING, Status.SUCCEEDED
 
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hosts don't look just because time has passed."""
+    """Hosts don't look after RELAY_INTERVAL."""
     monkeypatch.setattr(get_settings(), "relay_interval", 3600)
 
 
@@ -106,7 +106,7 @@ async def test_an_unknown_task_is_left_for_others() -> None:
 @pytest.mark.usefixtures("no_looks")
 @pytest.mark.parametrize("crashes", [0, 1])
 async def test_a_slot_that_gets_free_is_used_at_once(crashes: int) -> None:
-    """A host that was full looks again, though nobody rings."""
+    """A host that was full looks again without a bell."""
     waiting = [await submit(probes.echo, "a", crashes=crashes) for _ in range(10)]
     async with hosting(BACKEND, slots=3):
         for job_id in waiting:
@@ -157,7 +157,7 @@ pair = asyncio.Barrier(2)
 
 @task(name="host.counted", max_running=2)
 async def counted() -> None:
-    """Ends with another one."""
+    """It waits until a second one runs."""
     global peak, now
     now += 1
     await pair.wait()
@@ -192,7 +192,7 @@ async def test_a_task_at_its_limit_keeps_no_other_waiting() -> None:
 
 
 async def test_jobs_that_crashed_too_often_run_one_at_a_time() -> None:
-    """One of them kills the workers; the others must not be there when it does."""
+    """One of them may kill its host, and must not make the others crash, too."""
     host = Host(BACKEND, 4)
     suspects = [await submit(probes.work, 30, crashes=SUSPECT) for _ in range(2)]
     crashed_once = await submit(probes.work, 30, crashes=SUSPECT - 1)
@@ -210,7 +210,7 @@ async def test_jobs_that_crashed_too_often_run_one_at_a_time() -> None:
 
 
 async def test_a_host_outlives_its_table(session: AsyncSession, host: Host) -> None:
-    """As before the first migration, or while the database is away."""
+    """The table is missing, as it is before the first migration."""
     job_id = await submit(probes.echo, "a", run_at=clock(3600))
     with capture_logs() as logs:
 

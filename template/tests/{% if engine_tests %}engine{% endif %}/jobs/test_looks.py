@@ -1,4 +1,4 @@
-"""What one look at the table takes, and what it says of the rest."""
+"""Which jobs one look takes, and what it says of the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ids(found: Look) -> list[UUID]:
 
 
 async def submit_to_all(count: int) -> list[UUID]:
-    """Jobs of two tasks in two queues, the oldest first, each a second younger."""
+    """Submit jobs of two tasks into two queues. Each is due a second after the one before."""
     kinds = [(task, queue) for queue in QUEUES for task in (probes.echo, probes.echo_sync)]
     return [
         await submit(kinds[n % 4][0], "a", queue=kinds[n % 4][1], run_at=clock(n - 100))
@@ -54,7 +54,7 @@ async def test_the_oldest_are_taken_over_tasks_and_queues() -> None:
 
 
 async def test_no_more_are_taken_than_fit() -> None:
-    """Though one kind alone has more, and as many are considered as others may take."""
+    """One kind alone has more jobs than slots. A look also considers jobs that others may take."""
     for _ in range(9):
         await submit(probes.echo, "a")
     counts = [len((await take(4)).taken) for _ in range(4)]
@@ -121,7 +121,7 @@ async def test_what_is_claimed_one_by_one_is_only_said(special: str) -> None:
     crashes = int("crashed" in special)
     job_id = await submit(task, argument, crashes=crashes, run_at=clock(60))
     await submit(task, argument, crashes=crashes, queue="workflows")
-    assert not (await take()).one_by_one  # neither is due here
+    assert not (await take()).one_by_one  # neither is due for this host
     plain = await submit(probes.echo, "a")
     other = await submit(task, argument, crashes=crashes, run_at=clock(-60))
     found = await take()
@@ -164,7 +164,7 @@ async def test_no_more_are_claimed_at_once_than_may_run() -> None:
 
 
 async def test_its_statements_read_only_what_is_due_for_this_host() -> None:
-    """By the partial index: else they would walk over all that waits for others, or for later."""
+    """They use the partial index, so they read no jobs for other hosts or for later."""
     await submit(probes.echo, "a")
     plans = await plans_of(lambda connection: look(connection, WANTED, 10))
     for plan in plans:
@@ -187,7 +187,7 @@ async def test_its_statements_read_only_what_is_due_for_this_host() -> None:
 
 @pytest.mark.postgresql
 async def test_most_looks_begin_where_the_last_one_did() -> None:
-    """Or each would walk over all that was taken since an old transaction began."""
+    """A look from the start reads all rows that were taken since the oldest transaction began."""
     await submit(probes.echo, "a")
     lookout = Lookout()
     with statements() as made:
@@ -199,7 +199,7 @@ async def test_most_looks_begin_where_the_last_one_did() -> None:
 
 
 async def test_what_is_committed_late_is_found() -> None:
-    """Though other looks began after it was due."""
+    """Earlier looks began after its `run_at`, and before its commit."""
     lookout = Lookout()
 
     async def taken() -> list[UUID]:
@@ -212,7 +212,7 @@ async def test_what_is_committed_late_is_found() -> None:
 
 
 async def test_leases_that_ended_are_found_among_what_runs() -> None:
-    """The index by `wake_at` also has all that waits: no planner takes it, for want of others."""
+    """The index by `wake_at` has all waiting jobs, too. No plan uses it, even without the other."""
     take_back = partial(claims.take_back, latest=datetime.max.replace(tzinfo=UTC))
     [plan] = await plans_of(take_back)
     assert "jobs_running" in plan

@@ -1,4 +1,4 @@
-"""`next_tick` against an oracle that knows no shortcuts, against cronsim, and by hand.
+"""Compares `next_tick` with an oracle without shortcuts, with cronsim, and with known ticks.
 
 SPECS=10000 in the environment compares that many random triggers instead of 150.
 """
@@ -20,7 +20,7 @@ from app.jobs.triggers import Trigger, next_tick
 
 SPECS = int(os.environ.get("SPECS", "150"))
 MINUTE = timedelta(minutes=1)
-CHANGES = {  # the days in 2026 on which clocks change; in UTC they don't
+CHANGES = {  # the days in 2026 on which clocks change; UTC has none, and gets any two
     "UTC": [date(2026, 3, 29), date(2026, 10, 25)],
     "Europe/Berlin": [date(2026, 3, 29), date(2026, 10, 25)],
     "America/New_York": [date(2026, 3, 8), date(2026, 11, 1)],
@@ -33,14 +33,14 @@ Matches = Callable[[datetime], bool]
 
 @cache
 def window(zone: str, day: date) -> list[tuple[datetime, datetime]]:
-    """Every real minute from the day before `day` to the day after, with its wall time."""
+    """Every minute in UTC from the day before `day` to the day after, with its local time."""
     start = datetime(day.year, day.month, day.day, tzinfo=UTC) - timedelta(days=1)
     moments = [start + n * MINUTE for n in range(3 * 24 * 60)]
     return [(m, m.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)) for m in moments]
 
 
 def oracle(zone: str, day: date, matches: Matches, starred: bool) -> list[datetime]:
-    """Walk the minutes: a fixed time is due when clocks first reach it, or jump over it."""
+    """Check each minute. A fixed time is due when clocks first reach it, or jump over it."""
     due, reached = [], window(zone, day)[0][1] - MINUTE
     for moment, wall in window(zone, day):
         passed = starred and matches(wall)
@@ -53,7 +53,7 @@ def oracle(zone: str, day: date, matches: Matches, starred: bool) -> list[dateti
 
 
 def ticks(trigger: Trigger, start: datetime) -> Iterator[datetime]:
-    """Yield every tick, with `start` if it is one."""
+    """Yield every tick from `start` on. `start` is included if it is a tick."""
     after = start - timedelta.resolution
     while tick := next_tick(trigger, after):
         yield (after := tick)
@@ -64,7 +64,7 @@ def ticks_around(trigger: Trigger, zone: str, day: date) -> list[datetime]:
     return list(takewhile(lambda tick: tick <= end, ticks(trigger, start)))
 
 
-Field = tuple[str, set[int]]  # with the values it means: the oracle needs no parser
+Field = tuple[str, set[int]]  # with the values that it means, so that the oracle needs no parser
 
 
 def random_field(rng: random.Random, low: int, high: int, likely: Sequence[int]) -> Field:
@@ -154,7 +154,7 @@ def test_random_calendar_intervals_equal_the_oracle(zone: str) -> None:
     assert total > SPECS // 20
 
 
-# cronsim is wrong where clocks change by half an hour: no Lord Howe here.
+# cronsim is wrong where clocks change by half an hour, so Lord Howe is left out.
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
 def test_random_crons_equal_cronsim(zone: str) -> None:
     rng = random.Random(zone)
@@ -193,7 +193,7 @@ BERLIN = "Europe/Berlin"
         (Cron("30 2 * * *", BERLIN), "2026-10-25T00:45", ["2026-10-26T01:30"]),
         (Cron("*/30 2 * * *", BERLIN), "2026-03-29", ["2026-03-30T00:00"]),
         (
-            # Seen from winter, both changes lie between and cancel out.
+            # Both changes of clocks are between this start and these ticks, and cancel each other.
             Cron("*/30 2 25 10 *", BERLIN),
             "2026-01-01",
             ["2026-10-25T00:00", "2026-10-25T00:30", "2026-10-25T01:00", "2026-10-25T01:30"],
@@ -232,7 +232,7 @@ BERLIN = "Europe/Berlin"
     ids=str,
 )
 def test_ticks_by_hand(trigger: Trigger, start: str, expected: list[str]) -> None:
-    """From `start`, if it is a tick itself; all in UTC."""
+    """The expected ticks are in UTC. The first may be `start` itself."""
     moments = [datetime.fromisoformat(text).isoformat() + "+00:00" for text in expected]
     begin = datetime.fromisoformat(start).replace(tzinfo=UTC)
     assert [tick.isoformat() for tick in islice(ticks(trigger, begin), len(moments))] == moments

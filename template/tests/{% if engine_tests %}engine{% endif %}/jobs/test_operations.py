@@ -1,4 +1,4 @@
-"""What operators find and change, many jobs at a time."""
+"""Operators find and change many jobs at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def dead(session: AsyncSession, number: int, **values: Any) -> list[UUID]:
 
 
 async def found(session: AsyncSession, **wanted: Any) -> set[UUID]:
-    """By a page at a time."""
+    """Find jobs page by page; returns their ids."""
     page = await Jobs(session).find(JobFilter(**wanted), 2)
     seen = [*page.jobs]
     while page.next:
@@ -82,7 +82,7 @@ async def test_jobs_are_found_by_when_they_were_made(session: AsyncSession) -> N
 async def test_a_page_may_be_short_and_have_a_next_one(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However rare what is looked for: a page looks at so many rows."""
+    """A page examines a limited number of rows, even if few match."""
     monkeypatch.setattr(finding, "EXAMINED", 3)
     [rare] = await dead(session, 1, error="Rare: once", created_at=clock(-10))
     await dead(session, 7)
@@ -106,7 +106,7 @@ async def test_dead_jobs_are_replayed_in_batches(session: AsyncSession) -> None:
 
 
 async def test_a_dead_job_whose_key_is_taken_stays_dead(session: AsyncSession) -> None:
-    """Of several dead ones with a key the newest runs again."""
+    """Of several dead jobs with one key only the newest runs again."""
     ids = await dead(session, 3, key="same")
     [taken] = await dead(session, 1, key="taken")
     await Jobs(session).submit(probes.echo, "x", key="taken", delay=LATER)
@@ -120,7 +120,7 @@ async def test_a_dead_job_whose_key_is_taken_stays_dead(session: AsyncSession) -
 
 
 async def test_what_waits_or_runs_is_cancelled_in_batches(session: AsyncSession) -> None:
-    """Its key is free again."""
+    """A cancelled job's key is free again."""
     waiting, running = await make(session, 2), await make(session, 2, status=Status.RUNNING)
     failed = await dead(session, 1)
     kept = await Jobs(session).submit(probes.echo, "x", key="freed", delay=LATER)

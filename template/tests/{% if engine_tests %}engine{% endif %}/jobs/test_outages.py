@@ -1,4 +1,4 @@
-"""A database that can't be reached is no failure of the job: real errors, of either database."""
+"""An outage of the service's database doesn't count as a job's failure. The errors are real."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.engine.jobs.rows import BACKEND, change, database_now, idle, row_of, 
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
-# The connection ends, or the file is full.
+# On PostgreSQL the connection ends, on SQLite the file is full.
 FAIL = (
     ["PRAGMA max_page_count = 1", "CREATE TABLE big AS SELECT zeroblob(100000000) AS much"]
     if IS_SQLITE
@@ -76,7 +76,7 @@ async def broken_rule(db: AsyncSession) -> None:
 
 
 async def run(what: Task[..., Any, Any]) -> Row[Any]:
-    """One try."""
+    """Submit a job and run one try; returns its row."""
     job_id = await submit(what)
     await try_once()
     return await row_of(job_id)

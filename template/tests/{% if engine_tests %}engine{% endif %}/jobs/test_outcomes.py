@@ -1,4 +1,4 @@
-"""What tries came to is written behind a fence, many at once; one refused harms no other."""
+"""Outcomes are written many at once, if the row still has the try. A refused one harms no other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SUCCEEDED, PENDING, DEAD, RUNNING = (
 
 
 async def claimed(session: AsyncSession, count: int) -> list[UUID]:
-    """So many jobs, as they are in their first try; a minute old."""
+    """Make so many jobs that run in their first try, and were due a minute ago."""
     many = await Jobs(session).submit_many(probes.echo, [("a",)] * count)
     running = {"status": RUNNING, "attempts": 1, "run_at": clock(-60), "wake_at": clock(60)}
     await session.execute(update(jobs).values(running))
@@ -41,7 +41,7 @@ async def claimed(session: AsyncSession, count: int) -> list[UUID]:
 
 
 async def write(*outcomes: Outcome) -> None:
-    """As tries that end at the same time do."""
+    """Write outcomes as tries do that end at the same time."""
     writer = Outcomes(control)
     await asyncio.gather(*(writer.write(outcome) for outcome in outcomes))
 
@@ -54,7 +54,7 @@ async def results(*job_ids: UUID) -> list[tuple[str, Any]]:
 @pytest.mark.postgresql
 @pytest.mark.parametrize("count", [1, 2])
 async def test_rows_are_found_by_their_ids(session: AsyncSession, count: int) -> None:
-    """What runs has a long index beside an old transaction, though the planner knows of none."""
+    """Beside an old transaction the index of running jobs is long, which the planner can't know."""
     await Jobs(session).submit_many(probes.echo, [("a",)] * 100)
     await session.execute(text("ANALYZE jobs"))
     await session.rollback()
@@ -89,7 +89,7 @@ async def test_what_ends_during_a_write_is_written_with_the_next(session: AsyncS
 
 @pytest.mark.parametrize("together", [1, 3])
 async def test_each_kind_of_outcome(session: AsyncSession, together: int) -> None:
-    """Alone and in a group, which are different statements."""
+    """Outcomes alone and in a group are written by different statements."""
     ids = await claimed(session, 4 * together)
     kinds = [ids[n * together : (n + 1) * together] for n in range(4)]
     before = await row_of(ids[0])
@@ -118,7 +118,7 @@ async def test_each_kind_of_outcome(session: AsyncSession, together: int) -> Non
     assert before.run_at < succeeded.finished_at <= dead.finished_at <= await database_now()
 
 
-# What no database keeps, and what PostgreSQL alone refuses: a text with NUL, a result that is NaN.
+# The first two are refused by each database, a text with NUL and a result NaN by PostgreSQL alone.
 REFUSED: list[dict[str, Any]] = [{"error": "\ud800"}, {"result": object()}]
 REFUSED += [] if IS_SQLITE else [{"error": "\0"}, {"result": float("nan")}]
 
@@ -142,7 +142,7 @@ async def test_a_value_that_is_refused_makes_its_own_job_dead_and_no_other(
 
 
 async def test_one_that_is_refused_twice_ends_no_writer(session: AsyncSession) -> None:
-    """Dead as it is, nothing more can be said of it; its lease ends by itself."""
+    """The outcome `dead` is refused as well, so the job keeps its lease until that ends."""
     first, second = await claimed(session, 2)
     writer = Outcomes(control)
     await writer.write(Outcome(first, 1, DEAD, error="\ud800"))
@@ -183,7 +183,7 @@ BLOCKED = text(
 
 @pytest.mark.postgresql
 async def test_a_database_that_went_away_is_waited_for(session: AsyncSession) -> None:
-    """The connection ends in the middle of the write, which somebody's lock holds up."""
+    """The connection ends in the middle of the write, which waits for another session's lock."""
     [job_id] = await claimed(session, 1)
     async with async_engine.connect() as other:
         await other.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())

@@ -1,4 +1,4 @@
-"""What an owner's tests rely on: jobs that run in the test's process run as a host runs them."""
+"""Jobs that an owner's test runs in its own process run as on a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes live: each host keeps a row young, and who hosts nothing does so, too."""
+"""Each process, host or not, says regularly in a row of `processes` that it lives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deploy does to the schedules in the table."""
+"""A deploy changes the schedules in the table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def set_row(session: AsyncSession, **values: Any) -> None:
 
 
 async def change(session: AsyncSession, schedule_id: str, **fields: Any) -> None:
-    """As an operator does by PATCH."""
+    """Change a schedule as an operator does by PATCH."""
     service = Schedules(session)
     revision = (await service.get(schedule_id)).revision
     wanted = ScheduleChange(revision=revision, **fields)
@@ -72,7 +72,7 @@ async def test_a_change_in_code_keeps_the_pause(session: AsyncSession) -> None:
     assert row.paused
     assert row.revision == before.revision + 1
     assert row.definition["trigger"] == {"kind": "interval", "seconds": 604_800}
-    assert row.next_tick.weekday() == 3  # weeks are counted from a Thursday
+    assert row.next_tick.weekday() == 3  # weeks begin on Thursday, as 1970 did
     assert row.next_tick > before.next_tick
 
 

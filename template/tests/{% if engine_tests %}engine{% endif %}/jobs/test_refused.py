@@ -1,4 +1,4 @@
-"""Arguments that a task doesn't take: those of another release wait for it."""
+"""A job whose arguments the task doesn't take waits for another release, if it comes from one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_arguments_that_its_task_no_longer_takes_end_a_job(host: Host) -> 
 
 
 async def refuse(host: Host, job_id: UUID) -> Row[Any]:
-    """Let the host take it once, now."""
+    """Let the host take the job once, now; returns its row."""
     await change(job_id, run_at=clock(0))
     await host._look()
     await idle(host)
@@ -56,11 +56,11 @@ async def test_arguments_of_another_release_wait_for_it(signature: str | None) -
     assert 0.5 < (row.run_at - await database_now()).total_seconds() <= 1
     await change(job_id, refused_at=clock(-9))
     row = await refuse(host, job_id)
-    assert 9 <= (row.run_at - first).total_seconds() < 20, "more and more seldom"
+    assert 9 <= (row.run_at - first).total_seconds() < 20, "it is tried less and less often"
     await change(job_id, refused_at=clock(-900))
     row = await refuse(host, job_id)
     assert (row.run_at - await database_now()).total_seconds() <= MAX_REFUSED_DELAY
-    await change(job_id, args={"seconds": 0})  # as for a release that takes it
+    await change(job_id, args={"seconds": 0})  # now this release takes them
     row = await refuse(host, job_id)
     assert (row.status, row.error) == (Status.SUCCEEDED, None)
 

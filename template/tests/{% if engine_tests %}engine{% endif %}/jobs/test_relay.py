@@ -1,4 +1,4 @@
-"""Bells are rung for what is committed, and for nothing else; hosts find the rest by themselves."""
+"""Bells are rung for committed jobs only. Hosts find other jobs by themselves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def message(job: Job[str], *, noted: bool = False) -> Message:
 
 
 async def commit_one(session: AsyncSession) -> Message:
-    """Whatever was put into the line before it has come through once it has."""
+    """Submit and commit a job; returns its message. Earlier messages are received before it."""
     job = await Jobs(session).submit(probes.echo, "a")
     await session.commit()
     return message(job)
@@ -164,7 +164,7 @@ async def test_a_bell_that_fails_does_no_harm_and_rings_for_the_next(
             assert (await Jobs(session).get(lost.id)).status == Status.PENDING
             sent.down = False
             await sent.received(await commit_one(session))
-    assert [line["event"] for line in logs] == ["bell.failed"]  # each outage is said once
+    assert [line["event"] for line in logs] == ["bell.failed"]  # each outage is logged once
 
 
 async def test_a_bell_that_is_silent_is_given_up(
@@ -225,9 +225,9 @@ async def test_a_queue_that_this_process_has_no_bell_for_is_left_to_hosts(
 async def test_it_can_be_rung_from_any_thread(request: pytest.FixtureRequest) -> None:
     loop = asyncio.get_running_loop()
     request.addfinalizer(partial(loop.set_debug, loop.get_debug()))
-    loop.set_debug(True)  # it refuses what another thread may not do
+    loop.set_debug(True)  # the loop then raises if another thread calls it in a wrong way
     async with relaying(bells(sent := Recorder())) as relay:
-        for _ in range(2):  # once it waits for the next as well
+        for _ in range(2):  # the second time the relay already waits
             await asyncio.to_thread(relay.ring, [committed := Message(uuid4(), "a", "default")])
             await sent.received(committed)
 

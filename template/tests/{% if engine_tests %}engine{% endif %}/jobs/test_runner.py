@@ -1,4 +1,4 @@
-"""What a try of a job comes to."""
+"""The outcome of a try."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_try_is_bounded(host: Host, probe: Task[..., Any, Any]) -> None:
 
 
 def steal() -> None:
-    """As another worker does that took the job over; for long enough to look at it."""
+    """Claim the current job, as another host does that has taken it over."""
     mine = jobs.c.id == current_job().id
     with SyncSessionLocal.begin() as other:
         other.execute(update(jobs).where(mine).values(attempts=jobs.c.attempts + 1))
@@ -206,7 +206,7 @@ async def stolen_then_fails(item: str) -> None:
 
 @pytest.mark.parametrize("probe", [stolen, stolen_sync, stolen_without_session, stolen_then_fails])
 async def test_a_lost_lease_fences_the_outcome(probe: Task[..., Any, Any]) -> None:
-    """Another worker's claim in the middle: what this try wrote must be gone."""
+    """Another host claims the job during the try, whose writes must be rolled back."""
     host, item = Host(BACKEND, 1), str(uuid4())
     job_id = await submit(probe, item)
     await host._look()

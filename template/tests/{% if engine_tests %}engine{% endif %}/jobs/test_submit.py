@@ -172,7 +172,7 @@ async def finish(session: AsyncSession, job_id: UUID) -> None:
     ],
 )
 async def test_a_request_that_forgets_its_commit_is_told(end: str, lost: str | None) -> None:
-    """A rollback, and an error, are meant."""
+    """After a rollback or an error no warning is logged."""
     with capture_logs() as logs, suppress(ArithmeticError):
         async with asynccontextmanager(get_session)() as session:
             await Jobs(session).submit(probes.echo, "a", delay=timedelta(days=1))

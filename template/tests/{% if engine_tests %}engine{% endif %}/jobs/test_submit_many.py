@@ -1,4 +1,4 @@
-"""Thousands of jobs at once are what as many submits would have made."""
+"""`submit_many` makes the same rows as a `submit` for each job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engine.jobs.recorder import Recorder
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 HOUR = timedelta(hours=1)
-# What a driver or a database might take for something of its own.
+# Texts that a driver or a database might interpret.
 TEXTS = ["a", "", "é ☃ 💾", '["$[0]", null]', "{a,b}", "%s :rows", "\\u0041 \\ ' \" \n"]
 
 
@@ -35,7 +35,7 @@ async def count(session: AsyncSession) -> int:
 
 
 async def like_one(session: AsyncSession, job_id: UUID) -> dict[str, Any]:
-    """All that isn't of this job alone; when it is due is told from when it was made."""
+    """The values that two jobs may share. Its times are relative to `created_at`."""
     row = dict(vars(await Jobs(session).get(job_id)))
     made = row.pop("created_at")
     row |= {name: row[name] - made for name in ("run_at", "wake_at")}

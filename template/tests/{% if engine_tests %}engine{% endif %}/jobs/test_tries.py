@@ -1,4 +1,4 @@
-"""A job's row tells its tries: who ran each, from when to when, and how it ended."""
+"""A job's row has its tries: who ran each, from when to when, and how it ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PENDING, RUNNING, SUCCEEDED, DEAD = (
 
 
 async def claimed(worker: str = "h:1") -> UUID:
-    """A job in its first try, since a second."""
+    """Make a job whose first try has run for a second."""
     began: dict[str, Any] = {
         "attempts": 1,
         "started_at": clock(-1),
@@ -54,7 +54,7 @@ async def stored(job_id: UUID) -> StoredJob:
 
 @pytest.mark.parametrize("together", [1, 2])
 async def test_one_that_ends_is_kept_with_its_worker_and_error(together: int) -> None:
-    """Alone and in a group; one that runs, or has succeeded, is told by the row."""
+    """Outcomes are written alone and in a group. The running or last try is in other columns."""
     ids = [await claimed() for _ in range(together)]
     error = "RuntimeError: é" * 200
     await write(*(Outcome(each, 1, PENDING, error=error) for each in ids))
@@ -83,7 +83,7 @@ async def test_a_job_that_was_never_tried_has_none() -> None:
 
 
 async def test_the_last_ten_are_kept(session: AsyncSession) -> None:
-    """Garbage in their place is replaced."""
+    """Garbage in the column is replaced."""
     job_id = await claimed()
     garbage = "UPDATE jobs SET tries = '{}'" if IS_SQLITE else "UPDATE jobs SET tries = '{}'::jsonb"
     await session.execute(text(garbage))

@@ -1,4 +1,4 @@
-"""What is refused as a trigger, with the reason, and how triggers are stored."""
+"""Wrong triggers are refused with the reason. Triggers are stored as JSON."""
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -113,7 +113,7 @@ def test_an_interval_has_no_fractions() -> None:
 
 def test_a_calendar_interval_starts_on_a_date() -> None:
     with pytest.raises(ValueError, match="without a time"):
-        # mypy takes a datetime for a date.
+        # To mypy a datetime is a date.
         CalendarInterval(days=1, start=datetime(2026, 1, 1, tzinfo=UTC))
 
 

@@ -1,4 +1,4 @@
-"""A type checker knows what a task takes: exactly the marked lines below are wrong."""
+"""A type checker knows a task's arguments: exactly the marked lines below are wrong."""
 
 from __future__ import annotations
 

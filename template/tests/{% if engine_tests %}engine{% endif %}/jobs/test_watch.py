@@ -1,4 +1,4 @@
-"""What a dead host held is taken back, and what no host knows ends; each step is done by hand."""
+"""Jobs of a dead host are taken back, and jobs of unknown tasks end. Tests call each step."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ DEAD, PENDING, RUNNING = Status.DEAD, Status.PENDING, Status.RUNNING
 
 
 async def lost(**values: Any) -> UUID:
-    """A job whose worker said nothing for longer than its lease."""
+    """Make a job that runs, and whose lease has ended."""
     held: dict[str, Any] = {"status": RUNNING, "attempts": 1, "wake_at": clock(-1)}
     return await submit(probes.echo, "a", **(held | values))
 
 
 async def know(session: AsyncSession, task: str, age: float) -> None:
-    """As another host says; this process has no such task."""
+    """Note that a host knew the task so many seconds ago. This process has no such task."""
     assert task not in registry()
     await session.execute(insert(known_tasks).values(name=task, seen_at=clock(-age)))
     await session.commit()
 
 
 async def pass_by(session: AsyncSession, *tasks: str, seconds: float = GRACE + 1) -> None:
-    """So much later, for what is noted of these tasks; others were there all the while."""
+    """Let time pass for these tasks, while other tasks are still known."""
     await _Watch().step()
     aged = update(known_tasks).where(known_tasks.c.name.in_(tasks))
     await session.execute(aged.values(seen_at=clock(-seconds)))
@@ -97,12 +97,12 @@ async def test_several_at_once_take_a_job_back_once() -> None:
     ids = [await lost() for _ in range(30)]
     watches = [_Watch() for _ in range(5)]
     await asyncio.gather(*(each.step() for each in watches))
-    await _Watch().step()  # nothing is left to the next: no one had to wait for another's lock
+    await _Watch().step()  # it finds nothing left: no watch had to wait for another's lock
     assert [(await row_of(job_id)).crashes for job_id in ids] == [1] * 30
 
 
 async def test_one_that_was_blocked_lets_leases_be_extended_first() -> None:
-    """Nobody in its process could: those who hold the jobs will now."""
+    """No lease could be extended in its process while it was blocked, but it can be now."""
     job_id, blocked = await lost(), _Watch()
     blocked._looked -= 60
     await blocked.step()
@@ -125,7 +125,7 @@ async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSes
     await pass_by(session, "gone.task", seconds=GRACE - 60)
     await _Watch().step()
     assert await statuses(old) == [PENDING], (
-        "the grace begins when it is missed, not when it is due"
+        "the grace begins when the task is missed, not when the job is due"
     )
     await pass_by(session, "gone.task")
     with capture_logs() as logs:
@@ -139,7 +139,7 @@ async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSes
 
 
 async def test_a_task_that_another_host_knows_is_left_to_it(session: AsyncSession) -> None:
-    """A rolling update, or a queue that is full: it waits, however long."""
+    """During a rolling update, or in a full queue, it waits for any length of time."""
     await know(session, "of.another_release", GRACE - 60)
     waits = await submit(probes.echo, "a", task="of.another_release", run_at=clock(-GRACE - 1))
     await _Watch().step()
@@ -155,7 +155,7 @@ async def test_a_task_that_no_host_has_known_for_a_grace_is_dead(session: AsyncS
 
 
 async def test_each_kind_that_waits_is_looked_at(session: AsyncSession) -> None:
-    """In every queue, however many of other kinds there are, and of what this process knows."""
+    """Each pair of queue and task is checked, among many others and tasks that are known here."""
     await know(session, "of.another_release", 0)
     old = clock(-GRACE - 1)
     names = ["a.gone", "of.another_release", "probes.echo", "z.gone"]
@@ -172,14 +172,14 @@ async def test_each_kind_that_waits_is_looked_at(session: AsyncSession) -> None:
 
 
 async def test_a_job_that_is_due_later_outlives_its_task() -> None:
-    """Its task may be there again by then: the grace begins when it is due."""
+    """A process may know its task by then. The grace begins when the job is due."""
     later = await submit(probes.echo, "a", task="gone.task", run_at=clock(60))
     await _Watch().step()
     assert await statuses(later) == [PENDING]
 
 
 async def test_a_backlog_of_before_an_outage_waits_for_its_release(session: AsyncSession) -> None:
-    """Nobody was there to know its task; who does may start a moment later."""
+    """No process ran that could know its task. One that knows it may start a moment later."""
     await know(session, "of.another_release", 2 * GRACE)
     waits = await submit(probes.echo, "a", task="of.another_release", run_at=clock(-2 * GRACE))
     await _Watch().step()
@@ -188,7 +188,7 @@ async def test_a_backlog_of_before_an_outage_waits_for_its_release(session: Asyn
 
 
 async def test_a_running_job_says_that_its_task_is_known(session: AsyncSession) -> None:
-    """Processes of 0.1.0 don't say so themselves."""
+    """Processes of 0.1.0 don't say which tasks they know."""
     await submit(probes.echo, "a", task="of.0_1_0", status=RUNNING, wake_at=clock(60))
     waits = await submit(probes.echo, "a", task="of.0_1_0", run_at=clock(-GRACE - 1))
     await pass_by(session, "of.0_1_0")
@@ -219,7 +219,7 @@ async def test_a_host_vouches_for_its_tasks(session: AsyncSession) -> None:
 
 
 async def test_it_outlives_its_tables(session: AsyncSession) -> None:
-    """As before the first migration, or while the database is away."""
+    """The table is missing, as it is before the first migration."""
     job_id = await lost()
     with capture_logs() as logs:
 
