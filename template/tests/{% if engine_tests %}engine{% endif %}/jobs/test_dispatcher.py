@@ -149,7 +149,7 @@ async def test_missed_ticks_are_recorded_as_a_span(session: AsyncSession) -> Non
     assert row.missed_since == tick
     assert timedelta(days=7, minutes=-5) - (row.missed_until - tick) < 2 * SECOND
     assert [line["event"] for line in logs] == ["schedule.ticks_missed"]
-    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the last late tick, and those on time
+    assert 1 < len(await jobs_of(session, schedule_id)) < 20  # the last late one, and those on time
 
 
 async def test_each_late_tick_gets_its_job(session: AsyncSession) -> None:
