@@ -1,6 +1,6 @@
-"""What every test here gets: a world on the back end that `--backend` names.
+"""Fixtures for tests of delivery: worlds on the back end that `--backend` names.
 
-Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+The module imports nothing of the app: that would read its settings before the servers start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def chosen(config: pytest.Config) -> str:
-    """By default the back end that carries orders."""
+    """The back end of `--backend`, or by default the one that carries orders."""
     from app.config import get_settings
 
     return str(config.getoption("--backend", None) or get_settings().queues["orders"])
@@ -39,7 +39,7 @@ def is_about_another(item: pytest.Item, backend: str) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about other back ends."""
+    """Deselect the tests that are about other back ends."""
     here = [item for item in items if item.path.parent == Path(__file__).parent]
     for item in here:
         item.add_marker("delivery")
@@ -55,7 +55,7 @@ def backend(pytestconfig: pytest.Config) -> str:
 
 @pytest.fixture(scope="session")
 def own_broker(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | None]:
-    """One for all worlds; a new one knows none of the jobs that an old one left there."""
+    """A broker for all worlds. It may hold messages about jobs of a world that has ended."""
     from tests.engine.broker import Broker
 
     variable = BROKER_OF.get(backend)
@@ -78,14 +78,14 @@ async def shared(
 
 @pytest.fixture
 async def world(shared: World) -> World:
-    """The module's, with its broker, its API and one host running."""
+    """The module's world. Its broker, its API and one host run."""
     await shared.as_it_should_be()
     return shared
 
 
 @pytest.fixture(scope="session")
 async def healthy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """Two hosts on the run's own broker, which nobody harms. They idle for most of a run."""
+    """A world with two hosts on the run's own broker. No test kills or freezes any of them."""
     from tests.engine.delivery.world import World
 
     made = World(tmp_path_factory.mktemp("healthy"), backend, None, RELAY_INTERVAL="0.3")
@@ -104,7 +104,7 @@ async def long(healthy: World) -> UUID:
 
 @pytest.fixture(autouse=True)
 def begin_the_long_job(request: pytest.FixtureRequest) -> None:
-    """Not beside what is slow, which needs the machine for itself."""
+    """Slow tests don't start it, since they need the machine for themselves."""
     slow = request.node.get_closest_marker("slow")
     if "healthy" in request.fixturenames and not slow:
         request.getfixturevalue("long")
@@ -112,5 +112,5 @@ def begin_the_long_job(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def with_broker(world: World, own_broker: Broker) -> Broker:
-    """The world's. Tests that ask for it are left out for a back end that has none."""
+    """The world's broker. Tests that use it are deselected for a back end without a broker."""
     return own_broker

@@ -27,5 +27,5 @@ def hold_sync(db: Session, item: str) -> None:
 
 @task(name="delivered.hold_none", tries=1)
 async def hold_none() -> None:
-    """Needs a connection for its outcome alone."""
+    """It needs a connection only for its outcome."""
     await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A database server that a test may take away."""
+"""A database server that a test may stop."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Database:
 async def world_on(
     database: Database, backend: str, broker: Broker | None, folder: Path
 ) -> AsyncIterator[World]:
-    """A service of its own on this database; both end with the body."""
+    """A world on this database. Both end with the body."""
     env = {**os.environ, "DATABASE_URL": database.url}
     command = [sys.executable, "-m", "app.migrate"]
     await asyncio.to_thread(subprocess.run, command, check=True, cwd=ROOT, env=env)
@@ -64,7 +64,7 @@ async def world_on(
 
 
 async def taken_from_a_frozen_host(world: World, job_id: UUID, within: float) -> Row[Any]:
-    """Others lock what it wrote within so many seconds, and one of them runs its job."""
+    """Freeze the host. Within so many seconds others can lock its table, and one runs its job."""
     with world.frozen(world.host()):
         world.start_hosts(2)
         lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")

@@ -1,4 +1,4 @@
-"""libfaketime, which shifts the wall clock of a process and leaves its monotonic one alone."""
+"""libfaketime, which shifts the wall clock of a process, and not its monotonic clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FakedTime:
         self.shift(0)
 
     def shift(self, seconds: int) -> None:
-        """From now on it is so far ahead of the real one."""
+        """Set the wall clock so many seconds ahead of the real one, from now on."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.rename(self._file)
@@ -34,9 +34,9 @@ class FakedTime:
 
 @contextmanager
 def faked_time() -> Iterator[FakedTime]:
-    """Skips the test where there is no libfaketime; in CI it fails."""
+    """Without libfaketime the test is skipped, or fails in CI."""
     with tempfile.TemporaryDirectory(prefix="faked-time-") as folder:
-        Path(folder).chmod(0o755)  # a server that isn't root's reads it, too
+        Path(folder).chmod(0o755)  # a server that runs as another user reads it, too
         yield FakedTime(Path(folder))
 
 

@@ -1,4 +1,4 @@
-"""The kernel drops packets, so that TCP itself behaves as it does on a network that loses them."""
+"""Lets the kernel drop packets, so that TCP behaves as it does on a network that loses them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-PORTS = 15  # that one rule can name
+PORTS = 15  # the most that one rule can name
 
 
 def _iptables(*arguments: str) -> None:
@@ -27,7 +27,7 @@ def _skip_where_none_may() -> None:
 
 
 def _rules(server: int, clients: Sequence[int]) -> Iterator[tuple[str, ...]]:
-    """Both directions of each connection."""
+    """The rules that drop both directions of each connection."""
     tcp = ("INPUT", "-i", "lo", "-p", "tcp")
     for first in range(0, len(clients), PORTS):
         ports = ",".join(map(str, clients[first : first + PORTS]))
@@ -37,7 +37,7 @@ def _rules(server: int, clients: Sequence[int]) -> Iterator[tuple[str, ...]]:
 
 @contextmanager
 def dropping(server: int, clients: Sequence[int]) -> Iterator[None]:
-    """Drop each packet between these ports of this machine. Skips the test where that can't be."""
+    """Drop packets between these ports of this machine. Without that right the test is skipped."""
     _skip_where_none_may()
     with ExitStack() as rules:
         for rule in _rules(server, clients):

@@ -1,4 +1,4 @@
-"""PgBouncer, which gives a connection to somebody else after each transaction."""
+"""PgBouncer, which may give a connection to another client after each transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from devtools.processes import free_port, spawn, stop, wait_until
 from tests.engine.delivery.tools import program
 from tests.service import START_LIMIT
 
-CONNECTIONS = 6  # to the server, of all clients together
+CONNECTIONS = 6  # to the server, for all clients together
 SETTINGS = """
 [databases]
 * = host={url.host} port={url.port} user={url.username}
@@ -34,7 +34,7 @@ max_prepared_statements = {prepared}
 
 @contextmanager
 def pooling(url: str, log: Path, prepared: int) -> Iterator[str]:
-    """The same database by a pooler, which knows so many prepared statements of each client."""
+    """The same database by a pooler, which keeps at most so many prepared statements."""
     own_port, direct = free_port(), make_url(url)
     by_pooler = direct.set(host="127.0.0.1", port=own_port)
     shown = by_pooler.render_as_string(hide_password=False)
@@ -54,7 +54,7 @@ def pooling(url: str, log: Path, prepared: int) -> Iterator[str]:
 
 
 def _user(folder: str) -> str | None:
-    """It refuses to run as root."""
+    """PgBouncer refuses to run as root."""
     if os.getuid() != 0:
         return None
     shutil.chown(folder, "nobody")

@@ -1,4 +1,4 @@
-"""Tasks whose effects can be counted: each writes an order, named after its job's caller."""
+"""Tasks whose effects can be counted: most write an order with the item that they are given."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from app.models import Order
 
 
 def mark(name: str) -> None:
-    """Says, to whoever waits for the file, how far a task got."""
+    """Make a file that tells the test how far a task got."""
     Path(name).touch()
 
 
 @task(name="delivered.work")
 async def work(db: AsyncSession, item: str, seconds: float) -> int:
-    """Returns which try this was."""
+    """Returns the number of the try."""
     mark(f"{item} runs")
     await asyncio.sleep(seconds)
     db.add(Order(item=item, quantity=1))
@@ -64,14 +64,14 @@ async def kill() -> None:
 
 @task(name="delivered.hold_the_gil", tries=1)
 def hold_the_gil() -> None:
-    """No other thread of its process runs meanwhile."""
+    """No other thread of its process runs while the expression is matched."""
     mark("holds the GIL")
     re.match("(a+)+$", "a" * 99 + "b")
 
 
 @task(name="delivered.alone", max_running=1)
 def alone(db: Session, item: str) -> None:
-    """Fails for good where another one runs."""
+    """It is dead at once if another one runs at the same time."""
     try:
         Path("alone").touch(exist_ok=False)
     except FileExistsError:

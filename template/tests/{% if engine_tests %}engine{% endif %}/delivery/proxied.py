@@ -1,4 +1,4 @@
-"""Worlds whose processes reach their database, or their broker, by a proxy."""
+"""Worlds whose processes reach their database or their broker by a proxy."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.engine.delivery.world import World
 from tests.service import copy_database, eventually
 
 LEASE = 6
-LONGEST = 12  # seconds, of a task; after it PostgreSQL ends a transaction that is silent
-BURST = 10  # orders at once, and so connections of the API
+LONGEST = 12  # seconds of a task; after that time PostgreSQL ends a silent transaction
+BURST = 10  # orders at once, each of which needs a connection of the API
 MAX_CRASHES = 3
 
 
 class Proxied(World):
-    """Its processes reach their database by a proxy; the tests do by themselves."""
+    """A world whose processes reach their database by a proxy. Tests reach it directly."""
 
     def __init__(self, folder: Path, backend: str, broker: Broker | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class Proxied(World):
         self.proxy.close()
 
     async def get_busy(self, name: str) -> None:
-        """Start jobs of each kind: some hold a connection, some are about to ask for one."""
+        """Start jobs of each kind: some hold a connection, others will ask for one."""
         long = {
             f"{name} slept": (delivered.work, 8, "runs"),
             f"{name} wrote": (delivered.write_first, 4, "has written"),
@@ -77,7 +77,7 @@ class Proxied(World):
         await self.row_is(self.ids[-1], "succeeded", limit=30)
 
     async def answers(self) -> None:
-        """However many ask at once."""
+        """Wait until the API accepts a burst of orders."""
         await eventually(self.burst, limit=30)
 
     async def each_ran_once(self, limit: float) -> None:
@@ -100,7 +100,7 @@ class Proxied(World):
         await eventually(reached, limit=60)
 
     async def be_hasty(self) -> None:
-        """Its tasks have little time, so that what is silent ends within the test."""
+        """Shorten the tasks' timeouts, so that silent connections end within the test."""
         self.shorten_timeouts(LONGEST)
         await self.as_it_should_be()
 

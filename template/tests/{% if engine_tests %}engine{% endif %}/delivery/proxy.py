@@ -1,4 +1,4 @@
-"""A way to a server that can forget its connections, as a firewall or a load balancer does."""
+"""A proxy that can forget its connections, as a firewall or a load balancer does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 
 
 class Damage:
-    """Loses some bytes of what passes, or all that follows in its direction; by a seed."""
+    """Loses some bytes of a connection, or all that follow in one direction, by a random seed."""
 
     MOST = 8  # bytes lost at once
 
@@ -19,7 +19,7 @@ class Damage:
         self.done = 0
 
     def on(self, data: bytes) -> tuple[bytes, bool]:
-        """What is left of it, and whether more follows."""
+        """The bytes that are left, and whether more may follow."""
         if self._random.random() >= self._share:
             return data, True
         self.done += 1
@@ -30,7 +30,7 @@ class Damage:
 
 
 class Proxy:
-    """Forwards to a port of this machine; in threads, so that it goes on while a test blocks."""
+    """Forwards connections to a server, in threads, so that it goes on while a test blocks."""
 
     def __init__(self, target: int, host: str = "127.0.0.1") -> None:
         self._target = (host, target)
@@ -44,23 +44,23 @@ class Proxy:
 
     @property
     def clients(self) -> list[int]:
-        """The ports that the connections which are open now come from."""
+        """The clients' ports of the open connections."""
         return list(self._open)
 
     def forget(self) -> None:
-        """Let nothing more through what is open now, not even its end; new connections work."""
+        """Hold back all bytes of open connections, even their end. New connections work."""
         self._flows.clear()
         self._forgotten.append(self._flows)
         self._flows = self._new_gate()
 
     def fall_silent(self) -> None:
-        """End what is open. What is opened from now on is accepted, and hears nothing."""
+        """Close the open connections. New ones are accepted, but no bytes pass."""
         self._flows.clear()
         self._forgotten.append(self._flows)
         self._end_all()
 
     def remember(self) -> None:
-        """Let all that was held back through, in its order."""
+        """Let all bytes that were held back pass, in their order."""
         for gate in self._forgotten:
             gate.set()
         self._forgotten.clear()
@@ -84,7 +84,7 @@ class Proxy:
         return gate
 
     def _accept(self) -> None:
-        with suppress(OSError):  # closed
+        with suppress(OSError):  # it is raised once the listener is closed
             while True:
                 client, (_, port) = self._listener.accept()
                 _start(self._serve, client, port, self._flows)

@@ -1,4 +1,4 @@
-"""While all slots of a host are busy, what is submitted waits, and so do the messages about it."""
+"""Keeps all slots of a host busy, so that new jobs and their messages wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.engine.delivery.world import World
 
 @asynccontextmanager
 async def all_slots_busy(world: World, name: str) -> AsyncIterator[list[str]]:
-    """Until the body ends; gives what the jobs' effects are called."""
+    """Keep the slots busy until the body ends. Yields the items of the jobs' orders."""
     items = [f"{name} busy {number}" for number in range(world.slots)]
     ids = await world.submit_many(wait_sync, [[item] for item in items])
     await world.all_are("running", ids)

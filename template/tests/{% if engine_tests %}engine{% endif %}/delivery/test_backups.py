@@ -1,4 +1,4 @@
-"""A backup that is taken while jobs run is a service again: it runs what hadn't ended then."""
+"""A backup that was taken while jobs ran can be restored: jobs that hadn't ended then run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def back_up(source: str, file: Path) -> None:
 
 
 def restore(source: str, file: Path) -> str:
-    """Returns the new database's address."""
+    """Restore the backup; returns the address of the new database."""
     url = make_url(source)
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{file}"

@@ -1,4 +1,4 @@
-"""A broker loses some of its messages, or all: the table alone says what runs."""
+"""A broker loses some or all of its messages. Each job runs, because the table has it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def lose(world: World, is_lost: Callable[[int], bool]) -> None:
 
 
 async def submit_into_the_broker(world: World, items: list[str]) -> list[UUID]:
-    """Wait until messages speak of them: one each, or one for all."""
+    """Submit jobs, and wait until the broker has their messages: one each, or one for all."""
     before = await world.depth()
     ids = await world.submit_many(work, [[item, 0] for item in items])
     ids.append(await world.place_order())

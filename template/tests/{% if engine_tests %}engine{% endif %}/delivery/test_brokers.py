@@ -1,4 +1,4 @@
-"""The broker is away, silent, or has lost all that it held."""
+"""The broker is away, silent, or has lost all its data."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.engine.delivery.slots import all_slots_busy
 from tests.engine.delivery.world import World
 from tests.service import eventually
 
-TAKEN = 10  # messages that a worker may have taken ahead
+TAKEN = 10  # messages that a worker may have taken before their time
 CHECKPOINTS = 5  # messages that look for lost ones
-AT_ONCE = 1  # seconds; who waited for the broker would take the push's limit at least
+AT_ONCE = 1  # seconds; a request that waited for the broker would take at least PUSH_TIMEOUT
 
 
 async def placed_at_once(world: World) -> UUID:
@@ -48,7 +48,7 @@ async def test_orders_are_accepted_at_once_while_the_broker_is_away(
     placed += [await placed_at_once(world) for _ in range(3)]
     await is_down(world)
     world.kill("api")
-    world.start("api")  # boots without it, and has never been connected
+    world.start("api")  # it boots without the broker, and has never been connected to it
     placed += [await placed_at_once(world) for _ in range(3)]
     await is_down(world)
     await with_broker.start()
@@ -87,7 +87,7 @@ async def test_a_broker_that_loses_all_its_data_loses_no_job(
 async def test_a_delayed_job_waits_in_the_table_and_runs_once(
     world: World, with_broker: Broker
 ) -> None:
-    """So that no time limit of a broker for messages matters."""
+    """No message waits in the broker, whose time limits for messages don't matter then."""
     world.kill(world.host())
     before = await world.depth()
     job_id = await world.submit(delivered.work, "delayed", 0, delay=timedelta(seconds=4))
@@ -105,7 +105,7 @@ async def test_a_delayed_job_waits_in_the_table_and_runs_once(
 async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
     world: World, with_broker: Broker, count: int
 ) -> None:
-    """However many jobs wait, and however long, the broker holds a bounded number of messages."""
+    """The number of messages in the broker is bounded, however many jobs wait, and how long."""
     newest = select(func.max(jobs.c.run_at) < clock(-3 * HEAD_START))
     bound = world.messages_of(count)
     async with all_slots_busy(world, f"waiting {count}"):

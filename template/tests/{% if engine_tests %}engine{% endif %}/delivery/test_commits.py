@@ -1,4 +1,4 @@
-"""A job exists if and only if its transaction was committed; then it runs, whoever dies."""
+"""A job exists if and only if its transaction was committed. Then it runs, whatever is killed."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ asyncio.run(main())
 
 
 async def test_a_job_runs_though_the_api_is_killed_right_after_the_commit(world: World) -> None:
-    world.kill(*world.processes)  # nobody is there to run it
+    world.kill(*world.processes)  # no host is there to run it
     world.start("api")
     if world.in_api:
         jobs = [await world.place_order() for _ in range(20)]
         world.kill("api")
     else:
-        with world.broker.frozen():  # so that it can't push
+        with world.broker.frozen():  # so that the API can't send a message
             jobs = [await world.place_order()]
             world.kill("api")
     world.start_hosts()

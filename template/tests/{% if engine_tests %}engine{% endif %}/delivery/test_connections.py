@@ -1,4 +1,4 @@
-"""PostgreSQL has no connection left for this service, since others hold them all."""
+"""PostgreSQL has no connection left for this service, because others hold them all."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ pytestmark = pytest.mark.postgresql
 
 
 class Small(Database):
-    """A PostgreSQL that takes few connections."""
+    """A PostgreSQL that allows few connections."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
-            connection.execute("ALTER SYSTEM SET log_min_messages = panic")  # each refusal is one
+            connection.execute("ALTER SYSTEM SET log_min_messages = panic")  # not each refusal
         self.stop()
         self.start()
 
     @asynccontextmanager
     async def used_up(self) -> AsyncIterator[None]:
-        """Take each connection that is or gets free, until the body ends."""
+        """Take each connection that is free or becomes free, until the body ends."""
         held: list[psycopg.AsyncConnection[object]] = []
 
         async def take() -> None:
@@ -93,7 +93,7 @@ async def test_a_connection_that_cannot_be_had_costs_no_job_a_try(
         await asyncio.sleep(SHORTAGE)
     await all_succeed(world)
     assert [await world.effects(item) for item in items] == [1] * len(items)
-    counted = func.max(jobs.c.attempts - jobs.c.max_attempts)  # 0: the last try alone
+    counted = func.max(jobs.c.attempts - jobs.c.max_attempts)  # 0: only the last try counted
     found = select(func.max(jobs.c.crashes), counted, func.count(jobs.c.error))
     async with world.engine.connect() as connection:
         row = (await connection.execute(found.where(jobs.c.task.like("delivered.hold%")))).one()

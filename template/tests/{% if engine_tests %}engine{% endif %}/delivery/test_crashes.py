@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen or killed by their jobs."""
+"""Hosts that are killed or frozen, or that their jobs kill."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -
         before = await world.row_is(ended, "succeeded")
         await eventually(runs_again)
     (world.folder / "running may end").touch()
-    await world.row_is(await world.submit(probes.work, 1.0), "succeeded")  # it had time to write
+    await world.row_is(await world.submit(probes.work, 1.0), "succeeded")  # time to write
     assert await world.row(ended) == before
     after = await world.row_is(running, "succeeded")
     for item, row in (("ended", before), ("running", after)):

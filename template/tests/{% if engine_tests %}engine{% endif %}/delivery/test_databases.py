@@ -1,4 +1,4 @@
-"""PostgreSQL restarts, and hosts that are frozen while they hold its locks."""
+"""PostgreSQL restarts, and hosts freeze while they hold its locks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.engine.delivery.database import Database, taken_from_a_frozen_host, w
 from tests.engine.delivery.world import World
 
 AWAY = 6  # seconds
-LONGEST = 6  # seconds, of the tasks of `hasty`
+LONGEST = 6  # seconds, the timeout of tasks in `hasty`
 
 pytestmark = pytest.mark.postgresql
 
@@ -36,7 +36,7 @@ async def restarted(
 
 @pytest.fixture
 async def hasty(backend: str, own_broker: Broker | None, tmp_path: Path) -> AsyncIterator[World]:
-    """Its tasks have little time."""
+    """A world whose tasks have short timeouts."""
     world = World(tmp_path, backend, own_broker)
     world.shorten_timeouts(LONGEST)
     await world.as_it_should_be()
@@ -70,7 +70,7 @@ async def test_a_restart_of_the_database_loses_no_job(
 async def test_a_host_writes_a_line_a_second_at_most_while_the_database_is_away(
     restarted: tuple[World, Database],
 ) -> None:
-    """However many jobs and messages it has then."""
+    """The number of its jobs and messages doesn't matter."""
     world, database = restarted
     ids = await world.submit_many(delivered.work, [[f"waits {number}", 1] for number in range(100)])
     await world.marked("waits 0 runs")

@@ -1,4 +1,4 @@
-"""Jobs that take longer than their lease, on hosts that are well."""
+"""Jobs that take longer than a lease, on hosts without faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLOTS = 3
 async def test_a_job_that_writes_and_then_works_for_longer_than_its_lease_runs_once(
     healthy: World,
 ) -> None:
-    """On SQLite, which has one writer, others wait until it is done, and then go on."""
+    """On SQLite, which has one writer, others wait until the job has ended."""
     lease = float(healthy.env["LEASE"])
     job_id = await healthy.submit(delivered.write_first, "first", lease + 2)
     await healthy.marked("first has written")

@@ -1,4 +1,4 @@
-"""Something on the way loses bytes in the middle of a connection, or ends one of its directions."""
+"""The network loses bytes in the middle of a connection, or ends one of its directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.engine.delivery.probes import work
 from tests.engine.delivery.proxied import Proxied, with_broker_by_proxy
 from tests.engine.delivery.proxy import Damage
 
-SHARE = 0.03  # of what is sent at once
+SHARE = 0.03  # of the parts of a connection that are forwarded at once
 DAMAGED = 8  # seconds
 
 

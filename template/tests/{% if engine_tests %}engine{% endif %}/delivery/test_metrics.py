@@ -1,4 +1,4 @@
-"""What becomes of processes and brokers is counted, on each back end."""
+"""Failures of hosts and brokers are counted, on each back end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SUCCEEDED = {"task": "delivered.work", "outcome": "succeeded"}
 
 @pytest.fixture
 def scraped(world: World) -> Iterator[World]:
-    """Its processes that start now serve metrics."""
+    """The world, for tests that start processes with metrics."""
     yield world
     world.env.pop("METRICS_PORT", None)
     world.kill_all()
 
 
 async def test_a_lost_lease_is_counted_by_who_takes_the_job_back(scraped: World) -> None:
-    """Who ran it counts no success of it."""
+    """The host that lost the lease counts no success."""
     first, second = scraped.host(), scraped.host(2)
     scraped.kill(first)
     ports = start_scraped(scraped, first)

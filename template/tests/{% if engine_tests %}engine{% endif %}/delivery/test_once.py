@@ -1,4 +1,4 @@
-"""However often a job is pushed or submitted, and whoever looks at it, it runs once."""
+"""A job runs once, however often it is rung for or submitted, and however many hosts look."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.engine.delivery.world import World
 
 
 async def test_jobs_that_are_pushed_again_and_again_run_once(healthy: World) -> None:
-    """Two hosts and the API relay at once."""
+    """Two hosts and the API ring at the same time."""
     calls = [[f"again {number}", 0.15] for number in range(40)]
     ids = await healthy.submit_many(delivered.work, calls)
 

@@ -1,4 +1,4 @@
-"""How a job ends, whatever its task does."""
+"""A job has its outcome, whatever its task does."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy:
 
 
 async def test_no_log_shows_what_a_job_was_given(healthy: World) -> None:
-    """Of one that succeeds, one that fails, and one whose arguments no longer fit."""
+    """One job succeeds, one fails, and the arguments of one no longer fit."""
     secret = uuid4().hex
     ids = [await healthy.submit(probes.echo_sync, secret)]
     ids.append(await healthy.submit(probes.order_then_fail, secret))
@@ -80,7 +80,7 @@ async def test_a_cancelled_job_has_no_effect(healthy: World) -> None:
     for job_id in (waiting, running):
         cancel = f"/jobs/{job_id}/cancel"
         assert (await healthy.client.post(cancel, headers=healthy.operator)).status_code == 200
-    # The slot is free again: its worker has stopped.
+    # The slot is free again, because the host has stopped the job.
     ids = await healthy.submit_many(probes.work, [[0.1]] * 20)
     await healthy.all_are("succeeded", ids)
     await healthy.all_are("cancelled", [waiting, running])

@@ -1,4 +1,4 @@
-"""A paused queue starts nothing, whatever happens to its host, and is whole when it is resumed."""
+"""A paused queue starts no job, even after a restart, and loses none until it is resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def change(world: World, what: str) -> None:
 
 @asynccontextmanager
 async def paused(world: World) -> AsyncIterator[datetime]:
-    """Yields when it was, by the database's clock."""
+    """Pause the queue until the body ends. Yields the time of the pause by the database's clock."""
     await change(world, "pause")
     async with world.engine.connect() as connection:
         yield (await connection.execute(select(clock(0)))).scalar_one()
@@ -43,13 +43,13 @@ async def some_have_run(world: World, ids: list[UUID]) -> None:
 
 
 async def runs_others(world: World, item: str) -> None:
-    """Its hosts have looked at the table, and at their messages, since this was called."""
+    """Wait until the hosts have looked at the table and at their messages since this call."""
     other = await world.submit(work, item, 0, queue=OTHER)
     await world.row_is(other, "succeeded")
 
 
 async def last_sign(world: World) -> Any:
-    """When a job of the queue was last started, or rung for."""
+    """When a job of the queue was last started, or a message was last sent for one."""
     rung = func.max(jobs.c.wake_at).filter(jobs.c.status == "pending")
     found = select(func.max(jobs.c.started_at), rung).where(jobs.c.queue == PAUSED)
     async with world.engine.connect() as connection:
@@ -58,7 +58,7 @@ async def last_sign(world: World) -> Any:
 
 
 async def test_nothing_of_a_paused_queue_starts(world: World) -> None:
-    """Under load and over a restart; what ran goes on, and each job runs once."""
+    """It starts none under load, nor over a restart. A running job goes on, and each runs once."""
     over = await world.submit(work, "over", 2, queue=PAUSED)
     await world.marked("over runs")
     calls = [[f"paused {number}", 0.02] for number in range(200)]

@@ -1,4 +1,4 @@
-"""PostgreSQL by PgBouncer in transaction mode: no connection is anybody's for longer than that."""
+"""PostgreSQL by PgBouncer, where a client keeps a connection for one transaction only."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.engine.delivery.world import World
 from tests.engine.schedules.clocks import empty_database
 from tests.service import ROOT, eventually
 
-LONGEST = 6  # seconds, of a task
+LONGEST = 6  # seconds, the timeout of tasks
 
 pytestmark = pytest.mark.postgresql
 
-# What the pooler itself keeps for each of its clients.
+# Settings that the pooler itself keeps for each client.
 KEPT = (
     "'client_encoding', 'application_name', 'DateStyle', 'TimeZone', 'standard_conforming_strings'"
 )
@@ -68,7 +68,7 @@ async def migrate(env: dict[str, str]) -> None:
 
 
 async def left_behind(url: str) -> set[Any]:
-    """What the pooler's connections have kept of those who used them; seen on each of them."""
+    """Settings and locks that clients have left on the pooler's connections."""
     engine = create_async_engine(async_url(url), pool_size=CONNECTIONS)
     held: list[AsyncConnection] = []
     pids: set[int] = set()
@@ -116,8 +116,8 @@ async def test_a_service_runs_by_a_pooler_and_leaves_no_setting_behind(pooled: W
 
 
 async def test_a_host_that_is_frozen_by_a_pooler_blocks_nobody_for_long(pooled: World) -> None:
-    """The bound is on the transaction that needs it, whichever connection that is given."""
-    await pooled.submit_many(probes.work, [[0.1]] * 10)  # so that all connections were used
+    """The bound is set in the transaction that needs it, on whichever connection that runs."""
+    await pooled.submit_many(probes.work, [[0.1]] * 10)  # so that all connections have been used
     job_id = await pooled.submit(delivered.write_first, "held", 1)
     await pooled.marked("held has written")
     row = await taken_from_a_frozen_host(pooled, job_id, 3 * LONGEST)

@@ -1,4 +1,4 @@
-"""Two releases at once, and a broker that can't be relied on."""
+"""Hosts of two releases at once, and messages of an old format."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ async def test_each_host_says_that_it_lives(healthy: World) -> None:
 async def test_a_message_of_the_previous_format_costs_no_job(
     world: World, with_broker: Broker
 ) -> None:
-    """It is dropped, and the job is pushed again as this release does it."""
+    """The message is dropped, and the job gets a message of this release's format."""
     world.kill_all()
-    before = await world.depth()  # of tests that killed their hosts
+    before = await world.depth()  # left by tests that killed their hosts
     job_id = await world.submit(delivered.work, "of old", 0, delay=timedelta(hours=1))
     await world.push_of_old(delivered.work.name, job_id)
     world.start_hosts()
@@ -112,7 +112,7 @@ async def test_a_message_of_the_previous_format_costs_no_job(
 
     await eventually(dropped)
     assert (await world.row(job_id)).attempts == 0
-    async with world.engine.begin() as connection:  # instead of waiting for it
+    async with world.engine.begin() as connection:  # so that the test needn't wait an hour
         due = update(jobs).where(jobs.c.id == job_id)
         await connection.execute(due.values(run_at=clock(0), wake_at=clock(0)))
     row = await world.row_is(job_id, "succeeded")

@@ -1,4 +1,4 @@
-"""Two replicas of the API are stopped in turn while clients go by what `ready` says."""
+"""Two replicas of the API are stopped in turn. Clients use those that `ready` reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DRAIN = 2  # seconds
 
 
 class Balancer:
-    """Sends to replicas that are ready, as far as it knows: it asks ten times a second."""
+    """Asks the replicas ten times a second whether they are ready. Orders go to those that are."""
 
     def __init__(self, world: World) -> None:
         self._urls = {name: f"http://127.0.0.1:{world.ports[name]}" for name in REPLICAS}
@@ -42,7 +42,7 @@ class Balancer:
                 await asyncio.sleep(0.1)
 
     async def post(self, keep_alive: int) -> None:
-        """One client; without connections that are kept alive each request needs a new one."""
+        """Post orders without end. With `keep_alive` 0 each request opens a connection."""
         limits = httpx.Limits(max_keepalive_connections=keep_alive)
         async with httpx.AsyncClient(timeout=30, limits=limits) as client:
             for name in cycle(REPLICAS):
@@ -89,7 +89,7 @@ async def test_a_rolling_stop_resets_no_connection(replicated: World) -> None:
         for task in endless[:2]:
             task.cancel()
         balancer.ready.clear()
-        await asyncio.sleep(1)  # what was sent is answered
+        await asyncio.sleep(1)  # so that all requests are answered
         for task in endless[2:]:
             task.cancel()
     assert balancer.failed == []

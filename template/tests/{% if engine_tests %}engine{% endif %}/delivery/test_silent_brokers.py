@@ -1,4 +1,4 @@
-"""Packets to the broker vanish: on the connections that exist, or on all that are opened later."""
+"""Packets to the broker vanish, on existing connections, or on all that are opened later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.delivery.proxy import Proxy
 from tests.engine.delivery.world import World
 from tests.service import eventually
 
-SILENCE = 12  # seconds, about: twice what a worker waits for an answer, and more
+SILENCE = 12  # seconds, about; more than twice the time that a worker waits for an answer
 
 pytestmark = pytest.mark.backend(*BROKER_OF)
 
@@ -30,7 +30,7 @@ async def proxied(
 
 
 async def run(world: World, items: list[str]) -> None:
-    """Within half a minute, whatever the broker does."""
+    """Submit jobs, which must succeed within half a minute, whatever the broker does."""
     ids = await world.submit_many(work, [[item, 0] for item in items])
     ids.append(await world.place_order())
 

@@ -1,6 +1,6 @@
-"""Packets to PostgreSQL vanish on the connections that exist; new connections work.
+"""Packets to PostgreSQL vanish on existing connections. New connections work.
 
-A firewall that forgot its connections does this, or a server whose address moved without a word.
+This happens if a firewall forgets connections, or if a server's address moves to another server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def hasty(proxied: Proxied) -> Proxied:
 
 
 async def test_jobs_run_soon_after_connections_were_forgotten(hasty: Proxied) -> None:
-    """What forgets them goes on to accept bytes: only a limit of one's own ends the wait."""
+    """The proxy still accepts bytes, so only the service's own limits end its waits."""
     await hasty.get_busy("forgotten")
     for _ in range(2):
         hasty.proxy.forget()
@@ -51,7 +51,7 @@ async def test_the_api_answers_soon_after_connections_were_forgotten(proxied: Pr
 
 
 async def test_a_service_is_well_soon_after_packets_are_dropped(hasty: Proxied) -> None:
-    """TCP sends each packet again and again."""
+    """TCP repeats each packet, because none is acknowledged."""
     assert await hasty.burst()
     await hasty.get_busy("dropped")
     with dropping(hasty.proxy.port, hasty.proxy.clients):

@@ -1,4 +1,4 @@
-"""SIGTERM: what can end, ends; the rest is handed back, and the exit code is 0."""
+"""After SIGTERM short jobs end, the others are handed back, and the exit code is 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything at once: many submitters, three hosts, and one of them killed again and again."""
+"""Many processes submit jobs to three hosts, of which one is killed again and again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
 
 
 def states(connection: Connection) -> dict[str, int]:
-    """Without the jobs of schedules: a storm may be over a full hour."""
+    """The jobs by status, without those of schedules, which may tick during the test."""
     storms = select(jobs.c.status, func.count()).where(jobs.c.key.is_(None))
     counted = storms.group_by(jobs.c.status)
     return {row.status: row[1] for row in connection.execute(counted)}
@@ -68,7 +68,7 @@ async def kill_again_and_again(world: World) -> None:
 @pytest.mark.slow
 async def test_a_storm_loses_nothing_and_does_nothing_twice(world: World) -> None:
     world.kill_all()
-    world.env["MAX_CRASHES"] = "1000"  # no job is to blame for a host that is killed here
+    world.env["MAX_CRASHES"] = "1000"  # the test kills the hosts, not the jobs
     world.start("api").start_hosts(3)
     processes = submitters(world)
     killing = asyncio.create_task(kill_again_and_again(world))
@@ -79,7 +79,7 @@ async def test_a_storm_loses_nothing_and_does_nothing_twice(world: World) -> Non
         await asyncio.sleep(0.5)
         with engine.connect() as connection:
             found = states(connection)
-        print(f"after {time.monotonic() - begun:.0f} s: {found}")  # shown where this fails
+        print(f"after {time.monotonic() - begun:.0f} s: {found}")  # shown if the test fails
         assert "dead" not in found
         assert not killing.done()
         assert not any(process.poll() for process in processes)

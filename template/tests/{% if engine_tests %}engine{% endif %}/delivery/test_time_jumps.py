@@ -1,4 +1,4 @@
-"""The clock of PostgreSQL's machine is set an hour forward, or back."""
+"""The clock of PostgreSQL's machine is set an hour forward or back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.postgresql
 async def timed(
     backend: str, own_broker: Broker | None, tmp_path: Path
 ) -> AsyncIterator[tuple[World, FakedTime]]:
-    """Two hosts, and a database whose time can be changed."""
+    """A world with two hosts, on a database whose clock can be set."""
     with faked_time() as time:
         database = await asyncio.to_thread(Database, tmp_path, time.env)
         async with world_on(database, backend, own_broker, tmp_path) as world:
@@ -41,7 +41,7 @@ async def timed(
 
 
 async def knows_the_time(world: World, host: str) -> None:
-    """What it has never asked can't jump."""
+    """Wait until the host has asked for the database's time. Otherwise it notices no jump."""
 
     async def watches() -> bool:
         return (world.heartbeats(host) / "relay").exists()
@@ -50,7 +50,7 @@ async def knows_the_time(world: World, host: str) -> None:
 
 
 async def clock_of(world: World) -> str:
-    """What ready says of it, which is no reason not to be ready."""
+    """What `ready` says of the clock. The answer is 200 even after a jump."""
     ready = await world.client.get("/health/ready")
     assert ready.status_code == 200
     return str(ready.json()["data"]["clock"])
@@ -62,7 +62,7 @@ async def begin(world: World, items: list[str], seconds: float) -> None:
 
 
 async def all_ran(world: World, items: list[str], limit: float = 60) -> None:
-    """Once each, as far as effects go."""
+    """Wait until these jobs have succeeded. Each must have had one effect."""
     ours = jobs.c.task == work.name, jobs.c.key.is_(None)  # ticks have a key
     done = select(func.count()).where(*ours, jobs.c.status == "succeeded")
 
@@ -89,7 +89,7 @@ async def ticks_go_on(world: World) -> None:
 
 
 def logged(world: World) -> list[str]:
-    """The processes that logged that the clock has jumped."""
+    """The processes that logged a jump of the clock."""
     return [name for name in world.processes if "clock.jumped" in world.log(name)]
 
 
@@ -122,9 +122,9 @@ async def test_after_a_jump_back_jobs_and_schedules_go_on(timed: tuple[World, Fa
     if CLOCK not in world.processes:
         world.start(CLOCK)
     await ticks_go_on(world)
-    items = [f"back {number}" for number in range(24)]  # more than there are slots for
+    items = [f"back {number}" for number in range(24)]  # more than the hosts have slots
     await begin(world, items, 1)
-    world.kill(world.host(2))  # with what it ran
+    world.kill(world.host(2))  # while it runs jobs
     time.shift(-HOUR)
     await ticks_go_on(world)
     await all_ran(world, items)

@@ -1,4 +1,4 @@
-"""Workers go on with the table alone while their broker is away or silent."""
+"""Hosts go on with the table alone while their broker is away or silent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def is_ready(world: World) -> bool:
 
 
 async def has_outlived_it(world: World) -> None:
-    """The host that runs jobs again is the same process."""
+    """The host runs another job, and its process hasn't ended."""
     job_id = await world.place_order()
 
     async def succeeded() -> bool:
@@ -53,7 +53,7 @@ async def test_jobs_run_while_the_broker_does_not_answer(
     outage: Callable[[Broker], AbstractAsyncContextManager[None]],
 ) -> None:
     name = outage.__name__
-    await world.row_is(await world.place_order(), "succeeded")  # so that all are connected
+    await world.row_is(await world.place_order(), "succeeded")  # so that all have connected
     over = await world.submit(work, f"{name} over it", OUTAGE / 2)
     await world.marked(f"{name} over it runs")
     items = [[f"{name} {second} {n}" for n in range(3)] for second in range(OUTAGE)]

@@ -1,4 +1,4 @@
-"""Programs of the system that some tests need."""
+"""Finds programs of the system that some tests need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def program(name: str) -> str:
-    """Its path. Without it the test is skipped; in CI it fails."""
+    """The path of a program. Without it the test is skipped, or fails in CI."""
     if found := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin"):
         return found
     missing(f"no {name} here: install it (Debian has a package of that name)")

@@ -1,4 +1,4 @@
-"""A service of its own, on one back end, whose processes and servers a test may kill or freeze."""
+"""A service on one back end. A test may kill or freeze its processes and servers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SETTINGS = {"LEASE": "3", "RELAY_INTERVAL": "0.1", "PUSH_TIMEOUT": "1"}
 
 
 def parts_of(backend: str) -> Any:
-    """The module with what a world must know of this back end, where it has a broker."""
+    """The module that a world needs for this back end's broker; None if it has no broker."""
     if backend in servers.BROKER_OF:
         return importlib.import_module(f"tests.engine.delivery.{backend}_parts")
     return None
 
 
 class World(Service):
-    """Hosts, the processes that run jobs, are named by number: `worker`, `worker-2`.
+    """Hosts, the processes that run jobs, have numbers in their names: `worker`, `worker-2`.
 
-    Who waits for a job may wait for its host to start, too.
+    Waits for a job have long limits, because its host may have to start first.
     """
 
     def __init__(self, folder: Path, backend: str, broker: Broker | None, **env: str) -> None:
@@ -56,14 +56,14 @@ class World(Service):
             (folder / "app" / "tasks" / f"delivered_{probes.name}").write_text(probes.read_text())
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Make it another release, or another service, before a process starts."""
+        """Change the code, to make it another release. Call it before a process starts."""
         path = self.folder / "app" / file
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
 
     def shorten_timeouts(self, seconds: int) -> None:
-        """No task has more time than that; before a process starts."""
+        """Give no task more time than this. Call it before a process starts."""
         shorter = f"timedelta(seconds={seconds})"
         self.edit("jobs/contract.py", "timedelta(minutes=5)", shorter)
         self.edit("tasks/orders.py", "timedelta(minutes=1)", shorter)
@@ -81,13 +81,13 @@ class World(Service):
 
     @property
     def slots(self) -> int:
-        """Of a host that has a broker."""
+        """The slots of a host whose back end has a broker."""
         assert self._parts
         return int(self._parts.SLOTS)
 
     @property
     def room(self) -> int:
-        """Bytes of the broker's memory; a message for each of thousands of jobs needs more."""
+        """How many bytes a test leaves the broker for messages. Thousands of messages need more."""
         assert self._parts
         return int(self._parts.ROOM)
 
@@ -97,7 +97,7 @@ class World(Service):
         return int(self._parts.messages_of(jobs))
 
     async def push_of_old(self, task: str, job_id: UUID) -> None:
-        """Send a message as an earlier release may have made it."""
+        """Send a message as an earlier release may have done."""
         assert self._parts
         url = self.broker.env[self.broker.variable]
         await asyncio.to_thread(self._parts.push_of_old, url, task, str(job_id))
@@ -111,12 +111,12 @@ class World(Service):
         return HOSTS[self.backend] + (f"-{number}" if number > 1 else "")
 
     def start_hosts(self, count: int = 1) -> Self:
-        """Those that don't run yet."""
+        """Start those of the first `count` hosts that don't run."""
         names = [self.host(number) for number in range(1, count + 1)]
         return self.start(*(name for name in names if name not in self.processes))
 
     async def as_it_should_be(self) -> None:
-        """The broker, the API and the first host run, and no other."""
+        """Start the broker, the API and the first host, and kill all other processes."""
         if self._broker:
             await self._broker.start()
         for name in set(self.processes) - {"api", self.host()}:
@@ -124,7 +124,7 @@ class World(Service):
         self.start(*({"api", self.host()} - set(self.processes)))
 
     def kill(self, *names: str) -> None:
-        """SIGKILL to a process and to all that it started."""
+        """Send SIGKILL to these processes and to all that they started."""
         for name in names:
             process = self.processes.pop(name)
             with suppress(ProcessLookupError):
@@ -166,7 +166,7 @@ class World(Service):
         await self.engine.dispose()
 
     async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
-        """As a script would: whoever relays pushes it."""
+        """Submit a job as a script does, which rings no bell."""
         return (await self.submit_many(task, [args], **options))[0]
 
     async def submit_many(self, task: Any, calls: Sequence[Any], **options: Any) -> list[UUID]:
@@ -176,13 +176,13 @@ class World(Service):
         return [job.id for job in submitted]
 
     async def place_order(self) -> UUID:
-        """By the API; returns the job's id."""
+        """Place an order by the API; returns its job's id."""
         answer = await self.client.post("/orders", json={"item": "tea", "quantity": 1})
         assert answer.status_code == 201
         return UUID(answer.json()["data"]["job_id"])
 
     async def row(self, job_id: UUID) -> Row[Any]:
-        """From the table: the API may be down."""
+        """The job's row, from the table, because the API may be down."""
         async with AsyncSession(self.engine) as session:
             return (await session.execute(select(jobs).where(jobs.c.id == job_id))).one()
 
@@ -203,25 +203,25 @@ class World(Service):
         await eventually(reached, limit)
 
     async def effects(self, item: str) -> int:
-        """How many orders of this item there are: each try that succeeded has made one."""
+        """The number of orders of this item. Each try that succeeded has made one."""
         count = select(func.count()).select_from(Order).where(Order.item == item)
         async with self.engine.connect() as connection:
             return (await connection.execute(count)).scalar_one()
 
     async def ran_once(self, keys: str, item: str) -> None:
-        """Wait for each job so far whose key begins so: each that succeeded made one order."""
+        """Wait for the jobs so far whose keys begin with this. Each must have made one order."""
         mine = jobs.c.key.startswith(keys, autoescape=True)
         async with self.engine.connect() as connection:
             ids = (await connection.execute(select(jobs.c.id).where(mine))).scalars().all()
         await self.all_are("succeeded", ids)
         ran = select(func.count()).where(mine, jobs.c.status == "succeeded").scalar_subquery()
         made = select(func.count()).where(Order.item == item).scalar_subquery()
-        async with self.engine.connect() as connection:  # one statement sees one moment
+        async with self.engine.connect() as connection:  # one statement reads both at one moment
             counted = (await connection.execute(select(ran, made))).one()
         assert counted[0] == counted[1], counted
 
     async def marked(self, name: str) -> None:
-        """Wait until a task has said that it got that far."""
+        """Wait until a task has made this mark."""
 
         async def there() -> bool:
             return (self.folder / name).exists()
