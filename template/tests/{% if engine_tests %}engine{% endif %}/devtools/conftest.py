@@ -1,4 +1,4 @@
-"""A copy of the service for `poe dev`."""
+"""A fixture: a copy of the service for `poe dev`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.service import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy, so that its database and its servers' data stay apart."""
+    """A copy, with its own database and its own data of servers."""
     for name in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("alembic.ini", "pyproject.toml"):

@@ -1,4 +1,4 @@
-"""A `poe dev` that runs, in a copy of the project."""
+"""Runs `poe dev` in a copy of the project."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from devtools.processes import free_port, listens, stop, wait_until
 
 POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
 SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
-# Makes its standard input the terminal that closes on it, then becomes the command.
+# Makes its standard input the controlling terminal, then runs the command in its place.
 ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
 ONE_FORMAT = re.compile(r"[-\d]{10}T[:.\d]+Z \[\w+ *\] ")
@@ -28,7 +28,7 @@ HAVE_BANNERS = {name for name, command in COMMANDS.items() if " -A " in command}
 
 
 def unset() -> dict[str, str]:
-    """The environment without what the run of the tests has set."""
+    """The environment without the variables that the run of the tests has set."""
     return {name: value for name, value in os.environ.items() if name not in SET_BY_THE_RUN}
 
 
@@ -38,7 +38,7 @@ def python(project: Path, *arguments: str, **env: str) -> subprocess.CompletedPr
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """What has ended may wait for its new parent, the system's first process, to notice."""
+    """Whether it runs. A zombie counts as ended, because the system's init may collect it late."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -46,7 +46,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 class Dev:
-    """Ended with its block, if it hasn't ended by then."""
+    """A running `poe dev`. It is stopped at the end of the block, if it still runs."""
 
     def __init__(self, project: Path, *arguments: str, terminal: int | None = None) -> None:
         self._log, port = project / "dev.log", str(free_port())
@@ -76,18 +76,18 @@ class Dev:
         return self._log.read_text().splitlines()
 
     def names(self) -> set[str]:
-        """Of the processes that wrote a line; the first of all is poe's."""
+        """The names of the processes that have written a line. The first line is poe's own."""
         return {line.partition("|")[0].strip() for line in self.lines[1:]}
 
     def other_formats(self) -> list[str]:
-        """The lines of its processes that are not as the rest, but for a banner's."""
+        """The lines of its processes that have another format, without those of banners."""
         said = [line.partition("| ") for line in self.lines[1:]]
         own = {"dev", *HAVE_BANNERS}
         texts = [text for name, _, text in said if name.strip() not in own]
         return [text for text in texts if not ONE_FORMAT.match(text)]
 
     def value_of(self, what: str) -> str:
-        """What the launcher's line about it says."""
+        """The value in the launcher's line that begins with this text."""
         said = [line.partition("| ")[2] for line in self.lines if line.startswith("dev ")]
         return next(text.removeprefix(what) for text in said if text.startswith(what))
 
@@ -107,7 +107,7 @@ class Dev:
             return False
 
     def order(self) -> dict[str, Any]:
-        """Place one; returns its job once that has succeeded."""
+        """Place an order; returns its job once that has succeeded."""
         answer = self.api.post("/orders", json={"item": "book", "quantity": 1})
         answer.raise_for_status()
         return self.succeeded(answer.json()["data"]["job_id"])
@@ -123,7 +123,7 @@ class Dev:
         return job
 
     def ends_by(self, end: Callable[[], object]) -> int:
-        """Returns its exit code; nothing that it started is left."""
+        """End it this way; returns its exit code. No process that it started may be left."""
         family = psutil.Process(self.process.pid).children(recursive=True)
         assert len(family) > len(servers.BROKERS)
         end()

@@ -1,4 +1,4 @@
-"""`poe dev`: one command starts all of it, and its end ends all of it, however it comes."""
+"""`poe dev` starts all processes. When it ends, all of them end, whatever ended it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ asyncio.run(main())
 
 
 def test_dev_runs_the_code_as_it_is_now_and_keeps_its_key(project: Path) -> None:
-    """Ctrl-C ends the first start, the end of its terminal the second."""
+    """Ctrl-C ends the first start. Closing its terminal ends the second."""
     with Dev(project) as dev:
         dev.until(dev.answers)
         assert dev.order()["result"]["status"] == "processed"
@@ -81,14 +81,14 @@ def test_dev_runs_the_code_as_it_is_now_and_keeps_its_key(project: Path) -> None
 
 
 def status_of_an_order(dev: Dev) -> str | None:
-    """None where the API that is stopping closed the connection meanwhile."""
+    """The status of a new order; None if the API stopped and closed the connection."""
     with suppress(httpx.TransportError):
         return str(dev.order()["result"]["status"])
     return None
 
 
 def test_a_process_gets_only_what_it_uses(project: Path) -> None:
-    """Whether it is set in the environment or in `.env`, which the process doesn't look into."""
+    """Values come from the environment or from `.env`, which the process itself doesn't read."""
     (project / ".env").write_text("API_KEY=of the file\nMAX_JOBS=3\nPOSTGRES_PASSWORD=x\n")
     script = "import json, sys; from devtools.supervisor import environment_of as of"
     addresses = {variable: os.environ[variable] for variable in servers.BROKERS}

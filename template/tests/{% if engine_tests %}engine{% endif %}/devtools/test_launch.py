@@ -1,4 +1,4 @@
-"""How `poe dev` starts and ends, whichever processes it has."""
+"""`poe dev` starts and ends alike, whichever processes it has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(wait_for(child, child.terminate, above))
 
 
 def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
-    """SIGTERM ends the first start; the second is killed."""
+    """SIGTERM ends the first start. The second is killed."""
     with Dev(project, "--postgresql") as dev:
         dev.until(dev.answers)
         job = dev.order()
@@ -44,7 +44,7 @@ def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
 
 
 def test_no_request_waits_for_an_api_that_cannot_start(project: Path) -> None:
-    """What can't be loaded replaces nothing; what ends when it starts leaves nobody waiting."""
+    """Code that can't be imported replaces no process. An API that can't start closes its port."""
     routes = project / "app" / "api" / "webhooks.py"
     main, lifespan = project / "app" / "main.py", "async with AsyncExitStack() as stack:"
     good = main.read_text()
@@ -74,7 +74,7 @@ def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
 
 
 def test_a_launcher_that_is_killed_ends_it(tmp_path: Path) -> None:
-    """`uv run poe dev` is a uv that waits for another, which waits for it."""
+    """In `uv run poe dev` a uv waits for another uv, which waits for `poe dev`."""
     uv = tmp_path / "uv"
     uv.write_text('#!/bin/sh\n"$@"\nexit $?\n')
     uv.chmod(0o755)

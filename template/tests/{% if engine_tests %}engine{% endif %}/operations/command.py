@@ -1,4 +1,4 @@
-"""The command `jobs`, as a process of its own."""
+"""Runs the command `jobs` as a separate process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def jobs(
     folder: Path = ROOT,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """What it writes to standard output, or else to standard error; None allows any code."""
+    """The standard output, or else the standard error. `code=None` allows any exit code."""
     done = subprocess.run(
         [JOBS, *arguments],
         cwd=folder,
@@ -41,7 +41,7 @@ def as_json(*arguments: str, **how: Any) -> Any:
 
 
 def findings(code: int | None, **how: Any) -> dict[str, str]:
-    """What the doctor says, by what it is about."""
+    """The doctor's lines, by level and subject."""
     said: defaultdict[str, str] = defaultdict(str)
     for each in as_json("doctor", code=code, **how)["data"]:
         said[f"{each['level']} {each['about']}"] += f"{each['what']}: {each['todo']}\n"

@@ -1,4 +1,4 @@
-"""The command `jobs`, in processes of its own, on a database that nothing else works on."""
+"""The command `jobs`, in separate processes, on a database that no other process uses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.engine.operations.command import jobs as command
 from tests.service import ROOT
 
 OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
-# What would set a terminal's title, make text red, and be markup.
+# It would set a terminal's title, make text red, and be read as markup.
 STRANGE = "TimeoutError: \x1b]0;title\x07 \x1b[31m \u202e [red]no[/red] \x9b1m end"
 SHOWN = r"TimeoutError: \x1b]0;title\x07 \x1b[31m \u202e [red]no[/red] \x9b1m end"
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 
 async def submit(session: AsyncSession, count: int, **values: Any) -> list[str]:
-    """Jobs in the order of their making, and what their rows are to have."""
+    """Submit jobs, and set values in their rows; returns the ids in the order of the submits."""
     ids = list[UUID]()
     for number in range(count):
         ids.append((await Jobs(session).submit(send_email, "ada@example.com", str(number))).id)
@@ -112,14 +112,14 @@ async def test_many_jobs_are_changed_when_that_is_confirmed(session: AsyncSessio
 
 
 async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
-    """A count ends at 100,000; here it has ended at 2."""
+    """Counting stops at 100,000 jobs. Here it is said to have stopped at 2."""
     await dead(session, 3)
     changed = await _in_batches(session, REPLAY, JobFilter().to_replay(), 2)
     assert (changed.changed, changed.left) == (2, 1)
 
 
 async def test_queues_and_schedules_are_steered(session: AsyncSession, api: AsyncClient) -> None:
-    await reconcile(session, SCHEDULES)  # other tests have removed them
+    await reconcile(session, SCHEDULES)  # other tests have removed the schedules
     await session.commit()
     assert command("pause", "orders") == "orders is paused\n"
     queues = {each["queue"]: each for each in as_json("queues")["data"]}
@@ -177,14 +177,14 @@ def test_what_cannot_be_done_is_one_line(
     ],
 )
 def test_a_wrong_call_says_what_is_right(arguments: str, line: str) -> None:
-    """Nothing is asked of a database, so none of these needs a process of its own."""
+    """These calls use no database, so they need no process of their own."""
     done = CliRunner().invoke(cli, arguments.split())
     assert done.exit_code == 2
     assert line in done.stderr.splitlines()[-1]
 
 
 def on_a_terminal(*arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
-    """Its exit code, and all that was seen there."""
+    """Run the command on a terminal; returns its exit code and all that the terminal shows."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", ON_A_TERMINAL, JOBS, *arguments],
@@ -200,7 +200,7 @@ def on_a_terminal(*arguments: str, answer: str = "", **env: str) -> tuple[int, s
 
 
 def until_closed(terminal: int) -> Iterator[bytes]:
-    """Linux says that it is closed by an error."""
+    """Read until the terminal is closed, which Linux reports by an error."""
     try:
         while part := os.read(terminal, 4096):
             yield part

@@ -1,4 +1,4 @@
-"""`jobs doctor` names each fault, in one line, and what to do; each fault is there for real."""
+"""`jobs doctor` names each fault and what to do, in one line. The tests cause real faults."""
 
 from __future__ import annotations
 

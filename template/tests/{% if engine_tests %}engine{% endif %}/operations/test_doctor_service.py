@@ -1,4 +1,4 @@
-"""What `jobs doctor` says of a service: its settings, its processes, its jobs."""
+"""`jobs doctor` checks a service's settings, processes and jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_production_lacks(tmp_path: Path) -> None:
 
 
 async def test_what_no_process_works_on(tmp_path: Path) -> None:
-    """Here nothing runs at all; where a service runs, the doctor finds no fault."""
+    """Here no process runs. In the next test all run, and the doctor finds no fault."""
     service = Service.alone(tmp_path)
     carried = sorted({*get_settings().queues.values()})
     await service.submit(send_email, "ada@example.com", "Hello")

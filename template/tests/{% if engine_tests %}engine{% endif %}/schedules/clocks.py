@@ -1,4 +1,4 @@
-"""A world in which several clocks, processes that wake the dispatcher, tick at once."""
+"""A world with several clocks at once, which are processes that wake the dispatcher."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tick(NamedTuple):
 
 
 def empty_database(folder: Path) -> str:
-    """One without tables; returns its address."""
+    """Make a database without tables; returns its address."""
     name = f"empty_{uuid4().hex}"
     if IS_SQLITE:
         return f"sqlite:///{folder}/{name}.db"
@@ -59,13 +59,13 @@ def is_stopped(child: int) -> bool:
 
 
 def backend() -> str:
-    """Jobs run in the clock's own process, where any can, or else where orders do."""
+    """A back end whose jobs run in the clock's own process, or else the one of orders."""
     beside = (name for name, host in HOSTS.items() if host == CLOCK)
     return next(beside, get_settings().queues["orders"])
 
 
 class Clocks(World):
-    """Clocks are named by number, as hosts are: `scheduler`, `scheduler-2`."""
+    """Clocks have numbers in their names, as hosts have: `scheduler`, `scheduler-2`."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         super().__init__(folder, backend(), None, **{"MAX_JOBS": "3", **env})
@@ -77,13 +77,13 @@ class Clocks(World):
         shutil.copy(ROOT / "alembic.ini", folder)
 
     def declare(self, *declared: str) -> Self:
-        """Add to the schedules in the code of this release."""
+        """Add schedules to the code of this release."""
         with (self.folder / "app" / "tasks" / "schedules.py").open("a") as file:
             file.write(f"{IMPORTS}\nSCHEDULES += [{', '.join(declared)}]\n")
         return self
 
     async def migrate(self) -> None:
-        """As a release does, once."""
+        """Migrate, as each release does once."""
         command = [sys.executable, "-m", "app.migrate"]
         await asyncio.to_thread(
             subprocess.run, command, check=True, cwd=self.folder, env=self.whole_env
@@ -93,7 +93,7 @@ class Clocks(World):
         return [CLOCK + (f"-{number}" if number > 1 else "") for number in range(1, count + 1)]
 
     def start_clocks(self, count: int) -> Self:
-        """With the API and a host; those that don't run yet, all at once."""
+        """Start these clocks, the API and a host, as far as they don't run, all at once."""
         names = dict.fromkeys(["api", self.host(), *self.clocks(count)])
         return self.start(*(name for name in names if name not in self.processes))
 
@@ -102,7 +102,7 @@ class Clocks(World):
 
     @property
     def ended(self) -> list[str]:
-        """The processes that nobody has ended."""
+        """The processes that have ended by themselves."""
         return [name for name, process in self.processes.items() if process.poll() is not None]
 
     async def fired_last(self) -> str:
@@ -117,7 +117,7 @@ class Clocks(World):
         return await eventually(named)
 
     async def froze(self) -> str:
-        """Have a clock freeze in the middle of the next tick; returns which one did."""
+        """Let a clock freeze in the middle of the next tick; returns its name."""
         (self.folder / "freeze").touch()
 
         async def one_has() -> str | None:
@@ -127,7 +127,7 @@ class Clocks(World):
         return await eventually(one_has)
 
     async def ticks(self, schedule_id: str) -> list[Tick]:
-        """Those that have become jobs, in the order of time."""
+        """The ticks that have become jobs, in the order of time."""
         prefix = f"schedule:{schedule_id}:"
         found = select(jobs.c.key, jobs.c.created_at).where(jobs.c.key.startswith(prefix))
         async with self.engine.connect() as connection:
@@ -135,9 +135,9 @@ class Clocks(World):
         return [Tick(datetime.fromisoformat(key.removeprefix(prefix)), at) for key, at in rows]
 
     async def every_tick(self, seconds: int) -> list[Tick]:
-        """The next so many ticks of `every_second`.
+        """Wait for the next ticks of `every_second`, as many as seconds.
 
-        Raises AssertionError where one has no job, or more than one.
+        Raises AssertionError if a tick has no job, or more than one.
         """
         first = datetime.fromtimestamp(math.ceil(datetime.now(UTC).timestamp()), UTC)
         return await self.ticks_between(first, first + timedelta(seconds=seconds - 1))
@@ -155,14 +155,14 @@ class Clocks(World):
         return found
 
     async def each_has_run_once(self) -> None:
-        """Each job of `every_second` writes an order."""
+        """Wait until each job of `every_second` has succeeded. Each must have made one order."""
         await self.ran_once("schedule:every_second:", "tick")
 
     async def schedule(self, schedule_id: str) -> dict[str, Any]:
         return await schedule_calls.get(self, schedule_id)
 
     async def set_row(self, schedule_id: str, **values: Any) -> None:
-        """Move time, say."""
+        """Change the schedule's row, for example its times."""
         mine = schedules.c.id == schedule_id
         async with self.engine.begin() as connection:
             await connection.execute(update(schedules).where(mine).values(values))

@@ -1,6 +1,6 @@
-"""Three clocks on one database, and a schedule that is due each second.
+"""Fixtures: three clocks on one database, and a schedule that is due each second.
 
-Imports nothing of the app: it reads its settings then, and the servers have yet to start.
+The module imports nothing of the app: that would read its settings before the servers start.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clocks]:
-    """All started at once, before the database has a table.
+    """Three clocks that started at once, before the database had a table.
 
-    Nobody else may take from the broker meanwhile: jobs of another database mean nothing here.
+    No other worker may use the broker at the same time: it would drop this database's messages.
     """
     from tests.engine.schedules.clocks import EVERY_SECOND, Clocks, empty_database
 
@@ -39,7 +39,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloc
 
 @pytest.fixture
 async def three(shared: Clocks) -> AsyncIterator[Clocks]:
-    """Three clocks that tick, the API, and a host."""
+    """Three running clocks, the API, and a host. None may end by itself during the test."""
     shared.start_clocks(3)
     yield shared
     assert shared.ended == []

@@ -1,4 +1,4 @@
-"""Tasks that take longer than it is to the next tick."""
+"""Tasks that take longer than the time to the next tick."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def skipped(seconds: float) -> None:
 
 @task(name="scheduled.hold")
 def hold(db: Session) -> None:
-    """Keeps a slot, and a connection, until the test has had enough."""
+    """It keeps a slot and a connection until the test lets it end."""
     db.execute(select(1))
     while not Path("enough").exists():
         time.sleep(0.1)
@@ -32,7 +32,7 @@ def hold(db: Session) -> None:
 
 @task(name="scheduled.block", tries=1)
 async def block(seconds: float) -> None:
-    """Nothing else in its process gets a turn meanwhile. It loses its lease, and runs again."""
+    """It blocks its process. So it loses its lease, and runs again."""
     block_once(seconds)
 
 

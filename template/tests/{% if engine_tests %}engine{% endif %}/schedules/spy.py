@@ -1,4 +1,4 @@
-"""Runs in each process of the service under test, as `app/tasks/spy.py`."""
+"""Each process of the service under test imports it as `app/tasks/spy.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 
 @event.listens_for(Engine, "after_cursor_execute")
 def _spy(connection: object, cursor: object, statement: str, *rest: object) -> None:
-    """Tell who submits a tick; where a test has asked for it, freeze in the middle of that."""
+    """Note which process submits a tick. If a test asks for it, freeze before the commit."""
     if not statement.startswith("INSERT INTO jobs"):
         return
     Path("fired").write_text(str(os.getpid()))

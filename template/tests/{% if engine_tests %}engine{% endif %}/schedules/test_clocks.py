@@ -1,4 +1,4 @@
-"""Three replicas: each tick is one job, whatever becomes of one of them."""
+"""With three replicas each tick is one job, even if one of them is killed or frozen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_three_that_start_on_an_empty_database_make_each_tick_one_job_thou
 
 
 async def ticks_come_while_slots_are_full(three: Clocks, seconds: int) -> None:
-    """Their jobs keep connections, too."""
+    """Fill all slots with jobs that also keep connections, and watch the ticks."""
     slots = 3 * len([name for name in three.processes if name.startswith(three.host())])
     running = select(func.count()).where(jobs.c.task == hold.name, jobs.c.status == "running")
 
@@ -38,7 +38,7 @@ async def ticks_come_while_slots_are_full(three: Clocks, seconds: int) -> None:
             return (await connection.execute(running)).scalar_one() == slots
 
     async def filled() -> bool:
-        """Any host may take what waits: more is submitted until none has a slot left."""
+        """Any host may take the waiting jobs, so submit more until no host has a free slot."""
         await three.submit_many(hold, [()] * 3)
         await asyncio.sleep(0.3)
         return await full()
@@ -47,7 +47,7 @@ async def ticks_come_while_slots_are_full(three: Clocks, seconds: int) -> None:
     ticks = await three.every_tick(seconds)
     assert await full()
     (three.folder / "enough").touch()
-    assert latest(ticks) < 5  # and not until a slot is free
+    assert latest(ticks) < 5  # they don't wait for a free slot
 
 
 async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
@@ -63,12 +63,12 @@ async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
         await asyncio.to_thread(three.start, name)
         late.append(latest(await three.ticks_between(killed.replace(microsecond=0), last)))
     await three.ticks_between(first, last)
-    assert median(late) < 2  # also where one has to wait for the machine
+    assert median(late) < 2  # the machine may be busy
     assert max(late) < 5
     await three.each_has_run_once()
 
 
-@pytest.mark.postgresql  # SQLite's one lock stays with a process that is frozen
+@pytest.mark.postgresql  # a frozen process keeps SQLite's only lock
 async def test_one_that_is_frozen_silences_nobody(three: Clocks) -> None:
     first = (await three.every_tick(1))[0].at
     with three.frozen(await three.fired_last()):

@@ -1,4 +1,4 @@
-"""Two releases at once, each with schedules of its own."""
+"""Two releases run at once, each with its own schedules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def old(tmp_path: Path) -> AsyncIterator[Clocks]:
 
 @pytest.fixture
 async def new(old: Clocks, tmp_path: Path) -> AsyncIterator[Clocks]:
-    """It has a task that the old one doesn't know, instead of one that only that knows."""
+    """A release with a task that the old one doesn't know. It lacks a task that the old one has."""
     world = Clocks(tmp_path / "new", DATABASE_URL=old.env["DATABASE_URL"])
     world.edit("tasks/probes.py", "probes.later", "probes.added")
     changed, paused = (echo(name, "new") for name in ("changed", "paused"))

@@ -1,4 +1,4 @@
-"""All replicas are down while ticks fall due. Time is moved in the rows."""
+"""All replicas are down while ticks fall due. The tests set the times in the rows."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_after_a_downtime_late_ticks_run_as_declared(three: Clocks) -> Non
     assert each == [due["each"] + n * MINUTE for n in range(len(each))]
     assert len(each) in (10, 11, 12)
     for schedule_id in ("latest", "old"):
-        # The last that was late, and one more where a minute has just begun.
+        # The last late tick, and another one if a minute has just begun.
         ran = minutes[schedule_id]
         assert (ran, len(ran) in (1, 2)) == (each[-len(ran) :], True)
     for schedule_id in ("latest", "each", "minute"):
@@ -66,7 +66,7 @@ async def the_span_is_recorded(three: Clocks, schedule_id: str, first: datetime)
 
 
 def assert_one_late(ticks: list[Tick]) -> None:
-    """For all that were more than 5 s late; from there on each tick."""
+    """One late tick ran for all that were more than 5 s late, and then each tick."""
     first = ticks[0]
     assert 5 < first.late < 30
     assert [tick.at for tick in ticks] == [first.at + n * SECOND for n in range(len(ticks))]

@@ -1,4 +1,4 @@
-"""The database goes away for a while, or a process gets no turn."""
+"""The database is away for a while, or a process is blocked."""
 
 from __future__ import annotations
 

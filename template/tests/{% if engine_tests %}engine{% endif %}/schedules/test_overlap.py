@@ -1,4 +1,4 @@
-"""A schedule whose task takes longer than it is to the next tick, with `max_running=1`."""
+"""Schedules of tasks with `max_running=1` that take longer than the time to the next tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.jobs.table import jobs
 from tests.engine.api.schedule_calls import call, create
 from tests.engine.schedules.clocks import Clocks
 
-SECONDS = 1.5  # that a job takes
+SECONDS = 1.5  # the length of a job
 
 
 async def test_never_two_run_at_once_and_ticks_queue_or_are_skipped_as_declared(
@@ -36,7 +36,7 @@ async def test_never_two_run_at_once_and_ticks_queue_or_are_skipped_as_declared(
 
 
 async def ended(three: Clocks, schedule_id: str) -> Sequence[Row[Any]]:
-    """Its jobs once all have ended, as they began; no two ran at once."""
+    """Wait until its jobs have ended; returns them by their starts. No two ran at once."""
     found = select(jobs).where(jobs.c.key.startswith(f"schedule:{schedule_id}:"))
     async with three.engine.connect() as connection:
         ids = [row.id for row in (await connection.execute(found)).all()]

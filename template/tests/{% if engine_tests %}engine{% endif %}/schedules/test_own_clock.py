@@ -1,4 +1,4 @@
-"""The clock of a machine that isn't the database's is set back an hour, or forward."""
+"""The clock of another machine than the database's is set an hour back, and forward again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.engine.delivery.faked_time import faked_time
 from tests.engine.schedules.clocks import EVERY_SECOND, Clocks, empty_database
 
-# Seconds; whoever has the library in its process looks into a file for each moment, and is slow.
+# Seconds. The library makes processes slow: they read a file whenever they ask for the time.
 LEASE = "15"
 
 
