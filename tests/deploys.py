@@ -146,7 +146,7 @@ class Deployment:
         while not true():
             self.check_all()
             if time.monotonic() > deadline:
-                pytest.fail(f"not so after {limit:g} s: {what}\n{self.state()}", pytrace=False)
+                pytest.fail(f"still false after {limit:g} s: {what}\n{self.state()}", pytrace=False)
             time.sleep(0.1)
 
     def check_all(self) -> None:
@@ -183,7 +183,7 @@ class Deployment:
                 del self.processes[name]
                 return
         code = self.processes[name].poll()
-        pytest.fail(f"{name} has not ended well ({code})\n{self.log(name)}", pytrace=False)
+        pytest.fail(f"{name} failed, or didn't end ({code})\n{self.log(name)}", pytrace=False)
 
     def _spawn(self, name: str, command: list[str], stdin: int = subprocess.DEVNULL) -> None:
         release = self.releases[name.partition("-")[0]]

@@ -173,7 +173,7 @@ def test_a_container_can_do_little(project: Project) -> None:
             assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
             assert service["environment"]["ENVIRONMENT"] == "production"
         else:
-            assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), "an exact version"
+            assert re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), "not an exact version"
     assert re.search(r"^USER \d+$", project.files["Dockerfile"], re.MULTILINE)
 
 

@@ -113,4 +113,4 @@ def test_every_hook_needs_nothing_but_the_project() -> None:
         if hook["language"] == "system":
             assert hook["entry"].startswith("uv ")
         else:
-            assert hook["language"] in ("fail", "pygrep"), "pre-commit's own"
+            assert hook["language"] in ("fail", "pygrep"), "not a language of pre-commit's own"

@@ -98,7 +98,7 @@ async def service(pytestconfig: pytest.Config) -> AsyncIterator[Service]:
     yield running
     await running.client.aclose()
     codes = running.stop()
-    assert set(codes) <= {0, API_ENDED}, f"did not end well: {codes}, logs in {folder}"
+    assert set(codes) <= {0, API_ENDED}, f"a process failed at its end: {codes}; logs in {folder}"
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20
     """Wait until the check returns something true. Raises AssertionError after `limit` seconds."""
     deadline = time.monotonic() + limit
     while not (found := await check()):
-        assert time.monotonic() < deadline, f"not so after {limit:g} s: {check}"
+        assert time.monotonic() < deadline, f"still false after {limit:g} s: {check}"
         await asyncio.sleep(0.02)
     return found
 

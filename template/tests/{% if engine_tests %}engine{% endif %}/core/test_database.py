@@ -55,7 +55,7 @@ def test_a_closed_connection_gives_its_lock_back(tmp_path: Path) -> None:
 
 
 async def test_an_error_shows_no_parameters() -> None:
-    """It shows none with each of the database's engines."""
+    """This holds for each engine, including that of the jobs engine's own statements."""
     statement, secret = text("SELECT :value FROM nowhere"), {"value": "TOPSECRET"}
     with sync_engine.connect() as connection, pytest.raises(DBAPIError) as in_sync:
         connection.execute(statement, secret)
@@ -88,7 +88,7 @@ async def test_a_connection_that_the_server_closed_is_renewed() -> None:
 
 @pytest.mark.postgresql
 async def test_what_a_job_writes_commits_at_its_end_only() -> None:
-    """It doesn't commit by statement, as the engine's own statements do."""
+    """Only the engine's own statements commit one by one."""
     async with JobSession() as session:
         transaction = await session.scalar(TRANSACTION)
         assert await session.scalar(TRANSACTION) == transaction

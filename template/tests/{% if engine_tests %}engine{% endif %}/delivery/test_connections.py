@@ -32,7 +32,7 @@ class Small(Database):
         super().__init__(folder)
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
-            connection.execute("ALTER SYSTEM SET log_min_messages = panic")  # not each refusal
+            connection.execute("ALTER SYSTEM SET log_min_messages = panic")  # omits refusals
         self.stop()
         self.start()
 

@@ -37,7 +37,8 @@ async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -
         before = await world.row_is(ended, "succeeded")
         await eventually(runs_again)
     (world.folder / "running may end").touch()
-    await world.row_is(await world.submit(probes.work, 1.0), "succeeded")  # time to write
+    # The old host has time to write while this job runs.
+    await world.row_is(await world.submit(probes.work, 1.0), "succeeded")
     assert await world.row(ended) == before
     after = await world.row_is(running, "succeeded")
     for item, row in (("ended", before), ("running", after)):

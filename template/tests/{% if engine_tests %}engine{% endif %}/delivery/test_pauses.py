@@ -58,7 +58,7 @@ async def last_sign(world: World) -> Any:
 
 
 async def test_nothing_of_a_paused_queue_starts(world: World) -> None:
-    """It starts none under load, nor over a restart. A running job goes on, and each runs once."""
+    """No job starts, under load or after a restart. A running job goes on, and each runs once."""
     over = await world.submit(work, "over", 2, queue=PAUSED)
     await world.marked("over runs")
     calls = [[f"paused {number}", 0.02] for number in range(200)]
