@@ -152,7 +152,7 @@ async def gone(service: Service, pid: int) -> bool:
     return not await seen(service, pid)
 
 
-def test_unset_nothing_of_it_is_imported() -> None:
+def test_sentry_is_not_imported_while_its_address_is_unset() -> None:
     program = "import sys, app.main; print([name for name in sys.modules if 'sentry' in name])"
     env = {**os.environ, "SENTRY_DSN": ""}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)

@@ -60,9 +60,7 @@ async def test_jobs_are_found(page: httpx.AsyncClient, query: Any, found: set[st
 @pytest.mark.parametrize(
     ("name", "value"), [("status", "no"), ("since", "now"), ("key", "\0"), ("after", "1")]
 )
-async def test_a_filter_that_is_none_is_said(
-    page: httpx.AsyncClient, name: str, value: str
-) -> None:
+async def test_a_wrong_filter_is_named(page: httpx.AsyncClient, name: str, value: str) -> None:
     assert f"{name}: " in await text_of(page, "/ops/jobs", 422, **{name: value})
 
 
@@ -97,7 +95,7 @@ async def test_a_dead_job_is_replayed_and_one_that_waits_is_cancelled(
     assert "The job is cancelled." not in await text_of(page, f"/ops/jobs/{job_id}")
 
 
-async def test_what_a_state_does_not_allow_is_said(page: httpx.AsyncClient) -> None:
+async def test_a_change_that_the_status_does_not_allow_is_refused(page: httpx.AsyncClient) -> None:
     job_id = await submit(probes.echo, "hello")
     refused = await send(page, f"/ops/jobs/{job_id}/replay")
     assert (refused.status_code, "is not dead" in refused.text) == (409, True)
@@ -171,7 +169,7 @@ async def test_a_rate_for_all_requests_counts_the_page_too(tmp_path: Path) -> No
     assert "Too often" in answers[2].text
 
 
-def test_how_long_something_takes() -> None:
+def test_a_length_of_time_is_shown_in_its_largest_unit() -> None:
     from app.ops.text import lasts
 
     lengths: list[float | timedelta] = [0.4, 59, 60, timedelta(days=2)]

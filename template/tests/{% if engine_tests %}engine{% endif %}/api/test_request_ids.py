@@ -53,7 +53,7 @@ async def test_the_id_is_in_each_answer(limited: Service, status: int) -> None:
     assert (answer.status_code, answer.headers.get_list(HEADER)) == (status, [given])
 
 
-async def test_one_is_made_where_none_can_be_used(limited: Service) -> None:
+async def test_an_id_is_made_if_the_given_one_cannot_be_used(limited: Service) -> None:
     insane = ["", "a" * 101, "a b", "a\tb", "é", "a;rm", "-a", '{"a": 1}', "a%0ab"]
     made = set()
     for given in insane:
@@ -64,12 +64,12 @@ async def test_one_is_made_where_none_can_be_used(limited: Service) -> None:
 
 
 @pytest.mark.parametrize("given", ["a", "Root=1-67891233-abcdef012345678912345678", "01J/x:y+z=="])
-async def test_what_proxies_write_is_kept(limited: Service, given: str) -> None:
+async def test_an_id_of_a_proxy_is_kept(limited: Service, given: str) -> None:
     answer = await limited.client.get("/health/live", headers={HEADER: given})
     assert answer.headers[HEADER] == given
 
 
-async def test_an_error_of_the_service_has_it_too() -> None:
+async def test_an_error_of_the_service_has_the_id_too() -> None:
     api = create_app()
 
     @api.get("/broken")
@@ -82,7 +82,7 @@ async def test_an_error_of_the_service_has_it_too() -> None:
     assert (answer.status_code, answer.headers.get_list(HEADER)) == (500, ["mine"])
 
 
-async def test_it_is_in_the_lines_of_the_request(limited: Service) -> None:
+async def test_the_id_is_in_the_lines_of_the_request(limited: Service) -> None:
     given = str(uuid4())
     await limited.client.get("/nothing", headers={HEADER: given})
 

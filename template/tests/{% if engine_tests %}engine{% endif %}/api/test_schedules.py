@@ -78,7 +78,7 @@ async def test_each_kind_has_a_schema(service: Service) -> None:
     assert {"weeks", "days", "hours", "minutes", "seconds"} < {*schemas["Interval"]["properties"]}
 
 
-async def test_a_short_way_to_say_it_is_stored_in_full(service: Service) -> None:
+async def test_an_interval_in_minutes_is_stored_in_seconds(service: Service) -> None:
     made = await create(service, trigger={"kind": "interval", "minutes": 5})
     assert made["trigger"] == {"kind": "interval", "seconds": 300}
 

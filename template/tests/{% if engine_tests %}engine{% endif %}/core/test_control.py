@@ -108,7 +108,7 @@ async def test_a_silent_session_of_the_dispatchers_is_given_up(
 
 
 @pytest.mark.postgresql
-async def test_one_that_answers_in_time_is_kept() -> None:
+async def test_a_connection_that_answers_in_time_is_kept() -> None:
     await dispose()
     first = await control(lambda connection: connection.scalar(BACKEND))
     assert await control(lambda connection: connection.scalar(BACKEND)) == first

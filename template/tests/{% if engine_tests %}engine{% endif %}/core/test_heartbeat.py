@@ -55,7 +55,7 @@ async def test_processes_that_turn_are_healthy_and_frozen_ones_are_not(service: 
     await eventually(lambda: all_are(True))
 
 
-async def test_what_must_turn_is_watched(service: Service) -> None:
+async def test_each_loop_is_watched(service: Service) -> None:
     await all_give_signs(service)
 
 

@@ -89,7 +89,7 @@ def test_what_is_long_is_cut_and_says_so(as_json: bool) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_a_task_means_has_no_traceback(as_json: bool) -> None:
+def test_errors_that_a_task_raises_on_purpose_have_no_traceback(as_json: bool) -> None:
     said = logged(as_json, MEANT)
     assert [said.count(text) for text in ("why", "never", "Traceback")] == [1, 1, 1]
     assert "RuntimeError: no" in said

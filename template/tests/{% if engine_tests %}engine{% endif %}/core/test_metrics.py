@@ -157,7 +157,7 @@ async def test_only_what_is_asked_for_is_opened(scraped: Scraped) -> None:
     scraped.stop("api-2")
 
 
-async def test_a_port_that_is_taken_is_said_once_and_waited_for(scraped: Scraped) -> None:
+async def test_a_port_in_use_is_logged_once_and_waited_for(scraped: Scraped) -> None:
     port = scraped.metrics["api"]
     scraped.env["METRICS_PORT"] = str(port)
     scraped.start("api-3")

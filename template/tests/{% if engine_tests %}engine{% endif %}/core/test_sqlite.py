@@ -92,7 +92,7 @@ def by_statement(connection: SqliteConnection) -> None:
 
 
 @pytest.mark.parametrize("end", [commit, roll_back, close, by_statement])
-async def test_who_writes_waits_until_the_transaction_before_has_ended(
+async def test_a_writer_waits_until_the_transaction_before_has_ended(
     pair: tuple[SqliteConnection, SqliteConnection], end: Callable[[SqliteConnection], None]
 ) -> None:
     first, second = pair
@@ -128,7 +128,7 @@ async def test_many_threads_write_and_none_is_locked_out(file: Path) -> None:
         each.close()
 
 
-def test_who_reads_waits_for_nobody(pair: tuple[SqliteConnection, SqliteConnection]) -> None:
+def test_a_reader_waits_for_no_writer(pair: tuple[SqliteConnection, SqliteConnection]) -> None:
     first, second = pair
     first.cursor().execute(INSERT)
     assert second.cursor().execute("SELECT count(*) FROM t").fetchone() == (0,)

@@ -80,7 +80,7 @@ def test_a_parameter_that_is_no_json_is_named() -> None:
         task(name="objects.send")(send_order)
 
 
-def test_a_decorator_without_parentheses_is_told_of() -> None:
+def test_a_decorator_without_parentheses_is_refused() -> None:
     decorate: Any = task
     with pytest.raises(TypeError, match=r"^write @task\(\)"):
         decorate(lambda: None)

@@ -120,7 +120,7 @@ async def test_a_job_that_stops_with_its_process_is_handed_back() -> None:
     assert (line["event"], line["log_level"]) == ("job.handed_back", "info")
 
 
-async def test_arguments_of_another_release_are_told_of(host: Host) -> None:
+async def test_arguments_of_another_release_are_logged(host: Host) -> None:
     job_id = await submit(succeeds, SECRET, args={"other": SECRET}, signature="another")
     with capture_logs() as logs:
         await host._look()
@@ -129,7 +129,7 @@ async def test_arguments_of_another_release_are_told_of(host: Host) -> None:
     assert SECRET not in repr(logs)
 
 
-async def test_a_job_of_a_dead_host_is_told_of() -> None:
+async def test_a_job_of_a_dead_host_is_logged() -> None:
     """The line is in the trace of the submit: the try's own span ended with its process."""
     running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
     origin = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
@@ -146,7 +146,7 @@ async def test_a_job_of_a_dead_host_is_told_of() -> None:
     assert traces == [{"trace_id": TRACE, "span_id": SPAN}]
 
 
-async def test_who_listens_hears_of_each(host: Host) -> None:
+async def test_a_listener_hears_of_each_end(host: Host) -> None:
     heard: list[Ended] = []
     listener = at_each_end(heard.append)
     try:

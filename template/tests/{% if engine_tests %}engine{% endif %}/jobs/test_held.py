@@ -48,7 +48,7 @@ async def test_a_long_job_keeps_its_lease(host: Host) -> None:
     await end(host, job_id)
 
 
-async def test_who_cannot_extend_what_it_holds_takes_no_more() -> None:
+async def test_a_host_that_cannot_extend_its_leases_takes_no_jobs() -> None:
     host, held = Host(BACKEND, 4), await submit(probes.work, 30)
     await host._look()
     host._extended -= get_settings().lease
@@ -61,7 +61,7 @@ async def test_who_cannot_extend_what_it_holds_takes_no_more() -> None:
     assert await statuses(plain, alone) == [SUCCEEDED, SUCCEEDED]
 
 
-async def test_who_holds_nothing_may_take() -> None:
+async def test_a_host_without_jobs_may_take_some() -> None:
     host, job_id = Host(BACKEND, 1), await submit(probes.echo, "a")
     host._extended -= 10 * get_settings().lease
     await host._look()
@@ -69,7 +69,7 @@ async def test_who_holds_nothing_may_take() -> None:
     assert await statuses(job_id) == [SUCCEEDED]
 
 
-async def test_what_is_lost_is_stopped() -> None:
+async def test_a_lost_job_is_stopped() -> None:
     """Another host has claimed the job, so this one must not change its row."""
     host, job_id = Host(BACKEND, 1), await submit(probes.work, 30)
     await host._look()
@@ -107,7 +107,7 @@ async def test_a_stop_lets_jobs_end_in_its_grace() -> None:
     assert (await row_of(job_id)).result == "worked"
 
 
-async def test_nothing_is_taken_once_it_stops() -> None:
+async def test_a_host_that_stops_takes_no_jobs() -> None:
     host = Host(BACKEND, 4)
     host.stop_looking()
     waiting = [await submit(probes.echo, "a"), await submit(probes.alone, 0)]

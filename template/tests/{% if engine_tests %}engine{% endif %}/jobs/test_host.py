@@ -128,7 +128,7 @@ async def test_a_job_that_nobody_rang_for_is_found(host: Host) -> None:
     await status_is(await submit(probes.echo, "a"), SUCCEEDED)
 
 
-async def test_others_are_told_when_there_may_be_more_than_fits() -> None:
+async def test_others_are_told_when_more_jobs_may_wait_than_fit() -> None:
     told: list[bool] = []
     host = Host(BACKEND, 2)
     host.tell_others = lambda: told.append(True)
@@ -141,7 +141,7 @@ async def test_others_are_told_when_there_may_be_more_than_fits() -> None:
     await end(host, first, second)
 
 
-async def test_others_are_told_of_what_is_claimed_one_by_one_too() -> None:
+async def test_others_are_told_of_jobs_that_are_claimed_one_by_one() -> None:
     told: list[bool] = []
     host = Host(BACKEND, 1)
     host.tell_others = lambda: told.append(True)

@@ -46,14 +46,14 @@ async def submit_to_all(count: int) -> list[UUID]:
     ]
 
 
-async def test_the_oldest_are_taken_over_tasks_and_queues() -> None:
+async def test_the_oldest_jobs_of_all_tasks_and_queues_are_taken() -> None:
     waiting = await submit_to_all(10)
     for first, last in ((0, 3), (3, 4), (4, 10)):
         assert sorted(ids(await take(last - first))) == sorted(waiting[first:last])
     assert ids(await take()) == []
 
 
-async def test_no_more_are_taken_than_fit() -> None:
+async def test_no_more_jobs_are_taken_than_fit() -> None:
     """One kind alone has more jobs than slots. A look also considers jobs that others may take."""
     for _ in range(9):
         await submit(probes.echo, "a")
@@ -74,7 +74,7 @@ async def test_what_is_not_for_this_host_is_left_alone() -> None:
     assert [await row_of(job_id) for job_id in others] == before
 
 
-async def test_what_is_taken_is_counted_and_leased_by_the_databases_clock(
+async def test_a_job_that_is_taken_is_counted_and_leased_by_the_databases_clock(
     session: AsyncSession,
 ) -> None:
     job_id = await submit(probes.echo, "hello", attempts=2, max_attempts=7)
@@ -88,7 +88,7 @@ async def test_what_is_taken_is_counted_and_leased_by_the_databases_clock(
     assert await session.scalar(select(jobs.c.id).where(*begun)) == job_id
 
 
-async def test_it_says_when_the_next_one_falls_due() -> None:
+async def test_a_look_says_when_the_next_job_falls_due() -> None:
     assert (await take()).wait is None
     await submit(probes.echo, "a", run_at=clock(-5))
     await submit(probes.echo, "a", run_at=clock(3600))
@@ -116,7 +116,7 @@ async def test_several_looks_at_once_take_each_job_once(session: AsyncSession) -
 
 
 @pytest.mark.parametrize("special", ["bounded", "crashed", "bounded and crashed"])
-async def test_what_is_claimed_one_by_one_is_only_said(special: str) -> None:
+async def test_jobs_that_are_claimed_one_by_one_are_only_reported(special: str) -> None:
     task, argument = (probes.alone, 0) if "bounded" in special else (probes.echo, "a")
     crashes = int("crashed" in special)
     job_id = await submit(task, argument, crashes=crashes, run_at=clock(60))
@@ -129,7 +129,7 @@ async def test_what_is_claimed_one_by_one_is_only_said(special: str) -> None:
     assert await statuses(job_id, other) == [Status.PENDING] * 2
 
 
-async def test_one_that_crashed_is_not_said_of_a_task_that_is_not_known_here() -> None:
+async def test_a_crashed_job_of_an_unknown_task_is_not_reported() -> None:
     await submit(probes.echo, "a", task="of.another_release", crashes=1)
     assert not (await take()).one_by_one
 
@@ -149,7 +149,7 @@ async def test_a_single_job_is_claimed_once(max_running: int | None) -> None:
     assert (await row_of(job_id)).attempts == 1
 
 
-async def test_no_more_are_claimed_at_once_than_may_run() -> None:
+async def test_no_more_jobs_are_claimed_at_once_than_may_run() -> None:
     ids = [await submit(probes.echo, "a") for _ in range(20)]
 
     async def claim(job_id: UUID) -> bool:

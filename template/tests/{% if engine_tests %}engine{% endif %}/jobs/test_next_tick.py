@@ -231,7 +231,7 @@ BERLIN = "Europe/Berlin"
     ],
     ids=str,
 )
-def test_ticks_by_hand(trigger: Trigger, start: str, expected: list[str]) -> None:
+def test_known_ticks_are_found(trigger: Trigger, start: str, expected: list[str]) -> None:
     """The expected ticks are in UTC. The first may be `start` itself."""
     moments = [datetime.fromisoformat(text).isoformat() + "+00:00" for text in expected]
     begin = datetime.fromisoformat(start).replace(tzinfo=UTC)

@@ -141,7 +141,7 @@ async def test_a_value_that_is_refused_makes_its_own_job_dead_and_no_other(
     assert [line["event"] for line in logs] == ["outcome.refused"]
 
 
-async def test_one_that_is_refused_twice_ends_no_writer(session: AsyncSession) -> None:
+async def test_an_outcome_that_is_refused_twice_ends_no_writer(session: AsyncSession) -> None:
     """The outcome `dead` is refused as well, so the job keeps its lease until that ends."""
     first, second = await claimed(session, 2)
     writer = Outcomes(control)
@@ -166,7 +166,7 @@ async def test_an_outcome_of_a_lost_claim_is_dropped_and_its_neighbours_are_writ
     ]
 
 
-async def test_one_that_waits_no_longer_stops_no_write(session: AsyncSession) -> None:
+async def test_a_cancelled_wait_stops_no_write(session: AsyncSession) -> None:
     ids, writer = await claimed(session, 2), Outcomes(control)
     waits = [asyncio.create_task(writer.write(Outcome(each, 1, SUCCEEDED))) for each in ids]
     await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from tests.jobs import OwnJobs
 HOUR = timedelta(hours=1)
 
 
-async def test_it_sees_what_waits_the_first_due_before_the_others(own_jobs: OwnJobs) -> None:
+async def test_it_finds_waiting_jobs_in_the_order_of_their_due_times(own_jobs: OwnJobs) -> None:
     async with AsyncSessionLocal.begin() as session:
         jobs = Jobs(session)
         await jobs.submit(probes.echo, "later", delay=HOUR, key="a key", queue="maintenance")
@@ -51,7 +51,7 @@ async def cancel_me(db: AsyncSession, item: str) -> None:
     db.add(Order(item=item, quantity=1))
 
 
-async def test_what_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None:
+async def test_a_try_that_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None:
     row = await own_jobs.run(cancel_me, item := "own jobs: lost")
     assert row.status == Status.CANCELLED
     async with AsyncSessionLocal() as session:
@@ -64,7 +64,7 @@ async def again(db: AsyncSession) -> None:
     await Jobs(db).submit(again, delay=HOUR)
 
 
-async def test_a_task_that_submits_itself_for_ever_is_told_of(
+async def test_a_task_that_submits_itself_for_ever_is_reported(
     own_jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.jobs.MOST_TRIES", 3)
@@ -74,7 +74,7 @@ async def test_a_task_that_submits_itself_for_ever_is_told_of(
     await own_jobs.clear()
 
 
-async def test_a_bound_holds_here_too(own_jobs: OwnJobs) -> None:
+async def test_max_running_holds_here_too(own_jobs: OwnJobs) -> None:
     running: UUID = await submit(probes.alone, 0.0, status=Status.RUNNING)
     with pytest.raises(AssertionError, match="max_running=1"):
         await own_jobs.run(probes.alone, 0.0)

@@ -56,13 +56,13 @@ async def test_it_says_so_again_with_one_statement_each_few_seconds() -> None:
     assert (again.id, again.started_at, again.busy) == (first.id, first.started_at, 1)
 
 
-async def test_its_row_goes_with_it() -> None:
+async def test_a_host_deletes_its_row_at_its_end() -> None:
     async with hosting(BACKEND):
         await eventually(rows)
     assert await rows() == []
 
 
-async def test_who_hosts_nothing_says_so_unless_a_host_of_its_process_does() -> None:
+async def test_a_process_without_a_host_has_a_row_of_its_own() -> None:
     async with present():
         (row,) = await eventually(rows)
         assert (row.backend, row.queues, row.slots) == (None, [], 0)

@@ -56,7 +56,7 @@ async def database_now(session: AsyncSession) -> datetime:
     return (await session.execute(select(clock(0)))).scalar_one()
 
 
-async def test_what_is_declared_is_added_once(session: AsyncSession) -> None:
+async def test_a_declared_schedule_is_added_once(session: AsyncSession) -> None:
     first = await deploy(session, HOURLY, DAILY)
     assert set(first) == {"hourly", "daily"}
     wait = first["hourly"].next_tick - await database_now(session)

@@ -136,7 +136,7 @@ async def test_a_message_says_what_its_row_says(session: AsyncSession) -> None:
         assert (await Jobs(session).get(later.id)).pushes == 0
 
 
-async def test_without_a_bell_that_notes_no_row_says_so(session: AsyncSession) -> None:
+async def test_no_row_notes_a_message_of_a_bell_that_notes_none(session: AsyncSession) -> None:
     async with relaying(bells(sent := Recorder())):
         committed = await commit_one(session)
         await sent.received(committed)
@@ -243,7 +243,7 @@ async def test_all_bells_can_be_rung_for_no_job_in_particular() -> None:
     assert all(each.messages == [] for each in recorders.values())
 
 
-async def test_it_is_the_processes_relay_until_it_ends() -> None:
+async def test_a_relay_is_that_of_its_process_until_it_ends() -> None:
     assert current_relay() is None
     async with relaying({}) as relay:
         assert current_relay() is relay

@@ -141,7 +141,7 @@ async def test_only_a_dead_job_is_replayed(session: AsyncSession) -> None:
     await session.rollback()
 
 
-async def test_unknown_jobs_are_named_so(session: AsyncSession) -> None:
+async def test_an_unknown_job_has_an_error_of_its_own(session: AsyncSession) -> None:
     for step in (Jobs(session).get, Jobs(session).replay, Jobs(session).cancel):
         with pytest.raises(JobNotFoundError):
             await step(uuid4())
@@ -171,7 +171,7 @@ async def finish(session: AsyncSession, job_id: UUID) -> None:
         ("error", None),
     ],
 )
-async def test_a_request_that_forgets_its_commit_is_told(end: str, lost: str | None) -> None:
+async def test_a_request_that_forgets_its_commit_is_logged(end: str, lost: str | None) -> None:
     """After a rollback or an error no warning is logged."""
     with capture_logs() as logs, suppress(ArithmeticError):
         async with asynccontextmanager(get_session)() as session:

@@ -47,7 +47,9 @@ async def rows(session: AsyncSession, many: Sequence[Job[Any]]) -> list[StoredJo
 
 
 @pytest.mark.parametrize("options", [{}, {"delay": HOUR}, {"queue": "orders"}], ids=str)
-async def test_rows_are_as_by_submit(session: AsyncSession, options: dict[str, Any]) -> None:
+async def test_rows_are_the_same_as_by_submit(
+    session: AsyncSession, options: dict[str, Any]
+) -> None:
     many = await Jobs(session).submit_many(probes.hopeless, [(), ()], **options)
     one = await Jobs(session).submit(probes.hopeless, **options)
     expected = await like_one(session, one.id)
@@ -55,7 +57,7 @@ async def test_rows_are_as_by_submit(session: AsyncSession, options: dict[str, A
     assert len({job.id for job in many}) == 2
 
 
-async def test_at_is_when_all_are_due(session: AsyncSession) -> None:
+async def test_all_jobs_are_due_at_the_given_time(session: AsyncSession) -> None:
     at = datetime.now(UTC) + HOUR
     many = await Jobs(session).submit_many(probes.hopeless, [(), ()], at=at)
     one = await Jobs(session).submit(probes.hopeless, at=at)
@@ -64,7 +66,7 @@ async def test_at_is_when_all_are_due(session: AsyncSession) -> None:
         assert (row.run_at, row.wake_at) == (at, expected.wake_at)
 
 
-async def test_arguments_are_as_by_submit(session: AsyncSession) -> None:
+async def test_arguments_are_the_same_as_by_submit(session: AsyncSession) -> None:
     many = await Jobs(session).submit_many(probes.echo, [(text,) for text in TEXTS])
     assert [row.args for row in await rows(session, many)] == [{"text": text} for text in TEXTS]
     calls: list[tuple[Any, ...]] = [
@@ -86,7 +88,7 @@ async def test_arguments_are_as_by_submit(session: AsyncSession) -> None:
         (("a" * 70_000,), ValueError, "64 KiB"),
     ],
 )
-async def test_one_that_is_wrong_refuses_all(
+async def test_wrong_arguments_of_one_job_refuse_all(
     session: AsyncSession, wrong: tuple[Any, ...], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
@@ -104,16 +106,14 @@ async def test_one_that_is_wrong_refuses_all(
     ],
     ids=str,
 )
-async def test_options_that_are_wrong_refuse_all(
-    session: AsyncSession, options: dict[str, Any]
-) -> None:
+async def test_wrong_options_refuse_all(session: AsyncSession, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"QUEUES|aware|not both"):
         await Jobs(session).submit_many(probes.echo, [("a",)], **options)
     await session.commit()
     assert await count(session) == 0
 
 
-async def test_they_commit_and_roll_back_with_the_caller(session: AsyncSession) -> None:
+async def test_the_jobs_commit_and_roll_back_with_the_caller(session: AsyncSession) -> None:
     await Jobs(session).submit_many(probes.echo, [("a",)] * 5)
     await session.rollback()
     assert await count(session) == 0
@@ -123,7 +123,9 @@ async def test_they_commit_and_roll_back_with_the_caller(session: AsyncSession) 
 
 
 @pytest.mark.parametrize("number", [0, 1000, MANY + 1])
-async def test_any_number_at_once(session: AsyncSession, number: int) -> None:
+async def test_any_number_of_jobs_can_be_submitted_at_once(
+    session: AsyncSession, number: int
+) -> None:
     many = await Jobs(session).submit_many(probes.echo, ((str(n),) for n in range(number)))
     await session.commit()
     found = (await session.execute(select(jobs.c.id, jobs.c.args))).all()

@@ -53,7 +53,7 @@ async def stored(job_id: UUID) -> StoredJob:
 
 
 @pytest.mark.parametrize("together", [1, 2])
-async def test_one_that_ends_is_kept_with_its_worker_and_error(together: int) -> None:
+async def test_a_try_that_ends_is_kept_with_its_worker_and_error(together: int) -> None:
     """Outcomes are written alone and in a group. The running or last try is in other columns."""
     ids = [await claimed() for _ in range(together)]
     error = "RuntimeError: é" * 200
@@ -70,19 +70,19 @@ async def test_one_that_ends_is_kept_with_its_worker_and_error(together: int) ->
     assert done.tries == [first, Try(2, done.started_at, done.finished_at, "h:2", None)]
 
 
-async def test_a_first_one_that_succeeds_adds_nothing_to_the_row(host: Host) -> None:
+async def test_a_first_try_that_succeeds_adds_nothing_to_the_row(host: Host) -> None:
     row = await status_is(await submit(probes.echo, "a"), SUCCEEDED)
     assert (row.tries, row.worker) == (None, this_worker())
     [only] = (await stored(row.id)).tries
     assert only == Try(1, row.started_at, row.finished_at, this_worker(), None)
 
 
-async def test_a_job_that_was_never_tried_has_none() -> None:
+async def test_a_job_that_was_never_tried_has_no_tries() -> None:
     waits = await submit(probes.echo, "a", run_at=clock(60))
     assert (await stored(waits)).tries == []
 
 
-async def test_the_last_ten_are_kept(session: AsyncSession) -> None:
+async def test_the_last_ten_tries_are_kept(session: AsyncSession) -> None:
     """Garbage in the column is replaced."""
     job_id = await claimed()
     garbage = "UPDATE jobs SET tries = '{}'" if IS_SQLITE else "UPDATE jobs SET tries = '{}'::jsonb"
@@ -95,7 +95,7 @@ async def test_the_last_ten_are_kept(session: AsyncSession) -> None:
     assert kept == [(number, f"Error: {number}") for number in range(3, 13)]
 
 
-async def test_a_replayed_job_keeps_the_one_that_it_died_of(session: AsyncSession) -> None:
+async def test_a_replayed_job_keeps_the_try_that_it_died_of(session: AsyncSession) -> None:
     job_id = await claimed()
     await write(Outcome(job_id, 1, DEAD, error="Error: died"))
     await Jobs(session).replay(job_id)
@@ -103,7 +103,7 @@ async def test_a_replayed_job_keeps_the_one_that_it_died_of(session: AsyncSessio
     assert [each.error for each in (await stored(job_id)).tries] == ["Error: died"]
 
 
-async def test_one_whose_lease_was_lost_is_kept() -> None:
+async def test_a_try_whose_lease_was_lost_is_kept() -> None:
     job_id = await claimed()
     await change(job_id, wake_at=clock(-1))
     await control(partial(take_back, latest=await database_now()))

@@ -101,7 +101,7 @@ def test_cron_refuses(expression: str, reason: str) -> None:
     ],
     ids=str,
 )
-def test_json_that_is_refused(data: dict[str, Any], reason: str) -> None:
+def test_wrong_json_is_refused(data: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         TRIGGER.validate_python(data)
 
@@ -137,6 +137,6 @@ def test_a_calendar_interval_starts_on_a_date() -> None:
     ],
     ids=["interval", "cron", "calendar", "date"],
 )
-def test_json_and_back(trigger: Trigger, data: dict[str, Any]) -> None:
+def test_a_trigger_becomes_json_and_back(trigger: Trigger, data: dict[str, Any]) -> None:
     assert TRIGGER.dump_python(trigger, mode="json") == data
     assert TRIGGER.validate_python(json.loads(json.dumps(data))) == trigger

@@ -93,7 +93,7 @@ async def test_only_what_runs_is_taken_back(status: Status) -> None:
     assert await row_of(job_id) == before
 
 
-async def test_several_at_once_take_a_job_back_once() -> None:
+async def test_several_watches_at_once_take_a_job_back_once() -> None:
     ids = [await lost() for _ in range(30)]
     watches = [_Watch() for _ in range(5)]
     await asyncio.gather(*(each.step() for each in watches))
@@ -218,7 +218,7 @@ async def test_a_host_vouches_for_its_tasks(session: AsyncSession) -> None:
     assert set(await session.scalars(seen)) == set(registry())
 
 
-async def test_it_outlives_its_tables(session: AsyncSession) -> None:
+async def test_a_watch_outlives_its_tables(session: AsyncSession) -> None:
     """The table is missing, as it is before the first migration."""
     job_id = await lost()
     with capture_logs() as logs:

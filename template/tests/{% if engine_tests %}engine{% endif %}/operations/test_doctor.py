@@ -47,7 +47,7 @@ def test_a_schema_that_is_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.sqlite
-def test_a_schema_of_another_release(database: str) -> None:
+def test_a_schema_of_another_release_is_noted(database: str) -> None:
     path = database.removeprefix("sqlite:///")
     with sqlite3.connect(path) as connection:
         connection.execute("INSERT INTO alembic_version VALUES ('jobs_9999')")

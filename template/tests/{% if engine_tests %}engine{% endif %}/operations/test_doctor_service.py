@@ -51,7 +51,7 @@ async def test_what_no_process_works_on(tmp_path: Path) -> None:
     assert "1 jobs of the queue notifications are dead" in said["note jobs"]
 
 
-async def test_a_service_that_is_well(tmp_path: Path) -> None:
+async def test_a_service_without_faults_is_ok(tmp_path: Path) -> None:
     async with Service.alone(tmp_path).start_all() as service:
 
         async def well() -> bool:
