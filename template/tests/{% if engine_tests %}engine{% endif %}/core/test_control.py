@@ -61,7 +61,7 @@ async def test_a_process_opens_no_more_connections_than_it_may(
         lambda: control(wait, transaction=True),
         lambda: asyncio.to_thread(in_sync_session),
     )
-    # Sync sessions start only as many threads as can be used: other tests share asyncio's threads.
+    # Sync sessions get few threads, because asyncio has few, and other code needs them, too.
     many = [kind() for kind in kinds for _ in range(3 if kind is kinds[-1] else 20)]
     working = asyncio.gather(*many)
     allowed = get_settings().database_connections
