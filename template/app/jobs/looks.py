@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import ColumnClause, Connection, Row, column, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
@@ -70,13 +70,17 @@ WAITED = (
     else "CASE WHEN isfinite(run_at) THEN extract(epoch FROM started_at - run_at)::float8 END"
 )
 SHOWN = "id, task, args, attempts, max_attempts, origin, queue"
-TYPES: dict[str, Any] = {
-    "id": Id(),
-    "args": Json(),
-    "attempts": Count(),
-    "max_attempts": Count(),
-    "origin": Json(),
-}
+# In the order of SHOWN: SQLAlchemy then reads the names of the columns once, not at each look.
+TAKEN: tuple[ColumnClause[Any], ...] = (
+    column("id", Id()),
+    column("task"),
+    column("args", Json()),
+    column("attempts", Count()),
+    column("max_attempts", Count()),
+    column("origin", Json()),
+    column("queue"),
+    column("waited"),
+)
 COUNTED = f"attempts < {MAX_COUNT}"  # an overflow would fail the statement for all jobs
 
 # A claim needn't wait for the disk: if the database crashes and forgets it, the job is pending.
@@ -173,9 +177,9 @@ WHERE rowid IN (
 RETURNING {SHOWN}, {WAITED} AS waited
 """  # noqa: S608 - nothing of it comes from outside
 
-LOOK = text(_POSTGRESQL).columns(**TYPES)
+LOOK = text(_POSTGRESQL).columns(*map(column, ("wait", "oldest", "one_by_one")), *TAKEN)
 SEE = text(_SEE_SQLITE)
-TAKE = text(_TAKE_SQLITE).columns(**TYPES)
+TAKE = text(_TAKE_SQLITE).columns(*TAKEN)
 
 
 def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:

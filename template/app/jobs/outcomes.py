@@ -128,7 +128,7 @@ _MANY = text(
     WHERE jobs.id = its.id AND {RUNS_STILL} AND jobs.attempts = its.attempt
     RETURNING jobs.id, jobs.attempts
     """  # noqa: S608 - nothing of it comes from outside
-)
+).columns(jobs.c.id, jobs.c.attempts)
 
 
 def write_all(connection: Connection, group: Sequence[Outcome]) -> set[tuple[UUID, int]]:
