@@ -80,6 +80,7 @@ class PoolHost(Host):
         self._bell = CeleryBell(producer_app)
         self._busy = time.monotonic()
         self._returned = asyncio.Event()
+        self._is_timed = False
 
     def _may_take(self) -> bool:
         is_idle = time.monotonic() - self._busy > HEAD_START
@@ -97,14 +98,18 @@ class PoolHost(Host):
             await asyncio.sleep(self._lease / 3)
 
     def _show_life(self) -> None:
-        if self._running:
-            faulthandler.dump_traceback_later(self._lease, exit=True, file=STANDARD_ERROR)
+        """Begin the time anew. A job that starts just before the next time has a lease as well."""
+        self._is_timed = bool(self._running)
+        if self._is_timed:
+            limit = self._lease * 4 / 3
+            faulthandler.dump_traceback_later(limit, exit=True, file=STANDARD_ERROR)
         else:
             faulthandler.cancel_dump_traceback_later()
 
     def _start(self, taken: Taken) -> asyncio.Task[None]:
         running = super()._start(taken)
-        self._show_life()
+        if not self._is_timed:  # each call makes a thread
+            self._show_life()
         return running
 
     async def run(self, job_id: UUID, name: str) -> None:
@@ -149,7 +154,6 @@ class PoolHost(Host):
 
     def _free_slot(self, claim: Claim) -> None:
         super()._free_slot(claim)
-        self._show_life()
         self._returned.set()
 
     def hand_back(self) -> None:
