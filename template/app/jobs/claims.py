@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.looks import COUNTED, LAZILY, SHOWN, WAITED, Taken, Wanted, as_taken
+from app.jobs.looks import COLUMNS, COUNTED, LAZILY, WAITED, Taken, Wanted, as_taken
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, Status, clock, jobs
 from app.jobs.tries import this_worker, tried
 
@@ -51,7 +51,7 @@ WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
 CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
-TAKEN = [*(jobs.c[name] for name in SHOWN.split(", ")), literal_column(WAITED).label("waited")]
+TAKEN = [*COLUMNS, literal_column(WAITED).label("waited")]
 # What the report of an end needs.
 ENDED = [jobs.c[name] for name in ("id", "task", "queue", "status", "attempts", "error", "origin")]
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnClause, Connection, Row, column, text
+from sqlalchemy import Connection, Row, column, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.endings import origin_of
-from app.jobs.table import MAX_COUNT, PAUSED, Count, Id, Json
+from app.jobs.table import MAX_COUNT, PAUSED, jobs
 from app.jobs.tries import this_worker
 
 EVER = "-infinity"  # a look from there on sees all that is due
@@ -70,17 +70,7 @@ WAITED = (
     else "CASE WHEN isfinite(run_at) THEN extract(epoch FROM started_at - run_at)::float8 END"
 )
 SHOWN = "id, task, args, attempts, max_attempts, origin, queue"
-# In the order of SHOWN: SQLAlchemy then reads the names of the columns once, not at each look.
-TAKEN: tuple[ColumnClause[Any], ...] = (
-    column("id", Id()),
-    column("task"),
-    column("args", Json()),
-    column("attempts", Count()),
-    column("max_attempts", Count()),
-    column("origin", Json()),
-    column("queue"),
-    column("waited"),
-)
+COLUMNS = [jobs.c[name] for name in SHOWN.split(", ")]
 COUNTED = f"attempts < {MAX_COUNT}"  # an overflow would fail the statement for all jobs
 
 # A claim needn't wait for the disk: if the database crashes and forgets it, the job is pending.
@@ -177,9 +167,11 @@ WHERE rowid IN (
 RETURNING {SHOWN}, {WAITED} AS waited
 """  # noqa: S608 - nothing of it comes from outside
 
-LOOK = text(_POSTGRESQL).columns(*map(column, ("wait", "oldest", "one_by_one")), *TAKEN)
+# With all columns in their order, SQLAlchemy reads their names once, not at each look.
+_TAKEN = *COLUMNS, column("waited")
+LOOK = text(_POSTGRESQL).columns(*map(column, ("wait", "oldest", "one_by_one")), *_TAKEN)
 SEE = text(_SEE_SQLITE)
-TAKE = text(_TAKE_SQLITE).columns(*TAKEN)
+TAKE = text(_TAKE_SQLITE).columns(*_TAKEN)
 
 
 def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:
