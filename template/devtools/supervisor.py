@@ -26,7 +26,7 @@ from watchfiles import PythonFilter, watch
 
 from app.config import ENV_FILE, Settings, get_settings, unknown_variables
 from devtools import servers
-from devtools.commands import COMMANDS, SECRETS
+from devtools.commands import COMMANDS, ENTRIES, SECRETS
 from devtools.dev import REGISTER
 from devtools.processes import claim, enter, listening, spawn, stop
 from devtools.servers import Child
@@ -34,7 +34,7 @@ from devtools.servers import Child
 DATA = REGISTER.parent
 COLOURS = (36, 33, 35, 32, 34, 31)
 WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
-LOAD = "from app.core.loading import load_module; load_module('app.main')"
+LOAD = f"from app.core.loading import load_module; [*map(load_module, {ENTRIES})]"
 IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 stopping = threading.Event()
@@ -141,7 +141,7 @@ class Supervisor:
         say("dev", f"{variable}={os.environ[variable]}")
 
     def _loads(self) -> bool:
-        """Whether the API's code can be loaded. If it can't, a line says why."""
+        """Whether the code can be loaded. If it can't, a line says why."""
         return self._succeeds("code", ["-c", LOAD], environment_of("api"))
 
     def _migrate(self) -> bool:

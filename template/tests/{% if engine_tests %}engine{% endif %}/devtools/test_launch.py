@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+from devtools.commands import ENTRIES
 from tests.engine.devtools.started import Dev, python, unset
 from tests.service import ROOT
 
@@ -56,6 +58,12 @@ def test_no_request_waits_for_an_api_that_cannot_start(project: Path) -> None:
         assert [line for line in dev.lines if "webhooks.py, line 1: ImportError" in line]
         assert not dev.says("Traceback")
         routes.unlink()
+        for module in ENTRIES:
+            file = f"{module.replace('.', '/')}.py"
+            whole = (project / file).read_text()
+            (project / file).write_text(f"{whole}\nunknown_name\n")
+            dev.until(partial(dev.says, f"{file}, line {whole.count(chr(10)) + 2}: NameError"))
+            (project / file).write_text(whole)
         main.write_text(good.replace(lifespan, f"raise OSError('away')\n    {lifespan}"))
         dev.until(lambda: dev.says("api ended with 3: it starts again at the next change"))
         dev.until(lambda: not dev.listens())
