@@ -18,7 +18,7 @@ from structlog.contextvars import get_contextvars
 
 from app.config import get_settings
 
-TAGS = {"attempt", "job_id", "queue", "request_id", "schedule", "task", "task_id"}
+TAGS = {"attempt", "job_id", "queue", "request_id", "schedule_id", "task", "task_id"}
 FLUSH = 2  # seconds in which a process that ends sends the rest
 
 

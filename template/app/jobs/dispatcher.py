@@ -144,7 +144,7 @@ async def _bring_nearer() -> None:
                 nearest = next_tick(schedule.read().trigger, now)
                 if nearest and schedule.next_tick and nearest < schedule.next_tick:
                     await move(session, schedule, next_tick=nearest)
-                    log.warning("schedule.tick_moved", schedule=schedule.id)
+                    log.warning("schedule.tick_moved", schedule_id=schedule.id)
 
 
 async def _dispatch(
@@ -161,10 +161,10 @@ async def _dispatch(
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
         MISSED.add()
-        log.warning("schedule.ticks_missed", schedule=schedule.id, since=f"{found.missed_since}")
+        log.warning("schedule.ticks_missed", schedule_id=schedule.id, since=f"{found.missed_since}")
     for tick in found.ticks:
         if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
-            log.info("schedule.tick_skipped", schedule=schedule.id, tick=f"{tick}")
+            log.info("schedule.tick_skipped", schedule_id=schedule.id, tick=f"{tick}")
             continue
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
@@ -184,7 +184,7 @@ async def _unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
 
 def _report(schedule_id: str, error: Exception) -> None:
     if schedule_id not in _reported:
-        log.error("schedule.broken", schedule=schedule_id, error=repr(error))
+        log.error("schedule.broken", schedule_id=schedule_id, error=repr(error))
     _reported.add(schedule_id)
 
 

@@ -116,7 +116,7 @@ async def test_dead_jobs_and_errors_are_reported_once(tmp_path: Path, sentry: Re
             assert (event["environment"], event["release"]) == ("test", "1.2.3")
         event = await reported(sentry, request_id="mine")
         assert told(event) == "RuntimeError: the route is broken"
-        event = await reported(sentry, schedule=schedule)
+        event = await reported(sentry, schedule_id=schedule)
         assert told(event).startswith("schedule.broken: ")
         assert set(service.stop()) <= {0, API_ENDED}
     assert len(events(sentry)) == len(dead) + 2

@@ -195,7 +195,7 @@ async def test_broken_schedules_stop_no_other(session: AsyncSession) -> None:
             await run_due()
             await run_due()
     assert await jobs_of(session, good)
-    assert sorted(line["schedule"] for line in logs) == sorted(broken)
+    assert sorted(line["schedule_id"] for line in logs) == sorted(broken)
     assert (await row_of(session, one)).next_tick == broken[one]
 
 
