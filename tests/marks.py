@@ -17,12 +17,4 @@ EACH_CLOCK = pytest.mark.renders(
     "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
 )
 
-ASKED = pytest.mark.renders(
-    "background",
-    "arq",
-    "celery",
-    "celery-rabbitmq",
-    "apscheduler",
-    "apscheduler-4",
-    "background-arq-celery-apscheduler",
-)
+ASKED = pytest.mark.renders(*EACH_BACKEND.args, "background-arq-celery-apscheduler")
