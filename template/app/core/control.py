@@ -15,7 +15,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.util import greenlet_spawn
 
 from app.config import get_settings
 from app.core.database import (
@@ -35,7 +37,9 @@ T = TypeVar("T")
 # another one to extend the leases.
 LIMIT = max(1, get_settings().lease / 3)
 
-_single = {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT"}
+_single: dict[str, Any] = (
+    {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+)
 _waited_for = owned(create_engine(sync_url(get_settings().database_url), **pool(1), **_single))
 _on_loop = owned(create_async_engine(ASYNC_URL, **pool(CONTROL_CONNECTIONS), **_single))
 _several = _on_loop if IS_SQLITE else _on_loop.execution_options(isolation_level="READ COMMITTED")
@@ -57,11 +61,18 @@ async def control(step: Callable[[Connection], T], *, transaction: bool = False)
     """
     if IS_SQLITE:
         return await asyncio.get_running_loop().run_in_executor(_thread, control_now, step)
-    async with (_several if transaction else _on_loop).connect() as connection:
-        with _given_up_after(LIMIT, connection):
-            done = await connection.run_sync(step)
-            await connection.commit()
-            return done
+    # One greenlet, not one for each of connect, run and close: a third of a statement's CPU.
+    return await greenlet_spawn(_in_transaction if transaction else _each_by_itself, step)
+
+
+def _each_by_itself(step: Callable[[Connection], T]) -> T:
+    with _on_loop.sync_engine.connect() as connection, _given_up_after(LIMIT, connection):
+        return step(connection)
+
+
+def _in_transaction(step: Callable[[Connection], T]) -> T:
+    with _several.sync_engine.begin() as connection, _given_up_after(LIMIT, connection):
+        return step(connection)
 
 
 @asynccontextmanager
@@ -72,21 +83,22 @@ async def control_session() -> AsyncIterator[AsyncSession]:
             yield session
         return
     async with AsyncSession(_several, expire_on_commit=False) as session:
-        with _given_up_after(LIMIT, await session.connection()):
+        with _given_up_after(LIMIT, await session.run_sync(Session.connection)):
             yield session
             await session.commit()
 
 
 def control_now(step: Callable[[Connection], T]) -> T:
     """Run the step's statements in this thread. Only the network limits the time."""
-    with _waited_for.begin() as connection:
+    opened = _waited_for.begin if IS_SQLITE else _waited_for.connect
+    with opened() as connection:
         return step(connection)
 
 
 @contextmanager
-def _given_up_after(seconds: float, connection: AsyncConnection) -> Iterator[None]:
-    driver: Any = connection.sync_connection and connection.sync_connection.connection
-    timer = asyncio.get_running_loop().call_later(seconds, give_up, driver.driver_connection)
+def _given_up_after(seconds: float, connection: Connection) -> Iterator[None]:
+    driver = connection.connection.driver_connection
+    timer = asyncio.get_running_loop().call_later(seconds, give_up, driver)
     try:
         yield
     finally:
