@@ -96,9 +96,7 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     if task.session is AsyncSession:
         async with JobSession() as session:
             outcome = succeeded(claim, await task.fn(session, **args))
-            claim.fenced = True
-            _fenced(await (await session.connection()).execute(ONE, outcome.values))
-            await session.commit()
+            await session.run_sync(_commit, claim, outcome)
     elif task.session is Session:
         try:
             await in_thread(partial(_call_with_session, claim, args))
@@ -116,15 +114,16 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
 
 def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
     with SyncSessionLocal() as session:
-        outcome = succeeded(claim, claim.task.fn(session, **args))
-        claim.fenced = True
-        _fenced(session.connection().execute(ONE, outcome.values))
-        session.commit()
+        _commit(session, claim, succeeded(claim, claim.task.fn(session, **args)))
 
 
-def _fenced(written: Any) -> None:
+def _commit(session: Session, claim: Claim, outcome: Outcome) -> None:
+    """Commit what the task wrote together with its outcome. Raises LeaseLostError."""
+    claim.fenced = True
+    written: Any = session.connection().execute(ONE, outcome.values)
     if written.rowcount == 0:
         raise LeaseLostError
+    session.commit()
 
 
 def _cancelled(claim: Claim) -> Outcome | None:
