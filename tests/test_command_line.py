@@ -42,7 +42,8 @@ def test_the_next_two_commands_are_printed(tmp_path: Path) -> None:
     folder = tmp_path / "my service"
     done = copier(*COPY, "--trust", str(ROOT), str(folder))
     assert done.returncode == 0, done.stderr
-    assert done.stderr.endswith(f"\nNext:\n  cd '{folder}'\n  uv run poe dev\n")
+    first = f"\nNext:\n  cd '{folder}'\n  uv run poe dev\nThen commit it with uv.lock: "
+    assert first in done.stderr
 
 
 def test_without_trust_nothing_runs(tmp_path: Path) -> None:
