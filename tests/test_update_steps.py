@@ -125,21 +125,6 @@ def test_an_edited_file_that_git_ignores_is_refused(
     assert service.files() == before
 
 
-def test_a_file_that_is_taken_over_is_left_alone(
-    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
-    own = ["app/core/arq.py", "app/core/logging.py"]
-    for name in own:
-        service.append(name, "# mine\n")
-    mine = [service.read(name) for name in own]
-    service.committed().update(own_files=own)
-    assert [service.read(name) for name in own] == mine
-    service.committed().update(backends=["background"])
-    assert [service.read(name) for name in own] == mine
-    assert "git checkout HEAD" not in capfd.readouterr().err
-
-
 @pytest.mark.slow
 def test_the_readmes_commands_work_as_they_are_written(template: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(template, tmp_path / "template"))

@@ -128,9 +128,14 @@ def after(answers_file: str) -> Iterator[str]:
 
 def keep(own: list[str]) -> None:
     """Restore the user's own files: the first update that excludes a file removes it."""
-    removed = {*files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")}
-    if back := sorted(removed & set(own)):
+    folders = tuple(f"{name}/" for name in own)
+    if back := [name for name in removed() if f"{name}/".startswith(folders)]:
         git("checkout", "--quiet", "HEAD", "--", *back)
+
+
+def removed() -> list[str]:
+    """The committed files of this service that are missing now."""
+    return files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
 
 
 def listed(title: str, lines: list[str]) -> Iterator[str]:
@@ -144,8 +149,8 @@ def quoted(name: str) -> str:
 
 def gone(old: dict[str, Any], answers_file: str) -> list[str]:
     """The removed files that differ from what the old release rendered."""
-    removed = files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
-    if not removed:
+    names = removed()
+    if not names:
         return []
     with TemporaryDirectory() as folder:
         run_copy(
@@ -154,13 +159,13 @@ def gone(old: dict[str, Any], answers_file: str) -> list[str]:
             data={name: value for name, value in old.items() if not name.startswith("_")},
             answers_file=answers_file,
             vcs_ref=old["_commit"],
-            exclude=["*", *(f"!{name}" for name in removed)],
+            exclude=["*", *(f"!{name}" for name in names)],
             defaults=True,
             quiet=True,
             unsafe=True,
             skip_tasks=True,
         )
-        return [name for name in removed if at_head(name) != read(Path(folder) / name)]
+        return [name for name in names if at_head(name) != read(Path(folder) / name)]
 
 
 def at_head(name: str) -> bytes:
