@@ -71,7 +71,11 @@ def _each_by_itself(step: Callable[[Connection], T]) -> T:
 
 
 def _in_transaction(step: Callable[[Connection], T]) -> T:
-    with _several.sync_engine.begin() as connection, _given_up_after(LIMIT, connection):
+    with (
+        _several.sync_engine.connect() as connection,
+        _given_up_after(LIMIT, connection),  # the commit as well
+        connection.begin(),
+    ):
         return step(connection)
 
 
