@@ -99,6 +99,7 @@ async def in_thread(call: Callable[[], T]) -> T:
     try:
         return await asyncio.wrap_future(done)
     except asyncio.CancelledError:
-        _abandoned.add(thread)
-        log.warning("thread.abandoned", threads=abandoned())
+        if not done.done():  # else the call itself has raised it
+            _abandoned.add(thread)
+            log.warning("thread.abandoned", threads=abandoned())
         raise

@@ -41,6 +41,8 @@ class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, li
     needs_no_traceback = True
 
     def __init__(self, reason: str = "", *, after: timedelta) -> None:
+        if not isinstance(after, timedelta):
+            raise TypeError(f"RetryLater takes a timedelta, not {after!r}")
         super().__init__(reason)
         self.after = after
 
@@ -77,6 +79,7 @@ class Task(Generic[P, V, R]):
     _adapter: TypeAdapter[Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._check_options()
         if self.session and (self.session is AsyncSession) is not self.is_async:
             raise TypeError(f"task {self.name}: async takes AsyncSession, sync takes Session")
         own = list(inspect.signature(self.fn).parameters.values())[bool(self.session) :]
@@ -84,6 +87,14 @@ class Task(Generic[P, V, R]):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
         object.__setattr__(self, "parameters", tuple(p.name for p in own))
         object.__setattr__(self, "_adapter", arguments_adapter(own, get_type_hints(self.fn)))
+
+    def _check_options(self) -> None:
+        for name, least in (("timeout", timedelta.resolution), ("backoff", timedelta(0))):
+            if not isinstance(value := getattr(self, name), timedelta) or value < least:
+                raise TypeError(f"task {self.name}: {name} can't be {value!r}: give a timedelta")
+        for name in ("tries", "max_running"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"task {self.name}: {name} must be at least 1")
 
     @cached_property
     def signature(self) -> str:
@@ -179,7 +190,8 @@ def task(
     commits together with the job's outcome, exactly once. Any other effect is at least once.
 
     Raises TypeError for parameters that can't be passed by position or have a type that JSON can't
-    carry. Raises ValueError for a second task of the same name.
+    carry, and for a `timeout` or `backoff` that is no timedelta. Raises ValueError for a second
+    task of the same name, and if `tries` or `max_running` is less than one.
     """
     if no_function is not None:
         raise TypeError("write @task(): it has parentheses, also where they are empty")

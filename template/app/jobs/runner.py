@@ -68,6 +68,8 @@ async def attempt(claim: Claim) -> Outcome | None:
             return _cancelled(claim)
         except Exception as error:
             return _failed(claim, error)
+        except SystemExit as error:  # it would end this process, and all its jobs with it
+            return _failed(claim, RuntimeError(f"the task called sys.exit({error.code!r})"))
     return None
 
 
@@ -127,8 +129,10 @@ def _commit(session: Session, claim: Claim, outcome: Outcome) -> None:
 
 
 def _cancelled(claim: Claim) -> Outcome | None:
-    if running := asyncio.current_task():
-        running.uncancel()
+    running: Any = asyncio.current_task()
+    if not running.cancelling():  # the task waited for something that was cancelled
+        return _failed(claim, RuntimeError("the task itself raised CancelledError"))
+    running.uncancel()
     if claim.lost:
         claim.end(Ending.LOST)
         return None
@@ -240,5 +244,7 @@ def next_delay(claim: Claim, error: Exception) -> timedelta:
     """Exponential backoff with full jitter, unless the task said when."""
     if isinstance(error, RetryLater):
         return error.after
-    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(claim.attempt - 1, 30))
+    # A try that isn't counted adds one to both numbers. A replay begins anew.
+    counted = max(1, claim.task.tries - (claim.max_attempts - claim.attempt))
+    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(counted - 1, 30))
     return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311

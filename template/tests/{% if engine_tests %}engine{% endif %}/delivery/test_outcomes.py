@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -88,8 +89,10 @@ async def test_a_cancelled_job_has_no_effect(healthy: World) -> None:
 
 
 def test_the_backoff_grows_has_jitter_and_is_capped() -> None:
-    def delays(attempt: int) -> set[float]:
-        claim = Claim(uuid4(), probes.echo, {}, attempt, 99)
+    patient = replace(probes.echo, tries=99)
+
+    def delays(attempt: int, uncounted: int = 0) -> set[float]:
+        claim = Claim(uuid4(), patient, {}, attempt + uncounted, 99 + uncounted)
         return {next_delay(claim, ValueError()).total_seconds() for _ in range(200)}
 
     base = probes.echo.backoff.total_seconds()
@@ -97,6 +100,7 @@ def test_the_backoff_grows_has_jitter_and_is_capped() -> None:
         ceiling = base * 2 ** (attempt - 1)
         assert ceiling / 2 < max(delays(attempt)) <= ceiling
         assert min(delays(attempt)) < ceiling / 4
+        assert max(delays(attempt, uncounted=50)) <= ceiling
     assert max(delays(99)) <= MAX_BACKOFF.total_seconds()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app import tasks
-from app.jobs import Jobs, task
+from app.jobs import Jobs, RetryLater, task
 from app.jobs.contract import find_task, registry
 from app.models import Order
 from app.tasks.notifications import send_email
@@ -102,6 +102,26 @@ def test_the_session_must_fit_the_function() -> None:
     for fn in (asynchronous, synchronous):
         with pytest.raises(TypeError, match="async takes AsyncSession, sync takes Session"):
             task()(fn)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeout": 30}, "timeout can't be 30: give a timedelta"),
+        ({"timeout": timedelta(0)}, "timeout can't be"),
+        ({"backoff": 5}, "backoff can't be 5: give a timedelta"),
+        ({"tries": 0}, "tries must be at least 1"),
+        ({"max_running": 0}, "max_running must be at least 1"),
+    ],
+)
+def test_options_that_no_job_could_run_with_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"contract.wrong: {said}"):
+        task(name="contract.wrong", **options)(lambda: None)
+
+
+def test_a_time_to_wait_has_a_unit() -> None:
+    with pytest.raises(TypeError, match="RetryLater takes a timedelta, not 30"):
+        RetryLater(after=30)  # type: ignore[arg-type]
 
 
 def test_two_tasks_of_one_name_are_refused() -> None:

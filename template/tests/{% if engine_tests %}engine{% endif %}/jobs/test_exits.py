@@ -1,0 +1,63 @@
+"""A task that raises what ends a program, or what a stop raises, fails like any other."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from app.jobs import Status, task
+from app.jobs.contract import Task
+from app.jobs.host import Host
+from tests.engine import probes
+from tests.engine.jobs.rows import status_is, submit
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+
+@task(name="exits.cancelled", tries=1)
+async def cancelled() -> None:
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    waiting.cancel()
+    await waiting
+
+
+@task(name="exits.cancelled_sync", tries=1)
+def cancelled_sync() -> None:
+    waiting = Future[None]()
+    waiting.cancel()
+    waiting.result()
+
+
+@task(name="exits.exits", tries=1)
+async def exits() -> None:
+    sys.exit(3)
+
+
+@task(name="exits.exits_sync", tries=1)
+def exits_sync() -> None:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        (cancelled, "RuntimeError: the task itself raised CancelledError"),
+        (cancelled_sync, "RuntimeError: the task itself raised CancelledError"),
+        (exits, "RuntimeError: the task called sys.exit(3)"),
+        (exits_sync, "RuntimeError: the task called sys.exit(3)"),
+    ],
+)
+async def test_the_try_fails_and_the_host_goes_on(
+    host: Host, what: Task[..., Any, Any], error: str
+) -> None:
+    job_id = await submit(what)
+    host.ring()
+    row = await status_is(job_id, Status.DEAD)
+    assert (row.attempts, row.error) == (1, error)
+    after = await submit(probes.echo, "goes on")
+    host.ring()
+    await status_is(after, Status.SUCCEEDED)
