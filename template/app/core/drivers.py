@@ -8,6 +8,7 @@ statement that reads it together with others.
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import sqlite3
@@ -29,6 +30,10 @@ T = TypeVar("T")
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 PATIENCE = 30  # seconds that a write waits for the one before it
+READS = ("SELECT", "VALUES", "PRAGMA", "EXPLAIN")
+# Comments, strings and quoted names; and what a `WITH` that writes has outside of these.
+ASIDE = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^]]*\]", re.DOTALL)
+CHANGES = re.compile(r"(?<![\w:@$])(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO)\b")
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
 # connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
@@ -63,6 +68,11 @@ class SqliteConnection(sqlite3.Connection):
                 raise sqlite3.OperationalError("database is locked")
             self._has_turn = True
 
+    def begin(self) -> None:
+        """Begin a transaction before a `WITH`. Before other writes Python's driver begins it."""
+        if self.isolation_level and not self.in_transaction:
+            self.execute(f"BEGIN {self.isolation_level}")
+
     def pass_turn(self) -> None:
         if self._has_turn and not self.in_transaction:
             self._has_turn = False
@@ -90,9 +100,12 @@ class SqliteCursor(sqlite3.Cursor):
     connection: SqliteConnection
 
     def execute(self, sql: str, parameters: Any = (), /) -> Self:
-        if _writes(sql):
+        verb = _verb(sql)
+        if not verb.startswith(READS):
             self.connection.await_turn()
         try:
+            if verb.startswith("WITH"):
+                self.connection.begin()
             return super().execute(sql, parameters)
         finally:
             self.connection.pass_turn()
@@ -105,8 +118,13 @@ class SqliteCursor(sqlite3.Cursor):
             self.connection.pass_turn()
 
 
-def _writes(sql: str) -> bool:
-    return not sql.lstrip()[:8].upper().startswith(("SELECT", "PRAGMA", "EXPLAIN"))
+def _verb(sql: str) -> str:
+    """How the statement begins, in capitals. For a `WITH` that only reads it is SELECT."""
+    verb = sql.lstrip()[:8].upper()
+    if verb.startswith(("WITH", "--", "/*")):
+        bare = ASIDE.sub(" ", sql).strip().upper()
+        verb = "SELECT" if bare.startswith("WITH") and not CHANGES.search(bare) else bare[:8]
+    return verb
 
 
 def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

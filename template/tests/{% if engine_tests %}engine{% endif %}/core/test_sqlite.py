@@ -12,8 +12,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.database import SyncSessionLocal
 from app.core.drivers import SqliteConnection
+from app.jobs import Jobs
+from app.jobs.table import clock, known_tasks
 from tests.service import eventually
 
 INSERT = "INSERT INTO t VALUES (1)"
@@ -128,12 +133,57 @@ async def test_many_threads_write_and_none_is_locked_out(file: Path) -> None:
         each.close()
 
 
-def test_a_reader_waits_for_no_writer(pair: tuple[SqliteConnection, SqliteConnection]) -> None:
+@pytest.mark.parametrize(
+    "read",
+    [
+        "SELECT count(*) FROM t",
+        "-- it's why\n /* 'for */ SELECT count(*) FROM t",
+        "VALUES (0)",
+        "WITH a AS (SELECT count(*) AS n FROM t) SELECT n FROM a",
+        "/* UPDATE */ with recursive [delete] (n) AS (SELECT 0) SELECT n FROM [delete] -- INSERT",
+        "WITH a (n, \"update\") AS (SELECT 0, 'it''s DELETE') SELECT replace(n, 1, 2) + 0 FROM a",
+    ],
+)
+def test_a_reader_waits_for_no_writer(
+    pair: tuple[SqliteConnection, SqliteConnection], read: str
+) -> None:
     first, second = pair
     first.cursor().execute(INSERT)
-    assert second.cursor().execute("SELECT count(*) FROM t").fetchone() == (0,)
+    assert second.cursor().execute(read).fetchone() == (0,)
     second.commit()
     second.cursor().execute("PRAGMA foreign_keys = ON")
+
+
+@pytest.mark.sqlite
+async def test_who_looks_at_the_queues_waits_for_no_task_that_has_written(
+    session: AsyncSession,
+) -> None:
+    with SyncSessionLocal() as writing:
+        writing.execute(insert(known_tasks).values(name="sqlite.writes", seen_at=clock(0)))
+        assert await Jobs(session).queues()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        "WITH a (n) AS (SELECT 1) INSERT INTO t SELECT n FROM a",
+        "-- WITH\nWITH a (n) AS (SELECT 1) REPLACE INTO t SELECT n FROM a",
+        "WITH a (n) AS (SELECT 1) UPDATE t SET n = 2 WHERE n IN (SELECT n FROM a)",
+        "WITH a (n) AS (SELECT 1)DELETE FROM t WHERE n IN (SELECT n FROM a)",
+    ],
+)
+async def test_a_write_that_begins_with_with_takes_its_turn_in_a_transaction(
+    pair: tuple[SqliteConnection, SqliteConnection], write: str
+) -> None:
+    """Python's driver begins none for it: it would commit by itself."""
+    first, second = pair
+    first.cursor().execute(INSERT)
+    writing = Writing(lambda: second.cursor().execute(write))
+    await eventually(writing.waits)
+    first.commit()
+    await writing.ended()
+    second.rollback()
+    assert first.execute("SELECT n FROM t").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("wrong", ["INSERT INTO nowhere VALUES (1)", "DROP TABLE nowhere"])
