@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -21,7 +21,7 @@ from app.jobs.inserts import insert_many, insert_one
 from app.jobs.operations import Operations
 from app.jobs.origin import origin
 from app.jobs.relay import Message
-from app.jobs.table import HEAD_START, jobs
+from app.jobs.table import HEAD_START, HOLDS_KEY, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -182,9 +182,12 @@ def _submit(
 
 
 def _holder(session: Session, task: str, key: str | None) -> Job[Any]:
-    newest = jobs.c.created_at.desc()
-    found = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key).order_by(newest)
-    return Job(session.scalars(found.limit(1)).one(), task, created=False)
+    same = select(jobs.c.id).where(jobs.c.task == task, jobs.c.key == key)
+    # As text: with bound values the planner couldn't use the partial index.
+    found = session.scalar(same.where(text(HOLDS_KEY)))
+    if found is None:  # it has ended just now
+        found = session.scalars(same.order_by(jobs.c.created_at.desc()).limit(1)).one()
+    return Job(found, task, created=False)
 
 
 def _dumped(task: Any, args: tuple[Any, ...]) -> dict[str, Any]:

@@ -6,15 +6,18 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from app.core.database import AsyncSessionLocal, SyncSessionLocal
+from app.core.database import IS_SQLITE, AsyncSessionLocal, SyncSessionLocal
 from app.dependencies import get_session
 from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs
+from app.jobs.submit import _holder
 from app.jobs.table import HEAD_START, clock, jobs
 from tests.engine import probes
+from tests.engine.jobs.statements import plans_of
 
 
 async def exists(job_id: UUID) -> bool:
@@ -107,6 +110,34 @@ async def test_a_key_gives_the_job_that_is_there_until_it_has_finished(
     await session.commit()
 
 
+async def test_a_key_gives_the_job_that_holds_it_not_the_newest(session: AsyncSession) -> None:
+    """An older job that died is replayed, and holds the key again."""
+    key = f"key {uuid4()}"
+    older = await Jobs(session).submit(probes.echo, "a", key=key)
+    await finish(session, older.id, Status.DEAD)
+    newest = await Jobs(session).submit(probes.echo, "b", key=key)
+    await finish(session, newest.id)
+    await Jobs(session).replay(older.id)
+    found = await Jobs(session).submit(probes.echo, "c", key=key)
+    assert (found.id, found.created) == (older.id, False)
+    await session.rollback()
+
+
+async def test_a_key_is_found_by_its_index() -> None:
+    async with AsyncSessionLocal.begin() as own:
+        first = await Jobs(own).submit(probes.echo, "a", key=f"key {uuid4()}")
+        key = (await Jobs(own).get(first.id)).key
+    found: list[UUID] = []
+
+    def find(connection: Connection) -> None:
+        with Session(connection) as own:
+            found.append(_holder(own, probes.echo.name, key).id)
+
+    [plan] = await plans_of(find)
+    assert found == [first.id]
+    assert "jobs_key (task=? AND key=?)" in plan if IS_SQLITE else "using jobs_key" in plan
+
+
 async def test_a_kept_key_is_kept_for_good(session: AsyncSession) -> None:
     key = f"key {uuid4()}"
     first = await Jobs(session).submit(probes.echo, "a", key=key, keep_key=True)
@@ -157,8 +188,8 @@ async def test_the_backlog_counts_what_waits_and_what_is_dead(session: AsyncSess
     await session.rollback()
 
 
-async def finish(session: AsyncSession, job_id: UUID) -> None:
-    ended = {"status": Status.SUCCEEDED, "wake_at": None}
+async def finish(session: AsyncSession, job_id: UUID, status: Status = Status.SUCCEEDED) -> None:
+    ended = {"status": status, "wake_at": None}
     await session.execute(update(jobs).where(jobs.c.id == job_id).values(ended))
 
 
