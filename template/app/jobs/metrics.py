@@ -120,7 +120,7 @@ def record_with(recorder: Recorder) -> None:
 @at_each_end
 def _count_end(ended: Ended) -> None:
     if _recorder and ended.ending is not Ending.TAKEN_BACK:
-        task = bounded(ended.task)
+        task = label_of(ended.task)
         OUTCOMES.add(task, ended.ending)
         if ended.took is not None:
             DURATION.add(task, ended.ending, value=ended.took)
@@ -128,6 +128,6 @@ def _count_end(ended: Ended) -> None:
             START_DELAY.add(task, value=max(0.0, ended.waited))
 
 
-def bounded(task: str) -> str:
+def label_of(task: str) -> str:
     """The task's name as a label. Rows may name any task, but labels must stay few."""
     return task if task in registry() else UNKNOWN

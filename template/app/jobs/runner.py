@@ -39,7 +39,7 @@ MAX_REFUSED_DELAY = 30  # seconds until a job runs again whose arguments a host 
 OUTAGE = 2  # about so many seconds until a job runs again after the database was away
 
 
-def _begin_bounded(connection: Connection) -> None:
+def _begin_with_limit(connection: Connection) -> None:
     """Let PostgreSQL end the transaction of a worker that froze, and with it all its locks.
 
     The limit is for this transaction alone, because a pooler gives the connection to others.
@@ -54,7 +54,7 @@ def _begin_bounded(connection: Connection) -> None:
 if not IS_SQLITE:
     for engine in (jobs_engine.sync_engine, sync_engine):
         engine.update_execution_options(isolation_level="AUTOCOMMIT")  # else the driver begins, too
-        event.listen(engine, "begin", _begin_bounded)
+        event.listen(engine, "begin", _begin_with_limit)
 
 
 async def attempt(claim: Claim) -> Outcome | None:

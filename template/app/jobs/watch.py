@@ -16,7 +16,7 @@ from app.core.control import control
 from app.core.outages import Jump, database_clock, tell
 from app.jobs import claims, processes
 from app.jobs.endings import Ended, Ending, origin_of, tell_end
-from app.jobs.metrics import LEASES_LOST, bounded
+from app.jobs.metrics import LEASES_LOST, label_of
 from app.jobs.processes import Presence
 from app.jobs.table import Status, clock
 
@@ -42,7 +42,7 @@ class _Watch:
         if judges:
             back = await control(lambda connection: claims.take_back(connection, latest))
             for row in back:
-                LEASES_LOST.add(bounded(row.task))
+                LEASES_LOST.add(label_of(row.task))
             _report(back)
         self._looked = time.monotonic()
         await self._presence.say()
