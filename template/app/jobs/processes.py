@@ -144,7 +144,12 @@ KINDS = """
     SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
 """
 _KNOWN = "SELECT name FROM known_tasks WHERE seen_at >= :since"
-_UNKNOWN = text(f"{KINDS} WHERE task NOT IN ({_KNOWN})")
+# Each queue is at least '': without the condition SQLite reads all waiting jobs.
+_CRASHED = """
+    SELECT queue, task FROM jobs WHERE status = 'pending' AND crashes > 0 AND queue >= ''
+"""
+_UNHEARD_OF = f"task NOT IN ({_KNOWN})"
+_UNKNOWN = text(f"{KINDS} WHERE {_UNHEARD_OF} UNION {_CRASHED} AND {_UNHEARD_OF}")
 
 
 def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
@@ -163,12 +168,13 @@ def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
     found: list[Row[Any]] = []
     for kind in kinds:
         if kind.task in noted:
-            found += _end(connection, kind, since)
+            for lane in ("crashes = 0", "crashes > 0"):  # each has an index
+                found += _end(connection, kind, lane, since)
     return found
 
 
-def _end(connection: Connection, kind: Row[Any], since: Any) -> Sequence[Row[Any]]:
-    where = WAITS, text("crashes = 0"), jobs.c.queue == kind.queue, jobs.c.task == kind.task
+def _end(connection: Connection, kind: Row[Any], lane: str, since: Any) -> Sequence[Row[Any]]:
+    where = WAITS, text(lane), jobs.c.queue == kind.queue, jobs.c.task == kind.task
     old = select(jobs.c.id).where(*where, jobs.c.run_at < since).order_by(jobs.c.run_at)
     ended = update(jobs).where(jobs.c.id.in_(old.limit(BATCH).with_for_update(skip_locked=True)))
     values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}

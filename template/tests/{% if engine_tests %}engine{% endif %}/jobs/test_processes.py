@@ -15,11 +15,11 @@ from app.config import get_settings
 from app.core.database import AsyncSessionLocal
 from app.jobs.contract import registry
 from app.jobs.host import Host, hosting
-from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, present
+from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, end_unknown, present
 from app.jobs.table import clock, processes
 from app.jobs.watch import _Watch
 from tests.engine.jobs.rows import BACKEND, database_now
-from tests.engine.jobs.statements import statements
+from tests.engine.jobs.statements import plans_of, statements
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -79,3 +79,12 @@ async def test_rows_of_the_dead_go(session: AsyncSession) -> None:
     await session.commit()
     await _Watch().step()
     assert {row.backend for row in await rows()} == {None}
+
+
+async def test_a_judgement_reads_no_job_that_waits_its_turn() -> None:
+    """One step in the index finds a queue's task; jobs that crashed have an index of their own."""
+    plan = "\n".join(await plans_of(end_unknown))
+    assert "jobs_due" in plan
+    assert "jobs_crashed" in plan
+    assert "jobs_waiting" not in plan
+    assert "Seq Scan on jobs" not in plan

@@ -138,6 +138,18 @@ async def test_a_task_that_no_host_knows_is_dead_after_a_grace(session: AsyncSes
     assert [(line["event"], line["job_id"]) for line in logs] == [("job.dead", str(old))]
 
 
+async def test_a_job_that_crashed_ends_with_its_task_too(session: AsyncSession) -> None:
+    """The last worker of a release was killed while it ran a task that the next one lacks."""
+    lane: dict[str, Any] = {"task": "gone.task", "crashes": 1}
+    old = await submit(probes.echo, "a", run_at=clock(-GRACE - 1), **lane)
+    new = await submit(probes.echo, "a", run_at=clock(-GRACE + 60), **lane)
+    other = await submit(probes.echo, "a", run_at=clock(-GRACE - 1), crashes=1)
+    await pass_by(session, "gone.task")
+    await _Watch().step()
+    assert await statuses(old, new, other) == [DEAD, PENDING, PENDING]
+    assert (await row_of(old)).error.startswith("UnknownTask")
+
+
 async def test_a_task_that_another_host_knows_is_left_to_it(session: AsyncSession) -> None:
     """During a rolling update, or in a full queue, it waits for any length of time."""
     await know(session, "of.another_release", GRACE - 60)
