@@ -133,7 +133,7 @@ class Operations:
         replay = await self._replay_of(wanted)
         dead = finding.replayable(wanted, limit, replay.died_until, replay.after)
         rows = (await self._session.execute(dead)).all()
-        one_each = {(row.task, row.key or row.id): row for row in rows}
+        one_each = {(row.task, row.id if row.key is None else row.key): row for row in rows}
         changed = _again().where(jobs.c.id.in_([row.id for row in one_each.values()]))
         try:
             async with self._session.begin_nested():

@@ -119,6 +119,15 @@ async def test_a_dead_job_whose_key_is_taken_stays_dead(session: AsyncSession) -
     await session.rollback()
 
 
+async def test_an_empty_key_is_a_key(session: AsyncSession) -> None:
+    """Replayed together, two such jobs would break the rule of one job for a key."""
+    ids = await dead(session, 2, key="")
+    operations = Jobs(session)
+    assert [await operations.replay_some(JobFilter()) for _ in range(2)] == [1, 0]
+    assert len(await found(session, status=Status.DEAD) & set(ids)) == 1
+    await session.rollback()
+
+
 async def test_what_waits_or_runs_is_cancelled_in_batches(session: AsyncSession) -> None:
     """A cancelled job's key is free again."""
     waiting, running = await make(session, 2), await make(session, 2, status=Status.RUNNING)
