@@ -85,7 +85,7 @@ class Jobs(Operations):
         queue: str | None = None,
     ) -> list[Job[R]]:
         """Insert a job for each tuple of arguments, thousands at once. Raises as `submit` does."""
-        lane = _carried(queue or task.queue)
+        lane = _carried(queue or _checked(task).queue)
         rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
         shared |= {"signature": task.signature} | _timing(delay, at)
@@ -191,9 +191,13 @@ def _holder(session: Session, task: str, key: str | None) -> Job[Any]:
 
 
 def _dumped(task: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    return _checked(task).dump(*args)
+
+
+def _checked(task: Any) -> Task[..., Any, Any]:
     if not isinstance(task, Task):
         raise TypeError(f"{task!r} is not a task: put @task() on it")
-    return task.dump(*args)
+    return task
 
 
 def _carried(queue: str) -> str:

@@ -97,6 +97,15 @@ async def test_wrong_arguments_of_one_job_refuse_all(
     assert await count(session) == 0
 
 
+async def test_a_plain_function_is_refused_as_by_submit(session: AsyncSession) -> None:
+    async def plain(text: str) -> None: ...
+
+    with pytest.raises(TypeError, match=r"is not a task: put @task\(\) on it"):
+        await Jobs(session).submit_many(plain, [("a",)])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="is not a task"):
+        await Jobs(session).submit_many(plain, [])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "options",
     [
