@@ -33,6 +33,8 @@ STATES = ("08", "53", "57P")
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
 READ_ONLY = ("25006", "SQLITE_READONLY")
+# PostgreSQL's states of a statement that lost to another one, or that a time limit ended.
+IN_THE_WAY = ("40001", "40P01", "55P03", "57014")
 OURS = "of this service's database"
 
 # Seconds of a jump that isn't noticed: less than a lease has left when it is extended.
@@ -51,10 +53,13 @@ def mark_errors_of(engine: Engine) -> None:
 def _mark(context: Any) -> None:
     if context.sqlalchemy_exception:
         context.sqlalchemy_exception.add_note(OURS)
+        if is_read_only(context.sqlalchemy_exception):
+            # The connection would stay read-only when the database no longer is.
+            context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether the same statement may succeed later."""
+    """Whether the same statement may succeed later. A read-only database counts as away."""
     if isinstance(error, TimeoutError | DisconnectionError):  # of the pool
         return True
     if not isinstance(error, DBAPIError) or OURS not in getattr(error, "__notes__", ()):
@@ -69,9 +74,17 @@ def is_outage(error: BaseException) -> bool:
 
 def is_read_only(error: BaseException) -> bool:
     """The database is a replica, or its file can't be written."""
+    return _code(error).startswith(READ_ONLY)
+
+
+def is_in_the_way(error: BaseException) -> bool:
+    """Whether another statement or a time limit was in the way of one that is right in itself."""
+    return _code(error) in IN_THE_WAY
+
+
+def _code(error: BaseException) -> str:
     driver = getattr(error, "orig", None)
-    code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
-    return str(code).startswith(READ_ONLY)
+    return str(getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None))
 
 
 def said(error: SQLAlchemyError) -> str:

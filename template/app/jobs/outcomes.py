@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.control import Control
 from app.core.database import IS_SQLITE
 from app.core.logging import cut
-from app.core.outages import is_outage, tell
+from app.core.outages import is_in_the_way, is_outage, tell
 from app.jobs.claims import is_cancelled
 from app.jobs.endings import Ending, tell_end
 from app.jobs.running import Claim, LeaseLostError
@@ -160,7 +160,8 @@ class Outcomes:
     async def write(self, outcome: Outcome) -> Outcome | None:
         """Returns the outcome that was written: another one if the database refuses this one.
 
-        Returns None if the lease was lost. It waits for a database that is away.
+        Returns None if the lease was lost. It waits for a database that is away or read-only,
+        and for other sessions that are in the way.
         """
         written: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, written))
@@ -199,7 +200,7 @@ class Outcomes:
             try:
                 ids = await self._control(lambda connection: write_all(connection, group))
             except Exception as error:
-                if not is_outage(error):
+                if not is_outage(error) and not is_in_the_way(error):
                     return await self._write_apart(group, error)
                 tell("outcomes.delayed", error)
                 await asyncio.sleep(PAUSE)

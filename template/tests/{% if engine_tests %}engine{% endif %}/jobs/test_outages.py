@@ -27,6 +27,8 @@ FAIL = (
 )
 NO_LIMIT = "PRAGMA max_page_count = 4294967294" if IS_SQLITE else "SELECT 1"
 
+READ_ONLY = "PRAGMA query_only = ON" if IS_SQLITE else "SET TRANSACTION READ ONLY"
+
 
 @task(name="outages.own_session", tries=1)
 async def own_session(db: AsyncSession) -> None:
@@ -50,6 +52,13 @@ def own_sync_session(db: Session) -> None:
         finally:
             if IS_SQLITE:
                 connection.execute(text(NO_LIMIT))
+
+
+@task(name="outages.read_only", tries=1)
+async def read_only(db: AsyncSession) -> None:
+    if current_job().attempt == 1:
+        await db.execute(text(READ_ONLY))
+    await db.execute(text("DELETE FROM known_tasks"))
 
 
 @task(name="outages.opened_session", tries=1)
@@ -88,7 +97,7 @@ async def try_once() -> None:
     await idle(host)
 
 
-@pytest.mark.parametrize("probe", [own_session, own_sync_session, opened_session])
+@pytest.mark.parametrize("probe", [own_session, own_sync_session, opened_session, read_only])
 async def test_an_outage_of_the_services_own_database_is_not_counted(
     probe: Task[..., Any, Any],
 ) -> None:

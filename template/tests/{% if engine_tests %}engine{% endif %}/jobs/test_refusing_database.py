@@ -1,0 +1,158 @@
+"""A PostgreSQL that refuses writes for a while costs no job its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from app.core.control import control
+from app.core.database import ASYNC_URL, AsyncSessionLocal, dispose
+from app.jobs import Jobs, Status, current_job, task
+from app.jobs.host import Host
+from app.jobs.outcomes import Outcome, Outcomes
+from app.models import Order
+from tests.engine import probes
+from tests.engine.jobs.rows import database_now, row_of, status_is, submit
+from tests.engine.jobs.statements import statements
+from tests.service import eventually
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("no_other_jobs")]
+
+END_OTHERS = text(
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+TOUCH = text("UPDATE jobs SET pushes = pushes WHERE id = :id")
+BLOCKED = text(
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock' AND query LIKE 'UPDATE jobs%'"
+)
+
+gates = [threading.Event()]
+
+
+@pytest.fixture(autouse=True)
+async def connections_end() -> AsyncIterator[None]:
+    """Else those that are made in a test keep its settings in the tests that follow."""
+    yield
+    await dispose()
+
+
+async def gate() -> None:
+    await asyncio.to_thread(gates[-1].wait, 60)
+
+
+@task(name="refusing.plain", tries=1)
+async def plain() -> int:
+    await gate()
+    return current_job().attempt
+
+
+@task(name="refusing.with_session", tries=1)
+async def with_session(db: AsyncSession) -> None:
+    await gate()
+    db.add(Order(item=str(current_job().id), quantity=1))
+
+
+@task(name="refusing.with_sync_session", tries=1)
+def with_sync_session(db: Session) -> None:
+    gates[-1].wait(60)
+    db.add(Order(item=str(current_job().id), quantity=1))
+
+
+@asynccontextmanager
+async def other_session() -> AsyncIterator[AsyncConnection]:
+    engine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        yield connection
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def database_has(setting: str, value: str) -> AsyncIterator[AsyncConnection]:
+    """All connections that are made in the body have the setting, and may outlive it."""
+    async with other_session() as connection:
+        database = f'ALTER DATABASE "{await connection.scalar(text("SELECT current_database()"))}"'
+        await connection.execute(text(f"{database} SET {setting} = '{value}'"))
+        await connection.execute(END_OTHERS)
+        try:
+            yield connection
+        finally:
+            await connection.execute(text(f"{database} RESET {setting}"))
+
+
+async def started(host: Host, *ids: UUID) -> None:
+    host.ring()
+    for job_id in ids:
+        await status_is(job_id, Status.RUNNING)
+
+
+async def orders_of(job_id: UUID) -> int:
+    async with AsyncSessionLocal() as session:
+        count = select(func.count()).select_from(Order).where(Order.item == str(job_id))
+        return (await session.scalars(count)).one()
+
+
+async def test_jobs_that_end_while_the_database_is_read_only_keep_their_outcomes(
+    host: Host,
+) -> None:
+    """For longer than a lease. Connections that were made meanwhile stay read-only."""
+    gates.append(threading.Event())
+    kept = [await submit(plain), await submit(plain)]
+    again = [await submit(with_session), await submit(with_sync_session)]
+    await started(host, *kept, *again)
+    async with database_has("default_transaction_read_only", "on"):
+        gates[-1].set()
+
+        async def leases_have_ended() -> bool:
+            now = await database_now()
+            return all([(await row_of(each)).wake_at < now for each in kept + again])
+
+        await eventually(leases_have_ended)
+    for job_id in kept:
+        row = await status_is(job_id, Status.SUCCEEDED)
+        assert (row.attempts, row.result, row.crashes) == (1, 1, 0)
+    for job_id in again:
+        row = await status_is(job_id, Status.SUCCEEDED)
+        assert row.attempts == row.max_attempts > 1  # none of its tries was counted
+        assert (row.crashes, await orders_of(job_id)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "count"),
+    [
+        ("lock_timeout", "300ms", 3),
+        ("statement_timeout", "300ms", 3),
+        ("default_transaction_isolation", "repeatable read", 1),
+    ],
+)
+async def test_an_outcome_that_others_are_in_the_way_of_is_written_again(
+    session: AsyncSession, setting: str, value: str, count: int
+) -> None:
+    job = await Jobs(session).submit(probes.echo, "a")
+    await session.execute(text("UPDATE jobs SET status = 'running', attempts = 1"))
+    await session.commit()
+    async with database_has(setting, value) as watching, other_session() as locking:
+        await locking.execute(text("BEGIN"))
+        await locking.execute(TOUCH, {"id": job.id})
+        await dispose()
+        with statements() as made:
+            outcome = Outcome(job.id, 1, Status.SUCCEEDED, result=1)
+            writing = asyncio.create_task(Outcomes(control).write(outcome))
+
+            async def is_blocked() -> bool:
+                return len(made) >= count and bool(await watching.scalar(BLOCKED))
+
+            await eventually(is_blocked)
+        await locking.execute(text("COMMIT"))
+        assert await writing is outcome
+    row = await row_of(job.id)
+    assert (row.status, row.result, row.error) == (Status.SUCCEEDED, 1, None)
