@@ -92,18 +92,27 @@ def test_what_git_cannot_give_back_and_an_older_version_are_refused(
     assert service.files() == before
 
 
-def test_one_that_was_made_of_an_untagged_commit_is_updated(tmp_path: Path) -> None:
+def test_one_that_was_made_of_an_untagged_commit_is_updated(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Only what is new in the changelog since that commit is said."""
     template = history.repository(tmp_path / "template")
     git(template, "tag", "--delete", *(f"v{version}" for version in history.versions()))
+    history.stage_working_tree(template)
+    git(template, "commit", "--quiet", "--message", "Untagged")
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "HEAD")
     assert re.search(r"_commit: [0-9a-f]{7}", service.read(".copier-answers.yml"))
-    history.stage_working_tree(template)
-    git(template, "commit", "--quiet", "--message", "Untagged, too")
+    text = (template / "CHANGELOG.md").read_text("utf-8").replace(UNRELEASED, NEWER, 1)
+    (template / "CHANGELOG.md").write_text(text, "utf-8")
+    git(template, "commit", "--quiet", "--all", "--message", "Untagged, too")
+    capfd.readouterr()
     service.committed().update()
-    assert service.unmerged() == []
+    said = capfd.readouterr().err
+    assert "\nBehaves differently than before:\n  - ARQ: it rings.\n\nWhat remains:" in said
     history.commit(template, "v999.0.0")
     service.committed().update()
     assert "_commit: v999.0.0" in service.read(".copier-answers.yml")
+    assert "Behaves differently" not in capfd.readouterr().err
 
 
 def test_a_relative_address_of_the_template_is_stored_as_an_absolute_one(
@@ -117,6 +126,16 @@ def test_a_relative_address_of_the_template_is_stored_as_an_absolute_one(
     assert service.unmerged() == []
 
 
+UNRELEASED = "## [Unreleased]\n"
+NEWER = f"""{UNRELEASED}
+### Behaves differently
+
+- ARQ: it
+  rings.
+- Celery: it rings.
+
+### More
+"""
 PARTS = """
 parts:
   type: str

@@ -205,20 +205,36 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def differences(new: dict[str, Any]) -> Iterator[str]:
-    """The changelog's entries for the releases in between, without those about other back ends."""
+    """The changelog's new items, without those about other back ends."""
     if os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]:
         return
-    start = ".".join(os.environ["VERSION_PEP440_FROM"].split(".")[:3])
-    text = (TEMPLATE / "CHANGELOG.md").read_text("utf-8")
+    before = old_changelog()
+    released = re.search(r"^## \[(\d[^]]*)\]", before, flags=re.MULTILINE)
+    start = released[1] if released else ".".join(os.environ["VERSION_PEP440_FROM"].split(".")[:3])
+    known = behaviours(before)
     others = tuple(f"- {TITLES[name]}: " for name in TITLES if name not in new["backends"])
+    items = behaviours((TEMPLATE / "CHANGELOG.md").read_text("utf-8"), start)
+    found = [item for item in items if item not in known and not item.startswith(others)]
+    yield from listed("Behaves differently than before:", found)
+
+
+def old_changelog() -> str:
+    """The old version's changelog; empty if it has none, or if the template's clone lacks it."""
+    old = f"{os.environ['VERSION_FROM']}:./CHANGELOG.md"
+    command = ["git", "-C", str(TEMPLATE), "show", old]
+    return subprocess.run(command, capture_output=True).stdout.decode()
+
+
+def behaviours(changelog: str, start: str = "") -> list[str]:
+    """What behaves differently in each release after this one."""
     found: list[str] = []
-    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
         if section.startswith(f"[{start}]"):
             break
         _, _, told = section.partition("### Behaves differently\n")
         items = re.split(r"^(?=- )", told.partition("\n### ")[0].strip(), flags=re.MULTILINE)
-        found += [without_links(i) for i in items if i and not i.startswith(others)]
-    yield from listed("Behaves differently than before:", found)
+        found += [without_links(item) for item in items if item]
+    return found
 
 
 def without_links(item: str) -> str:
