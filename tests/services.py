@@ -34,6 +34,15 @@ def release(template: Path, files: Mapping[str, str], tag: str) -> None:
     history.commit(template, tag)
 
 
+def add_failing_hook(repository: Path, name: str = "post-checkout") -> Path:
+    """Add a hook of git that always fails."""
+    hook = repository / ".git" / "hooks" / name
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho no hook works here >&2\nexit 2\n")
+    hook.chmod(0o755)
+    return hook
+
+
 def in_parallel(function: Callable[..., list[str]], cases: Sequence[tuple[Any, ...]]) -> list[str]:
     """The problems of all cases. Copier changes its process's folder, so threads can't be used."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import Service, release
+from tests.services import Service, add_failing_hook, release
 
 PAGE = "app/jobs/README.md"
 
@@ -13,12 +13,15 @@ PAGE = "app/jobs/README.md"
 def test_a_file_that_is_taken_over_is_left_alone(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """A hook that fails at each checkout changes nothing: git LFS installs one."""
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
     own = ["app/core/arq.py", "app/core/logging.py"]
     for name in own:
         service.append(name, "# mine\n")
     mine = [service.read(name) for name in own]
-    service.committed().update(own_files=own)
+    add_failing_hook(service.committed().folder)
+    service.update(own_files=own)
+    assert capfd.readouterr().err.endswith("  uv run poe test\n")
     assert [service.read(name) for name in own] == mine
     service.committed().update(backends=["background"])
     assert [service.read(name) for name in own] == mine

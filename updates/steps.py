@@ -19,6 +19,8 @@ import yaml
 from copier import run_copy
 
 TEMPLATE = Path(__file__).parents[1]
+# For commands that would run the user's hook `post-checkout`.
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 # A renamed choice stands here by its question and its old value, a renamed setting by its old name.
 RENAMED_CHOICES: dict[tuple[str, str], str] = {}
@@ -50,7 +52,8 @@ def main(answers_file: str) -> int:
     """Returns 1, and changes nothing, if an update would lose something."""
     if os.environ["STAGE"] == "before":
         return before(Path(answers_file))
-    print("\n".join(after(answers_file)), file=sys.stderr)
+    for part in after(answers_file):
+        print(part, file=sys.stderr, flush=True)
     return 0
 
 
@@ -130,7 +133,7 @@ def keep(own: list[str]) -> None:
     """Restore the user's own files: the first update that excludes a file removes it."""
     folders = tuple(f"{name}/" for name in own)
     if back := [name for name in removed() if f"{name}/".startswith(folders)]:
-        git("checkout", "--quiet", "HEAD", "--", *back)
+        git(*NO_HOOKS, "checkout", "--quiet", "HEAD", "--", *back)
 
 
 def removed() -> list[str]:

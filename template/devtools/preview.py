@@ -5,6 +5,7 @@ It updates a copy of the last commit, so that nothing here changes.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 
 COPIER = ["uvx", "--with", "copier-template-extensions", "copier"]
 UPDATE = [*COPIER, "update", "--trust", "--defaults"]
+# An error in a hook of the user would end the preview.
+WORKTREE = ["-c", f"core.hooksPath={os.devnull}", "worktree"]
 
 
 def git(*arguments: str, cwd: Path | None = None) -> str:
@@ -19,18 +22,31 @@ def git(*arguments: str, cwd: Path | None = None) -> str:
     return done.stdout.decode()
 
 
+def is_committed() -> bool:
+    """Whether the last commit has this folder."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD:./"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def main() -> int:
     """Returns what Copier returned."""
+    if not is_committed():
+        print("Commit this service to git first.", file=sys.stderr)
+        return 1
     place = git("rev-parse", "--show-prefix").strip()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        git("worktree", "add", "--quiet", "--detach", str(copy))
         try:
-            done = subprocess.run([*UPDATE, *sys.argv[1:]], cwd=copy / place)
-            git("add", "--all", cwd=copy)
-            print(git("diff", "--cached", "--stat=120", "HEAD", cwd=copy))
+            git(*WORKTREE, "add", "--quiet", "--detach", str(copy))
+            return show_update(copy, copy / place)
         finally:
-            git("worktree", "remove", "--force", str(copy))
+            git(*WORKTREE, "remove", "--force", str(copy))
+
+
+def show_update(copy: Path, service: Path) -> int:
+    done = subprocess.run([*UPDATE, *sys.argv[1:]], cwd=service)
+    git("add", "--all", cwd=copy)
+    print(git("diff", "--cached", "--stat=120", "HEAD", cwd=copy))
     return done.returncode
 
 
