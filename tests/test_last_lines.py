@@ -8,6 +8,13 @@ import pytest
 from tests.services import Service
 from updates.history import git
 
+ENDED = """
+compose.yaml no longer has these services, but their containers run on. Once their queues are empty,
+docker compose up --detach --remove-orphans ends them:
+{}
+
+"""
+
 
 def test_the_last_lines_say_what_is_left_to_do(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -17,7 +24,7 @@ def test_the_last_lines_say_what_is_left_to_do(
     for name in ("app/core/arq.py", "tests/core/test_arq.py"):
         service.append(name, "# mine\n")
     service.replace("Procfile", "WorkerSettings", "WorkerSettings --verbose")
-    (service.folder / ".env").write_text('QUEUES={"default": "arq"}\n')
+    (service.folder / ".env").write_text('QUEUES=\'{"default": "arq"}\'\n')
     service.committed().update(backends=["celery"])
     assert service.unmerged() == ["Procfile"]
     assert "<<<<<<< before updating" in service.read("Procfile")
@@ -59,11 +66,15 @@ def test_what_the_old_back_ends_leave_is_named(
     assert '\nSCHEMA = "apscheduler"' in service.read("app/core/shared_scheduler.py")
     capfd.readouterr()
     service.committed().update(celery_broker="rabbitmq")
-    (in_redis,) = left(capfd.readouterr().err)
+    said = capfd.readouterr().err
+    assert ENDED.format("  valkey") in said
+    (in_redis,) = left(said)
     assert in_redis.startswith("in Redis the lists that are named as the queues are, _kombu.* and ")
     assert in_redis.endswith("; in its database 1 celery-task-meta-*")
     service.committed().update(backends=["background"])
-    in_postgresql, in_rabbitmq = left(capfd.readouterr().err)
+    said = capfd.readouterr().err
+    assert ENDED.format("  flower\n  rabbitmq\n  scheduler\n  worker") in said
+    in_postgresql, in_rabbitmq = left(said)
     assert in_postgresql == "in PostgreSQL the schema apscheduler, with its own schedules"
     assert in_rabbitmq.startswith("in RabbitMQ the queues that are named as those of QUEUES, ")
     assert in_rabbitmq.endswith("the tables celery_taskmeta and celery_tasksetmeta")

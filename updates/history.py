@@ -12,7 +12,14 @@ from packaging.version import Version
 ROOT: Final = Path(__file__).parents[1]
 ARCHIVES: Final = ROOT / "updates" / "releases"
 # The parts of a release that Copier reads or an update runs.
-PARTS: Final = ("CHANGELOG.md", "copier.yml", "extensions", "template", "updates/steps.py")
+PARTS: Final = (
+    "CHANGELOG.md",
+    "copier.yml",
+    "extensions",
+    "template",
+    "updates/backends.yml",
+    "updates/steps.py",
+)
 # With a fixed identity and date a commit has the same id on each machine, whatever git is set to.
 IDENTITY: Final = {
     "GIT_CONFIG_GLOBAL": os.devnull,

@@ -19,33 +19,14 @@ import yaml
 from copier import run_copy
 
 TEMPLATE = Path(__file__).parents[1]
-# For commands that would run the user's hook `post-checkout`.
-NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 
 # A renamed choice stands here by its question and its old value, a renamed setting by its old name.
 RENAMED_CHOICES: dict[tuple[str, str], str] = {}
 RENAMED_SETTINGS: dict[str, str] = {}
 
-# What a back end that is no longer chosen leaves behind, by its variant's name in the catalogue.
-LEFT = {
-    "arq": "in Redis the keys arq:*, with the jobs that ArqPool enqueued: they don't run any more",
-    "celery_redis": (
-        "in Redis the lists that are named as the queues are, _kombu.* and unacked*, with the "
-        "native tasks that wait: they don't run any more; in its database 1 celery-task-meta-*"
-    ),
-    "celery_rabbitmq": (
-        "in RabbitMQ the queues that are named as those of QUEUES, with the native tasks that "
-        "wait: they don't run any more; in the database the tables celery_taskmeta and "
-        "celery_tasksetmeta"
-    ),
-    "apscheduler_4": "in PostgreSQL the schema apscheduler, with its own schedules",
-}
-TITLES = {
-    "background": "BackgroundTasks",
-    "arq": "ARQ",
-    "celery": "Celery",
-    "apscheduler": "APScheduler",
-}
+BACK_ENDS = yaml.safe_load((TEMPLATE / "updates" / "backends.yml").read_text("utf-8"))
+TITLES: dict[str, str] = BACK_ENDS["titles"]
+LEFT: dict[str, str] = BACK_ENDS["left"]
 
 
 def main(answers_file: str) -> int:
@@ -116,11 +97,10 @@ def after(answers_file: str) -> Iterator[str]:
     yield from differences(new)
     yield from settings(old, new)
     yield from remains(old, new)
-    conflicts = sorted({*files("diff", "--relative", "--name-only", "--diff-filter=U")})
     yield from listed(
         "Both you and the template changed these. Mend what is between <<<<<<< and >>>>>>>, "
         "then git add:",
-        conflicts,
+        sorted({*files("diff", "--relative", "--name-only", "--diff-filter=U")}),
     )
     yield from listed(
         "These are gone, though you had edited them. To bring yours back:",
@@ -133,7 +113,8 @@ def keep(own: list[str]) -> None:
     """Restore the user's own files: the first update that excludes a file removes it."""
     folders = tuple(f"{name}/" for name in own)
     if back := [name for name in removed() if f"{name}/".startswith(folders)]:
-        git(*NO_HOOKS, "checkout", "--quiet", "HEAD", "--", *back)
+        # An error in the user's hook `post-checkout` would end the update here.
+        git("-c", f"core.hooksPath={os.devnull}", "checkout", "--quiet", "HEAD", "--", *back)
 
 
 def removed() -> list[str]:
@@ -172,7 +153,7 @@ def gone(old: dict[str, Any], answers_file: str) -> list[str]:
 
 
 def at_head(name: str) -> bytes:
-    return subprocess.run(["git", "show", f"HEAD:./{name}"], check=True, capture_output=True).stdout
+    return subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True).stdout
 
 
 def read(path: Path) -> bytes | None:
@@ -193,6 +174,25 @@ def remains(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     dropped = set(variants(old).values()) - set(variants(new).values())
     lines = [LEFT[name] for name in sorted(dropped) if name in LEFT]
     yield from listed("The old back end leaves, for you to remove once no old process runs:", lines)
+    yield from listed(
+        "compose.yaml no longer has these services, but their containers run on. Once their queues "
+        "are empty,\ndocker compose up --detach --remove-orphans ends them:",
+        removed_services(),
+    )
+
+
+def removed_services() -> list[str]:
+    """The services of the committed compose.yaml that it has no longer."""
+    old, new = at_head("compose.yaml"), read(Path("compose.yaml")) or b""
+    return sorted(services_of(old) - services_of(new))
+
+
+def services_of(compose: bytes) -> set[str]:
+    """The names in a file that may have conflicts, of which only the template's side counts."""
+    text = re.sub("^<{7}.*?^={7}$", "", compose.decode("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    _, _, rest = f"\n{text}".partition("\nservices:")
+    services = re.split(r"^\w", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    return {*re.findall(r"^  ([\w.-]+):", services, flags=re.MULTILINE)}
 
 
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
