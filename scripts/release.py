@@ -84,13 +84,20 @@ def release(version: str, archive: bytes) -> None:
     """Write the archive, commit it and tag the commit. The maintainer pushes both."""
     path = history.ARCHIVES / f"{version}.patch.xz"
     path.write_bytes(archive)
-    for command in (
-        ["add", str(path)],
-        ["commit", "--quiet", "--message", f"Release {version}"],
-        ["tag", "--annotate", "--message", f"Release {version}", f"v{version}"],
-    ):
-        subprocess.run(["git", "-C", str(ROOT), *command], check=True)
+    git("add", str(path))
+    try:
+        git("commit", "--quiet", "--message", f"Release {version}")
+    except subprocess.CalledProcessError:
+        git("rm", "--quiet", "--cached", str(path))
+        path.unlink()
+        raise SystemExit("Nothing was released: git did not commit it.") from None
+    git("tag", "--annotate", "--message", f"Release {version}", f"v{version}")
     print(f"Committed and tagged: git push --follow-tags origin v{version} HEAD")
+
+
+def git(*arguments: str) -> None:
+    """Run git as the maintainer, with hooks and settings."""
+    subprocess.run(["git", "-C", str(ROOT), *arguments], check=True)
 
 
 if __name__ == "__main__":

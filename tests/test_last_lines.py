@@ -71,8 +71,10 @@ def test_what_the_old_back_ends_leave_is_named(
     (in_redis,) = left(said)
     assert in_redis.startswith("in Redis the lists that are named as the queues are, _kombu.* and ")
     assert in_redis.endswith("; in its database 1 celery-task-meta-*")
+    (service.folder / ".env").write_text('QUEUES={"celery-like": "background"}\n')
     service.committed().update(backends=["background"])
     said = capfd.readouterr().err
+    assert "QUEUES names" not in said
     assert ENDED.format("  flower\n  rabbitmq\n  scheduler\n  worker") in said
     in_postgresql, in_rabbitmq = left(said)
     assert in_postgresql == "in PostgreSQL the schema apscheduler, with its own schedules"

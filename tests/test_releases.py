@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import add_failing_hook
 from updates import history
 from updates.history import ROOT, git
 
@@ -82,6 +83,16 @@ def test_a_release_is_an_archive_a_commit_and_a_tag(clone: Path, tmp_path: Path)
         assert git(tmp_path / "rebuilt", "rev-parse", f"v9.0.0:{path}") == git(
             clone, "rev-parse", f"HEAD:{path}"
         )
+
+
+def test_a_release_that_git_does_not_commit_can_be_tried_again(clone: Path) -> None:
+    hook = add_failing_hook(clone, "pre-commit")
+    done = release(clone, "9.0.0")
+    assert done.returncode == 1
+    assert done.stderr == "no hook works here\nNothing was released: git did not commit it.\n"
+    assert git(clone, "status", "--porcelain") == b""
+    hook.unlink()
+    assert release(clone, "9.0.0", "--check").returncode == 0
 
 
 @pytest.mark.parametrize(

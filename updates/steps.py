@@ -45,7 +45,7 @@ def git(*arguments: str) -> str:
 
 def files(*arguments: str) -> list[str]:
     """The names that git lists, relative to this folder."""
-    return [name for name in git(*arguments, "-z").split("\0") if name]
+    return [name for name in git(arguments[0], "-z", *arguments[1:]).split("\0") if name]
 
 
 def before(answers_file: Path) -> int:
@@ -197,12 +197,12 @@ def services_of(compose: bytes) -> set[str]:
 
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """What the user has to change in `.env`, which no update touches."""
-    path = Path(".env")
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    queues = [line for line in lines if line.startswith("QUEUES=")]
+    text = (read(Path(".env")) or b"").decode("utf-8")
+    queues = "".join(re.findall(r"^QUEUES=.*", text, flags=re.MULTILINE))
+    named = re.findall(r':\s*\\?"(\w+)', queues)
     dropped = sorted(set(old["backends"]) - set(new["backends"]))
-    todo = [f"QUEUES names {name}: move its queues" for name in dropped if name in "".join(queues)]
-    names = [line.partition("=")[0] for line in lines]
+    todo = [f"QUEUES names {name}: move its queues" for name in dropped if name in named]
+    names = re.findall(r"^(\w+)=", text, flags=re.MULTILINE)
     todo += [f"{old} is {new} now" for old, new in RENAMED_SETTINGS.items() if old in names]
     yield from listed("To change in .env, and wherever else you set it:", todo)
 
