@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, delete, select, update
+from sqlalchemy import ColumnElement, Update, case, delete, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -55,6 +56,7 @@ class _Replay:
     after: Place | None = None
 
 
+_IS_OVER = text("status IN ('cancelled', 'succeeded')")
 _ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
 
 
@@ -198,11 +200,15 @@ class Operations:
             if each.waiting or each.dead
         ]
 
-    async def prune(self, age: timedelta) -> int:
-        """Delete the jobs that succeeded or were cancelled this long ago; returns how many."""
-        ended = jobs.c.status.in_([Status.SUCCEEDED, Status.CANCELLED])
-        old = delete(jobs).where(ended, jobs.c.finished_at < clock(-age.total_seconds()))
-        return len((await self._session.execute(old.returning(jobs.c.id))).all())
+    async def prune(self, age: timedelta, limit: int = 5000) -> int:
+        """Delete a batch of the jobs that succeeded or were cancelled this long ago.
+
+        Returns how many. Commit, and repeat until it is 0.
+        """
+        old = select(jobs.c.id).where(_IS_OVER, jobs.c.finished_at < clock(-age.total_seconds()))
+        batch = old.order_by(jobs.c.status, jobs.c.created_at, jobs.c.id).limit(limit)
+        gone: Any = await self._session.execute(delete(jobs).where(jobs.c.id.in_(batch)))
+        return int(gone.rowcount)
 
 
 def _again() -> Update:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from app.core.database import JobSession
 from app.jobs import Jobs, task
 from app.models import Order, UserSession
+
+PAUSE = 0.1  # seconds after each batch, in which others write: SQLite has one writer at a time
 
 
 @task(queue="maintenance", max_running=1)
@@ -28,6 +32,19 @@ def generate_daily_report(db: Session) -> dict[str, int]:
 
 
 @task(queue="maintenance", max_running=1)
-async def prune_finished_jobs(db: AsyncSession, days: int = 7) -> int:
-    """Delete jobs that succeeded or were cancelled so many days ago. Dead jobs are kept."""
-    return await Jobs(db).prune(timedelta(days=days))
+async def prune_finished_jobs(days: int = 7) -> int:
+    """Delete jobs that succeeded or were cancelled so many days ago. Dead jobs are kept.
+
+    Each batch has a session and a commit of its own: what is deleted stays deleted, though a try
+    may end before all is.
+    """
+    pruned = 0
+    while batch := await _prune_batch(timedelta(days=days)):
+        pruned += batch
+        await asyncio.sleep(PAUSE)
+    return pruned
+
+
+async def _prune_batch(age: timedelta) -> int:
+    async with JobSession.begin() as db:
+        return await Jobs(db).prune(age)

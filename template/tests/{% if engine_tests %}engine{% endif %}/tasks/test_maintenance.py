@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+import pytest
+from sqlalchemy import Column, ForeignKey, MetaData, Table, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.database import jobs_engine
 from app.jobs import Jobs, Status
 from app.jobs.table import clock, jobs
 from app.tasks.maintenance import prune_finished_jobs
 from tests.engine import probes
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 DAY = 86_400
 
@@ -21,17 +28,55 @@ async def ended(session: AsyncSession, status: Status, days: float) -> UUID:
     return job.id
 
 
+async def more_than_a_batch(session: AsyncSession) -> UUID:
+    """Make old jobs. Returns the one that is deleted last."""
+    *_, last = await Jobs(session).submit_many(probes.echo, [("a",)] * 5001)
+    old = {"status": Status.SUCCEEDED, "finished_at": clock(-8 * DAY), "wake_at": None}
+    await session.execute(update(jobs).values(old | {"created_at": clock(-9 * DAY)}))
+    await session.execute(update(jobs).where(jobs.c.id == last.id).values(created_at=clock(0)))
+    await session.commit()
+    return last.id
+
+
+@asynccontextmanager
+async def kept(job_id: UUID) -> AsyncIterator[None]:
+    """While another table names the job, it can't be deleted."""
+    other = Table("other", MetaData(), Column("job_id", ForeignKey(jobs.c.id)))
+    async with jobs_engine.begin() as connection:
+        await connection.run_sync(other.create)
+        await connection.execute(insert(other).values(job_id=job_id))
+    try:
+        yield
+    finally:
+        async with jobs_engine.begin() as connection:
+            await connection.run_sync(other.drop)
+
+
 async def test_old_jobs_are_pruned_but_never_dead_or_unfinished_ones(
     session: AsyncSession,
 ) -> None:
-    await prune_finished_jobs(session)
     old = {await ended(session, each, 7.1) for each in (Status.SUCCEEDED, Status.CANCELLED)}
     recent = {await ended(session, each, 6.9) for each in (Status.SUCCEEDED, Status.CANCELLED)}
     dead = await ended(session, Status.DEAD, 100)
     waits = (await Jobs(session).submit(probes.echo, "a", delay=timedelta(days=9))).id
-    assert await prune_finished_jobs(session) == 2
-    left = set(await session.scalars(select(jobs.c.id)))
-    assert left.isdisjoint(old)
-    assert left >= {*recent, dead, waits}
-    assert await prune_finished_jobs(session, days=6) == 2
+    await session.commit()
+    assert await prune_finished_jobs() == len(old)
+    assert set(await session.scalars(select(jobs.c.id))) == {*recent, dead, waits}
     await session.rollback()
+    assert await prune_finished_jobs(days=6) == len(recent)
+    assert set(await session.scalars(select(jobs.c.id))) == {dead, waits}
+
+
+async def test_what_a_batch_has_deleted_stays_deleted(session: AsyncSession) -> None:
+    last = await more_than_a_batch(session)
+    async with kept(last):
+        with pytest.raises(IntegrityError):
+            await prune_finished_jobs()
+    assert list(await session.scalars(select(jobs.c.id))) == [last]
+    await session.rollback()
+
+
+async def test_more_old_jobs_than_a_batch_are_pruned(session: AsyncSession) -> None:
+    await more_than_a_batch(session)
+    assert await prune_finished_jobs() == 5001
+    assert list(await session.scalars(select(jobs.c.id))) == []
