@@ -38,6 +38,15 @@ def test_the_readmes_command_makes_a_service(tmp_path: Path) -> None:
     assert (tmp_path / "my service" / "README.md").is_file()
 
 
+def test_each_command_asks_for_a_python_that_the_template_runs_on() -> None:
+    """Copier itself runs on Python 3.10, which may be the default."""
+    places = ["README.md", "docs/updating.md"]
+    places += ["template/pyproject.toml.jinja", "template/devtools/preview.py"]
+    without_quotes = {p: re.sub("[\"',]", "", (ROOT / p).read_text("utf-8")) for p in places}
+    command = "uvx --python >=3.11 --with copier-template-extensions copier"
+    assert [place for place, text in without_quotes.items() if command not in text] == []
+
+
 def test_the_next_two_commands_are_printed(tmp_path: Path) -> None:
     folder = tmp_path / "my service"
     done = copier(*COPY, "--trust", str(ROOT), str(folder))

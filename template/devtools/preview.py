@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-COPIER = ["uvx", "--with", "copier-template-extensions", "copier"]
+COPIER = ["uvx", "--python", ">=3.11", "--with", "copier-template-extensions", "copier"]
 UPDATE = [*COPIER, "update", "--trust", "--defaults"]
 # An error in a hook of the user would end the preview.
 WORKTREE = ["-c", f"core.hooksPath={os.devnull}", "worktree"]
