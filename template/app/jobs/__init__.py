@@ -2,12 +2,7 @@
 
 from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
 from app.jobs.finding import JobFilter, JobPage, StoredJob
-from app.jobs.operations import (
-    Backlog,
-    JobNotFoundError,
-    JobStateError,
-    QueueNotFoundError,
-)
+from app.jobs.operations import JobNotFoundError, JobStateError, QueueNotFoundError
 from app.jobs.running import CurrentJob, current_job
 from app.jobs.schedules import (
     InvalidScheduleError,
@@ -22,7 +17,6 @@ from app.jobs.timetable import Schedules
 from app.jobs.triggers import CalendarInterval, Cron, Date, Interval, Trigger
 
 __all__ = [
-    "Backlog",
     "CalendarInterval",
     "Cron",
     "CurrentJob",

@@ -38,16 +38,6 @@ class JobStateError(RuntimeError):
     """The job isn't in a state that allows this."""
 
 
-@dataclass(frozen=True)
-class Backlog:
-    """How many due jobs of a queue wait, since when the oldest is due, and how many are dead."""
-
-    queue: str
-    waiting: int
-    oldest: datetime | None
-    dead: int
-
-
 @dataclass
 class _Replay:
     """A bulk replay. Each batch begins where the last one ended."""
@@ -190,15 +180,6 @@ class Operations:
 
     def _ring_for(self, queue: str) -> None:
         relay.ring_after_commit(self._session.sync_session, relay.any_job_of(queue))
-
-    async def backlog(self) -> list[Backlog]:
-        """The queues that have waiting or dead jobs. Counts end where those of `queues` do."""
-        states = await self.queues()
-        return [
-            Backlog(each.name, each.waiting, each.oldest, each.dead)
-            for each in states
-            if each.waiting or each.dead
-        ]
 
     async def prune(self, age: timedelta, limit: int = 5000) -> int:
         """Delete a batch of the jobs that succeeded or were cancelled this long ago.

@@ -178,12 +178,12 @@ async def test_an_unknown_job_has_an_error_of_its_own(session: AsyncSession) -> 
             await step(uuid4())
 
 
-async def test_the_backlog_counts_what_waits_and_what_is_dead(session: AsyncSession) -> None:
-    before = {row.queue: (row.waiting, row.dead) for row in await Jobs(session).backlog()}
+async def test_a_queue_counts_what_waits_and_is_due(session: AsyncSession) -> None:
+    before = {each.name: (each.waiting, each.dead) for each in await Jobs(session).queues()}
     await Jobs(session).submit(probes.echo, "now", queue="workflows")
     await Jobs(session).submit(probes.echo, "later", queue="workflows", delay=timedelta(hours=1))
-    after = {row.queue: (row.waiting, row.dead) for row in await Jobs(session).backlog()}
-    waiting, dead = before.get("workflows", (0, 0))
+    after = {each.name: (each.waiting, each.dead) for each in await Jobs(session).queues()}
+    waiting, dead = before["workflows"]
     assert after["workflows"] == (waiting + 1, dead)
     await session.rollback()
 

@@ -32,7 +32,7 @@ async def submit(jobs: Jobs, db: AsyncSession, order_id: UUID) -> None:
     await jobs.submit(count, "a", 2, 3)  # wrong
     await jobs.submit(count, "a", key=1)  # wrong
     other: Job[str] = await jobs.submit(count, "a")  # wrong
-    waiting: int = (await jobs.backlog())[0].waiting
+    waiting: int = (await jobs.queues())[0].waiting
     (await jobs.get(counted.id)).attempts = 0  # wrong
     current_job().attempt = 0  # wrong
 
