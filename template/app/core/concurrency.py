@@ -45,7 +45,14 @@ async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # asyncio logs an error that nobody asks for
         raise
+
+
+async def left_after(seconds: float, tasks: set[asyncio.Task[T]]) -> set[asyncio.Task[T]]:
+    """Wait for so many seconds at most. Returns those of the tasks that have not ended."""
+    return (await asyncio.wait(tasks, timeout=seconds))[1] if tasks else tasks
 
 
 _turned: dict[str, float] = {}

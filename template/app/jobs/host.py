@@ -9,14 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Row
 
 from app.config import get_settings
-from app.core.concurrency import forget_loops, heartbeat, in_background, to_the_end
+from app.core.concurrency import forget_loops, heartbeat, in_background, left_after, to_the_end
 from app.core.control import Control, control
 from app.core.outages import tell
 from app.jobs import claims
-from app.jobs.contract import find_task, registry
+from app.jobs.contract import find_task
 from app.jobs.looks import Lookout, Taken, Wanted
 from app.jobs.metrics import TRIES
 from app.jobs.outcomes import Outcomes
@@ -25,12 +26,16 @@ from app.jobs.runner import attempt
 from app.jobs.running import Claim, claim_of
 from app.jobs.watch import watching
 
+log = structlog.get_logger(__name__)
+
 TELL_EVERY = 0.05  # seconds
 AT_LIMIT = 0.1  # seconds for which a host asks for no job of a task that is at its `max_running`
 
 
 class Host:
     """Runs the jobs of a back end's queues in this process."""
+
+    last_writes = 5.0  # seconds in which jobs are handed back after the stop grace
 
     def __init__(self, backend: str, slots: int, statements: Control = control) -> None:
         settings = get_settings()
@@ -117,14 +122,9 @@ class Host:
         return extends and self._stopped is None
 
     def _wanted(self) -> Wanted:
-        now, tasks = time.monotonic(), registry().values()
+        now = time.monotonic()
         self._at_limit = {name: end for name, end in self._at_limit.items() if end > now}
-        bounded = {task.name for task in tasks if task.max_running is not None}
-        return Wanted(
-            self._queues,
-            [task.name for task in tasks if task.name not in bounded],
-            sorted(bounded - set(self._at_limit)),
-        )
+        return Wanted.by_host(self._queues, self._at_limit.keys())
 
     async def _take_one_by_one(self, wanted: Wanted) -> None:
         free = self.free
@@ -216,13 +216,24 @@ class Host:
         """Give running jobs the stop grace to end, then hand the rest back."""
         self.stop_looking()
         await asyncio.sleep(0)  # jobs that were just taken must have begun
-        jobs = {claim.running for claim in self._claims.values() if claim.running}
-        if jobs:
-            left = (self._stopped or 0) + get_settings().stop_grace - time.monotonic()
-            await asyncio.wait(jobs, timeout=max(0, left))
+        left = (self._stopped or 0) + get_settings().stop_grace - time.monotonic()
+        await left_after(max(0, left), self._held())
+        await self.hand_back()
+
+    async def hand_back(self) -> None:
+        """A job that doesn't end, or can't be written, is left: it runs again after its lease."""
+        self.stop_looking()
+        held = self._held()
         for late in self._running:
             late.cancel()
-        await asyncio.gather(*jobs, return_exceptions=True)
+        if lost := await left_after(self.last_writes, held):
+            log.warning("host.jobs_left", jobs=len(lost))
+            self._outcomes.stop()
+            for each in lost:
+                each.cancel()
+
+    def _held(self) -> set[asyncio.Task[None]]:
+        return {claim.running for claim in self._claims.values() if claim.running}
 
 
 @asynccontextmanager
@@ -235,4 +246,5 @@ async def hosting(backend: str, slots: int | None = None) -> AsyncIterator[Host]
         await stack.enter_async_context(in_background(host.keep_leases()))
         stack.push_async_callback(host.drain)
         await stack.enter_async_context(in_background(host.look_on()))
+        stack.callback(host.stop_looking)
         yield host

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, column, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
+from app.jobs.contract import registry
 from app.jobs.endings import origin_of
 from app.jobs.table import MAX_COUNT, PAUSED, jobs
 from app.jobs.tries import this_worker
@@ -35,6 +37,13 @@ class Wanted:
     queues: list[str]
     tasks: list[str]
     bounded: list[str]
+
+    @classmethod
+    def by_host(cls, queues: list[str], at_limit: Set[str]) -> Self:
+        """What a host of these queues wants: all tasks but those at their `max_running`."""
+        known = registry()
+        bounded = {name for name, task in known.items() if task.max_running is not None}
+        return cls(queues, sorted(known.keys() - bounded), sorted(bounded - at_limit))
 
 
 @dataclass(frozen=True, slots=True)

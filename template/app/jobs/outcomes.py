@@ -156,13 +156,22 @@ class Outcomes:
         self._control = statements
         self._waiting: list[tuple[Outcome, asyncio.Future[Outcome | None]]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Write no more outcomes. The caller cancels those that wait for one to be written."""
+        self._stopped = True
+        if self._writer:
+            self._writer.cancel()
 
     async def write(self, outcome: Outcome) -> Outcome | None:
         """Returns the outcome that was written: another one if the database refuses this one.
 
         Returns None if the lease was lost. It waits for a database that is away or read-only,
-        and for other sessions that are in the way.
+        and for other sessions that are in the way, until the stop.
         """
+        if self._stopped:
+            raise asyncio.CancelledError
         written: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((outcome, written))
         if self._writer is None or self._writer.done():

@@ -75,6 +75,8 @@ class PoolHost(Host):
     it is idle, because the worker's connection to the broker may be silent.
     """
 
+    last_writes = 2.0  # seconds, for the worker's main process waits for three
+
     def __init__(self) -> None:
         super().__init__("celery", slots=1, statements=control_between_jobs)
         self._bell = CeleryBell(producer_app)
@@ -156,11 +158,6 @@ class PoolHost(Host):
         super()._free_slot(claim)
         self._returned.set()
 
-    def hand_back(self) -> None:
-        self.stop_looking()
-        for job in self._running:
-            job.cancel()
-
 
 class Child:
     """The event loop of a process of the pool, in a thread of its own, and its host."""
@@ -171,7 +168,7 @@ class Child:
         self._host: PoolHost
         threading.Thread(target=self._loop.run_forever, name="jobs", daemon=True).start()
         self._call(self._open()).result()
-        signal.signal(HAND_BACK, lambda *_: self._loop.call_soon_threadsafe(self._host.hand_back))
+        signal.signal(HAND_BACK, lambda *_: self._call(self._host.hand_back()))
 
     async def _open(self) -> None:
         self._host = PoolHost()

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 from sqlalchemy import Row, text
 
 from devtools import postgresql
@@ -37,6 +38,18 @@ class Database:
         user = "nobody" if os.getuid() == 0 else None
         self._process = spawn(self._arguments(self._process), user=user)
         wait_until(lambda: postgresql.answers(self.url), self._process, START_LIMIT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Each of its processes has a session of its own, and new connections are only queued."""
+        main = psutil.Process(self._process.pid)
+        for process in (every := [main, *main.children(recursive=True)]):
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in every:
+                process.resume()
 
     @staticmethod
     def _arguments(process: Child) -> list[str]:

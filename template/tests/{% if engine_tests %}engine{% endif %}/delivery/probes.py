@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from app.models import Order
 def mark(name: str) -> None:
     """Make a file that tells the test how far a task got."""
     Path(name).touch()
+
+
+def may_end(item: str) -> bool:
+    return Path(f"{item} may end").exists()
 
 
 @task(name="delivered.work")
@@ -44,10 +49,19 @@ def work_sync(db: Session, item: str, seconds: float) -> int:
 def wait_sync(db: Session, item: str) -> int:
     """Runs until the test lets it end."""
     mark(f"{item} runs")
-    while not Path(f"{item} may end").exists():
+    while not may_end(item):
         time.sleep(0.05)
     db.add(Order(item=item, quantity=1))
     return current_job().attempt
+
+
+@task(name="delivered.stubborn")
+async def stubborn(item: str) -> None:
+    """Runs until the test lets it end. It swallows each cancellation."""
+    mark(f"{item} runs")
+    while not may_end(item):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
 
 
 @task(name="delivered.write_first", timeout=timedelta(seconds=60))

@@ -1,10 +1,11 @@
-"""PostgreSQL restarts, and hosts freeze while they hold its locks."""
+"""PostgreSQL restarts or is away, and hosts freeze while they hold its locks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from sqlalchemy import text
 from app.core.database import jobs_engine
 from app.jobs.contract import registry
 from app.jobs.host import Host
+from devtools.processes import stop
 from tests.engine import probes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.database import Database, taken_from_a_frozen_host, world_on
 from tests.engine.delivery.world import World
+from tests.service import API_ENDED
 
 AWAY = 6  # seconds
 LONGEST = 6  # seconds, the timeout of tasks in `hasty`
@@ -84,6 +87,43 @@ async def test_a_host_writes_a_line_a_second_at_most_while_the_database_is_away(
     await asyncio.to_thread(database.start)
     await world.engine.dispose()
     await world.all_are("succeeded", ids, limit=90)
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["silent", "away"])
+async def test_a_host_ends_though_the_database_does_not_answer(
+    restarted: tuple[World, Database], is_there: bool
+) -> None:
+    """Its jobs can't be handed back. Their leases end, and another host runs them."""
+    world, database = restarted
+    jobs = {
+        "outcome": await world.submit(delivered.work, "outcome", 1),
+        "sync": await world.submit(delivered.wait_sync, "sync"),
+        "stubborn": await world.submit(delivered.stubborn, "stubborn"),
+    }
+    for item in jobs:
+        await world.marked(f"{item} runs")
+    with unanswering(database, is_there):
+        ended = asyncio.to_thread(stop, world.processes.pop(world.host()), grace=60)
+        assert await ended in (0, API_ENDED)
+    await world.engine.dispose()
+    for item in ("sync", "stubborn"):
+        (world.folder / f"{item} may end").touch()
+    world.start_hosts()
+    for item, job_id in jobs.items():
+        row = await world.row_is(job_id, "succeeded")
+        assert (row.attempts, row.max_attempts) == (2, 6)  # the first try isn't counted
+        assert await world.effects(item) == int(item != "stubborn")
+
+
+@contextmanager
+def unanswering(database: Database, is_there: bool) -> Iterator[None]:
+    if is_there:
+        with database.frozen():
+            yield
+    else:
+        database.stop()
+        yield
+        database.start()
 
 
 async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than_a_timeout(
