@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from app.config import get_settings
-from app.core import drivers
+from app.core import drivers, sqlite
 from app.core.drivers import REQUEST_LIMIT, Tolerant, give_up
 from app.core.outages import mark_errors_of
 
@@ -75,9 +75,9 @@ def pool(size: int) -> dict[str, Any]:
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {
-            "factory": drivers.SqliteConnection,
+            "factory": sqlite.SqliteConnection,
             "isolation_level": "IMMEDIATE",
-            "timeout": drivers.PATIENCE,
+            "timeout": sqlite.PATIENCE,
         }
     else:
         options["connect_args"] = CONNECT_ARGS
@@ -113,8 +113,8 @@ def owned(engine: E) -> E:
     """Prepare an engine for this process's database, and close it with the others."""
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
-        event.listen(target, "connect", drivers.prepare_sqlite)
-        event.listen(target, "savepoint", drivers.begin_before_savepoint)
+        event.listen(target, "connect", sqlite.prepare)
+        event.listen(target, "savepoint", sqlite.begin_before_savepoint)
     else:
         event.listen(target, "connect", drivers.limit_questions, insert=True)
         event.listen(target, "connect", drivers.prepare_postgresql)

@@ -1,39 +1,31 @@
-"""What every connection to SQLite or PostgreSQL does beyond its driver's own work.
+"""What every connection does beyond its driver's own work, above all to PostgreSQL.
 
-SQLite allows one writer at a time: the writers of this process take turns here. A server that is
-silent is given up. A value that Python can't read (garbage, an infinite date) must not fail the
-statement that reads it together with others.
+A server that is silent is given up, and so is what a thread uses that nobody waits for. A value
+that Python can't read (garbage, an infinite date) must not fail the statement that reads it
+together with others. `sqlite.py` has what is SQLite's alone.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import select
 import socket
-import sqlite3
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
 from psycopg.pq import Format
-from sqlalchemy import Connection, Dialect, TypeDecorator
+from sqlalchemy import Dialect, TypeDecorator
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-T = TypeVar("T")
+from app.core.sqlite import SqliteConnection
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
-PATIENCE = 30  # seconds that a write waits for the one before it
-READS = ("SELECT", "VALUES", "PRAGMA", "EXPLAIN")
-# Comments, strings and quoted names; and what a `WITH` that writes has outside of these.
-ASIDE = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^]]*\]", re.DOTALL)
-CHANGES = re.compile(r"(?<![\w:@$])(?:INSERT|UPDATE|DELETE|REPLACE\s+INTO)\b")
+T = TypeVar("T")
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
 # connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
@@ -45,100 +37,6 @@ NETWORK_LIMITS = {
     "tcp_user_timeout": 15_000,
 }
 REQUEST_LIMIT = 15  # seconds for a statement of a request; then its connection is given up
-
-
-class SqliteConnection(sqlite3.Connection):
-    """Lets writers take turns. SQLite itself makes them sleep for up to 100 ms between tries."""
-
-    _turn = threading.Lock()
-    _has_turn = False
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # A text that isn't UTF-8 must not fail the statement that reads other rows as well.
-        self.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
-
-    def cursor(self, factory: Any = None) -> Any:
-        return super().cursor(factory or SqliteCursor)
-
-    def await_turn(self) -> None:
-        """Wait before the first write of a transaction. Raises sqlite3.OperationalError."""
-        if not self._has_turn:
-            if not self._turn.acquire(timeout=PATIENCE):
-                raise sqlite3.OperationalError("database is locked")
-            self._has_turn = True
-
-    def begin(self) -> None:
-        """Begin a transaction before a `WITH`. Before other writes Python's driver begins it."""
-        if self.isolation_level and not self.in_transaction:
-            self.execute(f"BEGIN {self.isolation_level}")
-
-    def pass_turn(self) -> None:
-        if self._has_turn and not self.in_transaction:
-            self._has_turn = False
-            self._turn.release()
-
-    def commit(self) -> None:
-        try:
-            super().commit()
-        finally:  # a commit that failed may have ended the transaction, too
-            self.pass_turn()
-
-    def rollback(self) -> None:
-        try:
-            super().rollback()
-        finally:
-            self.pass_turn()
-
-    def close(self) -> None:
-        """Roll back first: a cancelled statement with rows left to fetch would keep its lock."""
-        self.rollback()
-        super().close()
-
-
-class SqliteCursor(sqlite3.Cursor):
-    connection: SqliteConnection
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Self:
-        verb = _verb(sql)
-        if not verb.startswith(READS):
-            self.connection.await_turn()
-        try:
-            if verb.startswith("WITH"):
-                self.connection.begin()
-            return super().execute(sql, parameters)
-        finally:
-            self.connection.pass_turn()
-
-    def executemany(self, sql: str, parameters: Any, /) -> Self:
-        self.connection.await_turn()
-        try:
-            return super().executemany(sql, parameters)
-        finally:
-            self.connection.pass_turn()
-
-
-def _verb(sql: str) -> str:
-    """How the statement begins, in capitals. For a `WITH` that only reads it is SELECT."""
-    verb = sql.lstrip()[:8].upper()
-    if verb.startswith(("WITH", "--", "/*")):
-        bare = ASIDE.sub(" ", sql).strip().upper()
-        verb = "SELECT" if bare.startswith("WITH") and not CHANGES.search(bare) else bare[:8]
-    return verb
-
-
-def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def begin_before_savepoint(connection: Connection, name: str) -> None:
-    """Else a SAVEPOINT would begin the transaction, and its RELEASE would commit it."""
-    driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -183,6 +81,9 @@ def give_up(driver: Any) -> None:
 
     Cancelling the statement instead would again wait for the silent server.
     """
+    if isinstance(driver, SqliteConnection):
+        driver.give_up()
+        return
     with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
         mine.shutdown(socket.SHUT_RDWR)
         distrust_open_connections()

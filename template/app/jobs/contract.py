@@ -182,7 +182,7 @@ def task(
 
     A failed job runs again after a random time between 0 and `backoff` * 2**(try - 1), at most an
     hour. When its `tries` are used up it is dead. `timeout` bounds each try. A sync function that
-    runs longer goes on in its thread, but what it writes through its session is refused. At most
+    runs longer goes on in its thread, but what it writes through a session is refused. At most
     `max_running` jobs of the task run at once, over all workers. When a job has succeeded its
     arguments are deleted, unless `keep_args` is set.
 

@@ -20,17 +20,15 @@ from sqlalchemy.orm import Session
 
 from app.config import get_settings
 from app.core import tracing
-from app.core.concurrency import in_thread
 from app.core.control import control
 from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
-from app.core.drivers import give_up
 from app.core.outages import is_outage
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
 from app.jobs.endings import Ending, named
 from app.jobs.outcomes import ONE, Outcome, text_of
 from app.jobs.processes import is_taken
-from app.jobs.running import Claim, LeaseLostError, running_job
+from app.jobs.running import Claim, LeaseLostError, note_begin, note_end, running_job
 from app.jobs.table import Status
 
 MAX_BACKOFF = timedelta(hours=1)
@@ -44,15 +42,15 @@ def _begin_with_limit(connection: Connection) -> None:
 
     The limit is for this transaction alone, because a pooler gives the connection to others.
     """
-    if claim := running_job.get(None):
-        claim.driver = connection.connection.driver_connection
     longest = max((task.timeout for task in registry().values()), default=timedelta(0))
     limit = int(longest.total_seconds() * 1000)
     connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
 
-if not IS_SQLITE:
-    for engine in (jobs_engine.sync_engine, sync_engine):
+for engine in (jobs_engine.sync_engine, sync_engine):
+    event.listen(engine, "begin", note_begin)
+    event.listen(engine, "checkin", note_end)
+    if not IS_SQLITE:
         engine.update_execution_options(isolation_level="AUTOCOMMIT")  # else the driver begins, too
         event.listen(engine, "begin", _begin_with_limit)
 
@@ -100,14 +98,10 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
             outcome = succeeded(claim, await task.fn(session, **args))
             await session.run_sync(_commit, claim, outcome)
     elif task.session is Session:
-        try:
-            await in_thread(partial(_call_with_session, claim, args))
-        except asyncio.CancelledError:
-            give_up(claim.driver)  # the thread may wait on it for a server that is silent
-            raise
+        await claim.in_thread(partial(_call_with_session, claim, args))
     else:
         call = partial(task.fn, **args)
-        outcome = succeeded(claim, await (call() if task.is_async else in_thread(call)))
+        outcome = succeeded(claim, await (call() if task.is_async else claim.in_thread(call)))
         claim.end(Ending.SUCCEEDED)
         return outcome
     claim.end(Ending.SUCCEEDED)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from opentelemetry.trace import Span
+from sqlalchemy import Connection
 
+from app.core.concurrency import in_thread
+from app.core.drivers import give_up
 from app.jobs.contract import Task, find_task
 from app.jobs.endings import Ended, Ending
 from app.jobs.looks import Taken
+
+T = TypeVar("T")
 
 
 class LeaseLostError(RuntimeError):
@@ -38,13 +44,24 @@ class Claim:
     began: float = field(default_factory=time.monotonic, repr=False)
     ended: Ended | None = field(default=None, repr=False)
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
-    driver: Any = field(default=None, repr=False)  # the driver's connection of its last session
+    drivers: set[Any] = field(default_factory=set, repr=False)  # the drivers' open connections
+    abandoned: bool = False
 
     def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
         """Note how this try ended. That is reported once it is written."""
         took = time.monotonic() - self.began
         known = self.id, self.task.name, self.queue, ending, self.attempt, self.waited
         self.ended = Ended(*known, took, error, cause, self.origin, self.span)
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Call it in a thread. If this is cancelled, refuse what the thread writes from then on."""
+        try:
+            return await in_thread(call)
+        except asyncio.CancelledError:
+            self.abandoned = True
+            for driver in tuple(self.drivers):  # the thread may wait on one that is silent
+                give_up(driver)
+            raise
 
 
 def claim_of(taken: Taken) -> Claim:
@@ -54,6 +71,19 @@ def claim_of(taken: Taken) -> Claim:
 
 
 running_job: ContextVar[Claim] = ContextVar("running_job")
+
+
+def note_begin(connection: Connection) -> None:
+    """Note that the current job uses the connection. Raises LeaseLostError if it was abandoned."""
+    if claim := running_job.get(None):
+        claim.drivers.add(connection.connection.driver_connection)
+        if claim.abandoned:
+            raise LeaseLostError
+
+
+def note_end(_: Any, record: Any) -> None:
+    if claim := running_job.get(None):
+        claim.drivers.discard(record.driver_connection)
 
 
 @dataclass(frozen=True)

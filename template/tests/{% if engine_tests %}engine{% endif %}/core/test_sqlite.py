@@ -16,12 +16,17 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import SyncSessionLocal
-from app.core.drivers import SqliteConnection
+from app.core.drivers import give_up
+from app.core.sqlite import SqliteConnection
 from app.jobs import Jobs
 from app.jobs.table import clock, known_tasks
 from tests.service import eventually
 
 INSERT = "INSERT INTO t VALUES (1)"
+ENDLESS = """
+    WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number)
+    SELECT count(*) FROM number
+"""
 
 
 @pytest.fixture
@@ -205,3 +210,39 @@ def test_a_statement_outside_a_transaction_keeps_no_turn(
     first.cursor().execute("CREATE TABLE other (n)")
     second.cursor().execute(INSERT)
     second.commit()
+
+
+async def test_a_connection_is_given_up_while_another_thread_uses_it(
+    pair: tuple[SqliteConnection, SqliteConnection],
+) -> None:
+    first, second = pair
+    first.cursor().execute(INSERT)
+    working = Writing(lambda: first.cursor().execute(ENDLESS))
+
+    async def ends() -> bool:
+        give_up(first)
+        return not working.is_alive()
+
+    await eventually(ends)
+    assert isinstance(working.error, sqlite3.ProgrammingError)
+    second.cursor().execute(INSERT)
+    second.commit()
+    for refused in (first.commit, first.rollback, lambda: first.cursor().execute("SELECT 1")):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            refused()
+    assert second.execute("SELECT count(*) FROM t").fetchone() == (1,)
+
+
+async def test_one_that_is_given_up_while_it_waits_for_its_turn_takes_none(
+    pair: tuple[SqliteConnection, SqliteConnection],
+) -> None:
+    first, second = pair
+    first.cursor().execute(INSERT)
+    waiting = Writing(lambda: second.cursor().execute(INSERT))
+    await eventually(waiting.waits)
+    give_up(second)
+    first.commit()
+    await asyncio.to_thread(waiting.join, 20)
+    assert isinstance(waiting.error, sqlite3.ProgrammingError)
+    first.cursor().execute(INSERT)
+    first.commit()
