@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.looks import COLUMNS, COUNTED, LAZILY, WAITED, Taken, Wanted, as_taken
+from app.jobs.looks import AHEAD, COLUMNS, COUNTED, LAZILY, WAITED, Taken, Wanted, as_taken
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, Status, clock, jobs
 from app.jobs.tries import this_worker, tried
 
@@ -99,24 +99,32 @@ def claim(connection: Connection, job_id: UUID, task: str, max_running: int | No
 _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name", type_=String))))
 
 
-def due_one_by_one(connection: Connection, wanted: Wanted, limit: int) -> Sequence[Row[Any]]:
-    """Due jobs of bounded tasks, or whose worker died. They are claimed singly, oldest first."""
+def due_one_by_one(
+    connection: Connection, wanted: Wanted, slots: int, suspects: bool
+) -> Sequence[Row[Any]]:
+    """Due jobs of bounded tasks, or whose worker died. They are claimed singly, oldest first.
+
+    There are more than slots, because the first ones may be at their tasks' limits.
+    """
     paused = set(connection.scalars(text(PAUSED)))
     carried = tuple(queue for queue in wanted.queues if queue not in paused)
     due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded))
-    return connection.execute(due, {"most": limit}).all()
+    crashes = MAX_COUNT if suspects else get_settings().max_crashes - 2
+    return connection.execute(due, {"most": slots + AHEAD, "crashes": crashes}).all()
 
 
 @lru_cache(maxsize=100)
 def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
     known = jobs.c.queue.in_(queues) & jobs.c.task.in_(tasks + bounded)
-    lanes: list[Any] = [known & text("crashes > 0")]
+    lanes: list[Any] = [
+        known & text("crashes > 0") & (jobs.c.crashes <= bindparam("crashes", type_=Integer))
+    ]
     for queue, task in product(queues, bounded):
         lanes.append((jobs.c.queue == queue) & (jobs.c.task == task) & text("crashes = 0"))
     due = select(jobs.c.id, jobs.c.task, jobs.c.crashes, jobs.c.run_at).where(
         WAITS, DUE, text(COUNTED)
     )
-    oldest = due.order_by(jobs.c.queue, jobs.c.task, jobs.c.run_at).limit(bindparam("most"))
+    oldest = due.order_by(jobs.c.run_at).limit(bindparam("most"))
     found = union_all(*(select(oldest.where(lane).subquery()) for lane in lanes)).subquery()
     return select(found).order_by(found.c.run_at)
 

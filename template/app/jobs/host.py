@@ -46,8 +46,7 @@ class Host:
         self._running: set[asyncio.Task[None]] = set()
         self._lookout = Lookout()
         self._outcomes = Outcomes(statements)
-        self._rung = asyncio.Event()
-        self._full = False
+        self._rung, self._full, self._owed = asyncio.Event(), False, False
         self._stopped: float | None = None
         self._extended = time.monotonic()
         self._at_limit: dict[str, float] = {}
@@ -94,26 +93,32 @@ class Host:
             return self._interval
 
     async def _look(self) -> float:
-        wanted, free = self._wanted(), self.free
-        self._full = free <= 0
+        self._full = self.free <= 0
         if self._full or not self._may_take():
             return self._interval
-        found = await self._control(lambda connection: self._lookout.look(connection, wanted, free))
-        for taken in found.taken:
-            self._start(taken)
-        self._full = len(found.taken) == free
-        if found.one_by_one and self.free:
-            await self._take_one_by_one(wanted)
+        if self._owed:  # else a backlog of other jobs would take each slot
+            self._owed = False
+            await self._take_one_by_one()
+        wait = await self._take_at_once() if self.free and self._may_take() else None
         if self._full:
             self._tell_others()
             if self.free:  # slots that got free meanwhile
                 self._rung.set()
-        return min(self._interval, self._interval if found.wait is None else found.wait)
+        return min(self._interval, self._interval if wait is None else wait)
+
+    async def _take_at_once(self) -> float | None:
+        wanted, free = Wanted.by_host(self._queues, self._at_limit), self.free
+        found = await self._control(lambda connection: self._lookout.look(connection, wanted, free))
+        for taken in found.taken:
+            self._start(taken)
+        self._full, self._owed = len(found.taken) == free, found.one_by_one and not self.free
+        if found.one_by_one and self.free:
+            await self._take_one_by_one()
+        return found.wait
 
     def _tell_others(self) -> None:
-        now = time.monotonic()
-        if self.tell_others and now - self._told > TELL_EVERY:
-            self._told = now
+        if self.tell_others and time.monotonic() - self._told > TELL_EVERY:
+            self._told = time.monotonic()
             self.tell_others()
 
     def _may_take(self) -> bool:
@@ -121,15 +126,10 @@ class Host:
         extends = not self._claims or time.monotonic() - self._extended < self._lease / 2
         return extends and self._stopped is None
 
-    def _wanted(self) -> Wanted:
-        now = time.monotonic()
-        self._at_limit = {name: end for name, end in self._at_limit.items() if end > now}
-        return Wanted.by_host(self._queues, self._at_limit.keys())
-
-    async def _take_one_by_one(self, wanted: Wanted) -> None:
-        free = self.free
+    async def _take_one_by_one(self) -> None:
+        wanted, free = Wanted.by_host(self._queues, self._at_limit), self.free
         rows = await self._control(
-            lambda connection: claims.due_one_by_one(connection, wanted, free)
+            lambda connection: claims.due_one_by_one(connection, wanted, free, not self._suspects)
         )
         taken = 0
         for row in rows:
@@ -141,7 +141,8 @@ class Host:
         self._full = self._full or not self.free or taken == free
 
     async def _take(self, row: Row[Any], suspect: bool) -> bool:
-        if row.task in self._at_limit or not (taken := await self._claim(row.id, row.task)):
+        is_at_limit = self._at_limit.get(row.task, 0) > time.monotonic()
+        if is_at_limit or not (taken := await self._claim(row.id, row.task)):
             return False
         if suspect:
             self._suspects.add(row.id)
@@ -223,10 +224,9 @@ class Host:
     async def hand_back(self) -> None:
         """A job that doesn't end, or can't be written, is left: it runs again after its lease."""
         self.stop_looking()
-        held = self._held()
         for late in self._running:
             late.cancel()
-        if lost := await left_after(self.last_writes, held):
+        if lost := await left_after(self.last_writes, self._held()):
             log.warning("host.jobs_left", jobs=len(lost))
             self._outcomes.stop()
             for each in lost:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from uuid import UUID
@@ -39,11 +39,12 @@ class Wanted:
     bounded: list[str]
 
     @classmethod
-    def by_host(cls, queues: list[str], at_limit: Set[str]) -> Self:
-        """What a host of these queues wants: all tasks but those at their `max_running`."""
-        known = registry()
+    def by_host(cls, queues: list[str], at_limit: Mapping[str, float]) -> Self:
+        """What a host wants. Tasks in `at_limit` are left out until these monotonic times."""
+        now, known = time.monotonic(), registry()
         bounded = {name for name, task in known.items() if task.max_running is not None}
-        return cls(queues, sorted(known.keys() - bounded), sorted(bounded - at_limit))
+        may_run = sorted(name for name in bounded if at_limit.get(name, now) <= now)
+        return cls(queues, sorted(known.keys() - bounded), may_run)
 
 
 @dataclass(frozen=True, slots=True)
