@@ -7,6 +7,8 @@ own statements (`control.py`), two for the sessions of sync tasks, the rest for 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -18,14 +20,26 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
-from app.core import drivers, sqlite
-from app.core.drivers import REQUEST_LIMIT, Tolerant, give_up
+from app.core import drivers
+from app.core.drivers import Tolerant, give_up
 from app.core.outages import mark_errors_of
 
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
+
+# A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
+# connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
+NETWORK_LIMITS = {
+    "connect_timeout": 5,
+    "keepalives_idle": 8,
+    "keepalives_interval": 4,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+REQUEST_LIMIT = 15  # seconds for a statement of a request; then its connection is given up
 
 
 class Base(DeclarativeBase):
@@ -63,7 +77,7 @@ def sync_url(url: str) -> URL:
 settings = get_settings()
 ASYNC_URL = async_url(settings.database_url)
 IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
-CONNECT_ARGS: dict[str, Any] = dict(drivers.NETWORK_LIMITS)
+CONNECT_ARGS: dict[str, Any] = dict(NETWORK_LIMITS)
 if not settings.database_prepares:
     CONNECT_ARGS["prepare_threshold"] = None
 
@@ -75,9 +89,9 @@ def pool(size: int) -> dict[str, Any]:
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
         options["connect_args"] = {
-            "factory": sqlite.SqliteConnection,
+            "factory": drivers.SqliteConnection,
             "isolation_level": "IMMEDIATE",
-            "timeout": sqlite.PATIENCE,
+            "timeout": drivers.PATIENCE,
         }
     else:
         options["connect_args"] = CONNECT_ARGS
@@ -104,6 +118,28 @@ def _limit_statements(engine: Engine) -> None:
     event.listen(engine, "checkin", lambda _, record: end(record))
 
 
+def _limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Limit what SQLAlchemy first asks a server: all other connections wait for the answer."""
+    timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
+    timer.daemon = True
+    timer.start()
+    record.info["questions"] = timer
+
+
+def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info.pop("questions").cancel()
+    record.info["opened"] = time.monotonic()
+    driver: Any = record.driver_connection
+    drivers.tolerate(driver.adapters)
+
+
+def _begin_before_savepoint(connection: Connection, name: str) -> None:
+    """Else a SAVEPOINT would begin the transaction, and its RELEASE would commit it."""
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
 _engines: list[AsyncEngine | Engine] = []
 
 E = TypeVar("E", AsyncEngine, Engine)
@@ -113,11 +149,11 @@ def owned(engine: E) -> E:
     """Prepare an engine for this process's database, and close it with the others."""
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
-        event.listen(target, "connect", sqlite.prepare)
-        event.listen(target, "savepoint", sqlite.begin_before_savepoint)
+        event.listen(target, "connect", drivers.prepare_sqlite)
+        event.listen(target, "savepoint", _begin_before_savepoint)
     else:
-        event.listen(target, "connect", drivers.limit_questions, insert=True)
-        event.listen(target, "connect", drivers.prepare_postgresql)
+        event.listen(target, "connect", _limit_questions, insert=True)
+        event.listen(target, "connect", _prepare_postgresql)
         event.listen(target, "checkout", drivers.renew_closed)
     mark_errors_of(target)
     _engines.append(engine)

@@ -17,8 +17,7 @@ from app.core.database import (
     sync_engine,
     sync_url,
 )
-from app.core.drivers import distrust_open_connections
-from app.core.sqlite import SqliteConnection
+from app.core.drivers import SqliteConnection, distrust_open_connections
 
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")

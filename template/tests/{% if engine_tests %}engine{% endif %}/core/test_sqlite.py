@@ -16,8 +16,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import SyncSessionLocal
-from app.core.drivers import give_up
-from app.core.sqlite import SqliteConnection
+from app.core.drivers import SqliteConnection, give_up
 from app.jobs import Jobs
 from app.jobs.table import clock, known_tasks
 from tests.service import eventually
