@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,15 +18,17 @@ from pathlib import Path
 _claims: list[int] = []
 
 
+# Below those that a system gives to outgoing connections, which would take one before its server.
+PORTS = range(10_000, 32_000)
+
+
 def free_port(wish: int = 0) -> int:
     """The wanted port if it is free, else any free one."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", wish))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in filter(None, (wish, *random.sample(PORTS, 100))):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def listening(port: str) -> socket.socket:
