@@ -32,7 +32,7 @@ SYNC_CONNECTIONS = 2
 
 # A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
 # connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
-NETWORK_LIMITS = {
+CONNECT_ARGS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 8,
     "keepalives_interval": 4,
@@ -77,7 +77,6 @@ def sync_url(url: str) -> URL:
 settings = get_settings()
 ASYNC_URL = async_url(settings.database_url)
 IS_SQLITE = ASYNC_URL.get_backend_name() == "sqlite"
-CONNECT_ARGS: dict[str, Any] = dict(NETWORK_LIMITS)
 if not settings.database_prepares:
     CONNECT_ARGS["prepare_threshold"] = None
 
@@ -133,13 +132,6 @@ def _prepare_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
     drivers.tolerate(driver.adapters)
 
 
-def _begin_before_savepoint(connection: Connection, name: str) -> None:
-    """Else a SAVEPOINT would begin the transaction, and its RELEASE would commit it."""
-    driver: Any = connection.connection.driver_connection
-    if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
 _engines: list[AsyncEngine | Engine] = []
 
 E = TypeVar("E", AsyncEngine, Engine)
@@ -150,7 +142,6 @@ def owned(engine: E) -> E:
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
         event.listen(target, "connect", drivers.prepare_sqlite)
-        event.listen(target, "savepoint", _begin_before_savepoint)
     else:
         event.listen(target, "connect", _limit_questions, insert=True)
         event.listen(target, "connect", _prepare_postgresql)

@@ -63,7 +63,10 @@ class SqliteConnection(sqlite3.Connection):
             self._has_turn = True
 
     def begin(self) -> None:
-        """Begin a transaction before a `WITH`. Before other writes Python's driver begins it."""
+        """Begin a transaction where Python's driver doesn't: before a `WITH` and a SAVEPOINT.
+
+        Else a `WITH` would commit by itself, and the RELEASE of a SAVEPOINT would commit it.
+        """
         if self.isolation_level and not self.in_transaction:
             self.cursor().execute(f"BEGIN {self.isolation_level}")
 
@@ -128,7 +131,7 @@ class SqliteCursor(sqlite3.Cursor):
         verb = _verb(sql)
         if not verb.startswith(READS):
             self.connection.await_turn()
-        if verb.startswith("WITH"):
+        if verb.startswith(("WITH", "SAVEPOINT")):
             self.connection.begin()
         with self.connection.used():
             return super().execute(sql, parameters)
@@ -141,10 +144,10 @@ class SqliteCursor(sqlite3.Cursor):
 
 def _verb(sql: str) -> str:
     """How the statement begins, in capitals. For a `WITH` that only reads it is SELECT."""
-    verb = sql.lstrip()[:8].upper()
+    verb = sql.lstrip()[:9].upper()
     if verb.startswith(("WITH", "--", "/*")):
         bare = ASIDE.sub(" ", sql).strip().upper()
-        verb = "SELECT" if bare.startswith("WITH") and not CHANGES.search(bare) else bare[:8]
+        verb = "SELECT" if bare.startswith("WITH") and not CHANGES.search(bare) else bare[:9]
     return verb
 
 
