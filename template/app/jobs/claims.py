@@ -108,17 +108,15 @@ def due_one_by_one(
     """
     paused = set(connection.scalars(text(PAUSED)))
     carried = tuple(queue for queue in wanted.queues if queue not in paused)
-    due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded))
-    crashes = MAX_COUNT if suspects else get_settings().max_crashes - 2
-    return connection.execute(due, {"most": slots + AHEAD, "crashes": crashes}).all()
+    due = _due_one_by_one(carried, tuple(wanted.tasks), tuple(wanted.bounded), suspects)
+    return connection.execute(due, {"most": slots + AHEAD}).all()
 
 
 @lru_cache(maxsize=100)
-def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
+def _due_one_by_one(queues: Names, tasks: Names, bounded: Names, suspects: bool) -> Select[Any]:
     known = jobs.c.queue.in_(queues) & jobs.c.task.in_(tasks + bounded)
-    lanes: list[Any] = [
-        known & text("crashes > 0") & (jobs.c.crashes <= bindparam("crashes", type_=Integer))
-    ]
+    crashed = known & text("crashes > 0")
+    lanes: list[Any] = [crashed if suspects else crashed & ~is_suspect(jobs.c.crashes)]
     for queue, task in product(queues, bounded):
         lanes.append((jobs.c.queue == queue) & (jobs.c.task == task) & text("crashes = 0"))
     due = select(jobs.c.id, jobs.c.task, jobs.c.crashes, jobs.c.run_at).where(
@@ -129,8 +127,8 @@ def _due_one_by_one(queues: Names, tasks: Names, bounded: Names) -> Select[Any]:
     return select(found).order_by(found.c.run_at)
 
 
-def is_suspect(crashes: int) -> bool:
-    """Whether one more crash makes a job with so many crashes dead."""
+def is_suspect(crashes: Any) -> Any:
+    """Whether one more crash makes a job with so many crashes dead. It may be a column."""
     return crashes >= get_settings().max_crashes - 1
 
 
@@ -155,7 +153,7 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
     lease_end = func.coalesce(jobs.c.wake_at, jobs.c.wake_at)
     ended = lease_end <= clock(0), lease_end <= bindparam("latest", type_=clock.type)
     lost = select(jobs.c.id).where(RUNS, *ended).limit(BATCH)
-    poison = jobs.c.crashes >= get_settings().max_crashes - 1
+    poison = is_suspect(jobs.c.crashes)
     values = {
         "status": case((poison, Status.DEAD), else_=Status.PENDING),
         "crashes": _one_more(jobs.c.crashes),
