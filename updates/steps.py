@@ -39,8 +39,9 @@ def main(answers_file: str) -> int:
 
 
 def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE)
-    return done.stdout.decode("utf-8", "surrogateescape")
+    """Run git without the user's hooks: an error in `post-checkout` would end the update."""
+    command = ["git", "-c", f"core.hooksPath={os.devnull}", *arguments]
+    return subprocess.check_output(command).decode("utf-8", "surrogateescape")
 
 
 def files(*arguments: str) -> list[str]:
@@ -113,8 +114,7 @@ def keep(own: list[str]) -> None:
     """Restore the user's own files: the first update that excludes a file removes it."""
     folders = tuple(f"{name}/" for name in own)
     if back := [name for name in removed() if f"{name}/".startswith(folders)]:
-        # An error in the user's hook `post-checkout` would end the update here.
-        git("-c", f"core.hooksPath={os.devnull}", "checkout", "--quiet", "HEAD", "--", *back)
+        git("checkout", "--quiet", "HEAD", "--", *back)
 
 
 def removed() -> list[str]:

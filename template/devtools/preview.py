@@ -13,12 +13,12 @@ from pathlib import Path
 
 COPIER = ["uvx", "--python", ">=3.11", "--with", "copier-template-extensions", "copier"]
 UPDATE = [*COPIER, "update", "--trust", "--defaults"]
-# An error in a hook of the user would end the preview.
-WORKTREE = ["-c", f"core.hooksPath={os.devnull}", "worktree"]
 
 
 def git(*arguments: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, check=True, stdout=subprocess.PIPE)
+    """Run git without the user's hooks: an error in one would end the preview."""
+    command = ["git", "-c", f"core.hooksPath={os.devnull}", *arguments]
+    done = subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE)
     return done.stdout.decode()
 
 
@@ -37,10 +37,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         try:
-            git(*WORKTREE, "add", "--quiet", "--detach", str(copy))
+            git("worktree", "add", "--quiet", "--detach", str(copy))
             return show_update(copy, copy / place)
         finally:
-            git(*WORKTREE, "remove", "--force", str(copy))
+            git("worktree", "remove", "--force", str(copy))
 
 
 def show_update(copy: Path, service: Path) -> int:
