@@ -21,11 +21,18 @@ def wait(connection: Connection) -> int:
 
 
 @asynccontextmanager
-async def waiting() -> AsyncIterator[AsyncConnection]:
-    """WAIT waits while the body runs. Yields a connection outside the service's engines."""
+async def outside() -> AsyncIterator[AsyncConnection]:
+    """A connection outside the service's engines."""
     engine: AsyncEngine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
+        yield connection
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def waiting() -> AsyncIterator[AsyncConnection]:
+    """WAIT waits while the body runs. Yields a connection outside the service's engines."""
+    async with outside() as connection:
         await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
         yield connection
         await connection.execute(text("SELECT pg_advisory_unlock_all()"))
-    await engine.dispose()

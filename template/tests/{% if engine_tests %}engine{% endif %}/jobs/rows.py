@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 
 from app.config import get_settings
 from app.core.database import AsyncSessionLocal
@@ -15,6 +15,7 @@ from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.submit import submit_named
 from app.jobs.table import clock, jobs
+from app.models import Order
 from tests.service import eventually
 
 QUEUE = "default"
@@ -52,6 +53,13 @@ async def status_is(job_id: UUID, status: Status) -> Row[Any]:
         return row if row.status == status else None
 
     return await eventually(reached)
+
+
+async def orders_of(item: object) -> int:
+    """How many orders of this item are committed."""
+    async with AsyncSessionLocal() as session:
+        count = select(func.count()).select_from(Order).where(Order.item == str(item))
+        return (await session.scalars(count)).one()
 
 
 async def database_now() -> datetime:

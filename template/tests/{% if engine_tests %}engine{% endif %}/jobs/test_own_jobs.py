@@ -6,14 +6,13 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, Status, current_job, task
 from app.models import Order
 from tests.engine import probes
-from tests.engine.jobs.rows import cancel, submit
+from tests.engine.jobs.rows import cancel, orders_of, submit
 from tests.jobs import OwnJobs
 
 HOUR = timedelta(hours=1)
@@ -54,9 +53,7 @@ async def cancel_me(db: AsyncSession, item: str) -> None:
 async def test_a_try_that_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None:
     row = await own_jobs.run(cancel_me, item := "own jobs: lost")
     assert row.status == Status.CANCELLED
-    async with AsyncSessionLocal() as session:
-        count = select(func.count()).select_from(Order).where(Order.item == item)
-        assert await session.scalar(count) == 0
+    assert await orders_of(item) == 0
 
 
 @task(name="own_jobs.again")

@@ -9,18 +9,19 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from app.core.control import control
-from app.core.database import ASYNC_URL, AsyncSessionLocal, dispose
+from app.core.database import dispose
 from app.jobs import Jobs, Status, current_job, task
 from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, Outcomes
 from app.models import Order
 from tests.engine import probes
-from tests.engine.jobs.rows import database_now, row_of, status_is, submit
+from tests.engine.core.waits import outside
+from tests.engine.jobs.rows import database_now, orders_of, row_of, status_is, submit
 from tests.engine.jobs.statements import statements
 from tests.service import eventually
 
@@ -69,17 +70,9 @@ def with_sync_session(db: Session) -> None:
 
 
 @asynccontextmanager
-async def other_session() -> AsyncIterator[AsyncConnection]:
-    engine = create_async_engine(ASYNC_URL, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        yield connection
-    await engine.dispose()
-
-
-@asynccontextmanager
 async def database_has(setting: str, value: str) -> AsyncIterator[AsyncConnection]:
     """All connections that are made in the body have the setting, and may outlive it."""
-    async with other_session() as connection:
+    async with outside() as connection:
         database = f'ALTER DATABASE "{await connection.scalar(text("SELECT current_database()"))}"'
         await connection.execute(text(f"{database} SET {setting} = '{value}'"))
         await connection.execute(END_OTHERS)
@@ -93,12 +86,6 @@ async def started(host: Host, *ids: UUID) -> None:
     host.ring()
     for job_id in ids:
         await status_is(job_id, Status.RUNNING)
-
-
-async def orders_of(job_id: UUID) -> int:
-    async with AsyncSessionLocal() as session:
-        count = select(func.count()).select_from(Order).where(Order.item == str(job_id))
-        return (await session.scalars(count)).one()
 
 
 async def test_jobs_that_end_while_the_database_is_read_only_keep_their_outcomes(
@@ -140,7 +127,7 @@ async def test_an_outcome_that_others_are_in_the_way_of_is_written_again(
     job = await Jobs(session).submit(probes.echo, "a")
     await session.execute(text("UPDATE jobs SET status = 'running', attempts = 1"))
     await session.commit()
-    async with database_has(setting, value) as watching, other_session() as locking:
+    async with database_has(setting, value) as watching, outside() as locking:
         await locking.execute(text("BEGIN"))
         await locking.execute(TOUCH, {"id": job.id})
         await dispose()

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from structlog.testing import capture_logs
 
-from app.core.database import AsyncSessionLocal, SyncSessionLocal
+from app.core.database import SyncSessionLocal
 from app.jobs import Status, SyncJobs, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
@@ -22,7 +22,7 @@ from app.jobs.table import jobs
 from app.models import Order
 from app.tasks.orders import process_order
 from tests.engine import probes
-from tests.engine.jobs.rows import BACKEND, idle, row_of, status_is, submit
+from tests.engine.jobs.rows import BACKEND, idle, orders_of, row_of, status_is, submit
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -38,12 +38,6 @@ async def run(host: Host, what: Task[..., Any, Any], *args: Any) -> Row[Any]:
         return None if row.status in (Status.PENDING, Status.RUNNING) else row
 
     return await eventually(ended)
-
-
-async def orders_of(item: str) -> int:
-    async with AsyncSessionLocal() as session:
-        count = select(func.count()).select_from(Order).where(Order.item == item)
-        return (await session.scalars(count)).one()
 
 
 async def test_async_and_sync_tasks_succeed(host: Host) -> None:
