@@ -37,7 +37,16 @@ from sqlalchemy import (
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.looks import AHEAD, COLUMNS, COUNTED, LAZILY, WAITED, Taken, Wanted, as_taken
-from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, Status, clock, jobs
+from app.jobs.table import (
+    HEAD_START,
+    MAX_COUNT,
+    PAUSED,
+    TABLE_SIZE,
+    Status,
+    clock,
+    jobs,
+    note_size,
+)
 from app.jobs.tries import this_worker, tried
 
 Names = tuple[str, ...]
@@ -51,7 +60,11 @@ WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
 DUE = jobs.c.run_at <= clock(0)
 CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
-TAKEN = [*COLUMNS, literal_column(WAITED).label("waited")]
+_TAKEN = [
+    *COLUMNS,
+    literal_column(WAITED).label("waited"),
+    literal_column(TABLE_SIZE).label("size"),
+]
 # What the report of an end needs.
 ENDED = [jobs.c[name] for name in ("id", "task", "queue", "status", "attempts", "error", "origin")]
 
@@ -78,7 +91,7 @@ def _claim(bounded: bool) -> Update:
         started_at=clock(0),
         wake_at=clock(get_settings().lease),
         worker=bindparam("its_worker", type_=String),
-    ).returning(*TAKEN)
+    ).returning(*_TAKEN)
 
 
 def claim(connection: Connection, job_id: UUID, task: str, max_running: int | None) -> Taken | None:
@@ -93,7 +106,10 @@ def claim(connection: Connection, job_id: UUID, task: str, max_running: int | No
     elif not IS_SQLITE:
         connection.execute(_ONE_AT_A_TIME, {"name": task})
     row = connection.execute(_claim(max_running is not None), values).first()
-    return as_taken(row) if row else None
+    if row is None:
+        return None
+    note_size(row.size)
+    return as_taken(row)
 
 
 _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name", type_=String))))

@@ -6,31 +6,36 @@ look only says that there are such jobs. They are claimed one by one (`claims.py
 
 While an old transaction is open, PostgreSQL keeps an entry in that index for each job that has been
 taken since. So most looks begin where the last one did, and read no such entry twice.
+
+PostgreSQL plans a look as long as it runs it. So it keeps one plan for all values: those that would
+change the plan are each in a SELECT of their own, where the planner doesn't see them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, column, text
+from sqlalchemy import Connection, Row, TextualSelect, column, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.contract import registry
 from app.jobs.endings import origin_of
-from app.jobs.table import MAX_COUNT, PAUSED, jobs
+from app.jobs.table import MAX_COUNT, PAUSED, TABLE_SIZE, jobs, note_size
 from app.jobs.tries import this_worker
 
 EVER = "-infinity"  # a look from there on sees all that is due
 AHEAD = 50  # jobs that a look considers beyond its slots, as other hosts take the first ones, too
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wanted:
     """The queues and tasks whose jobs a host takes. Tasks in `bounded` have a `max_running`."""
 
@@ -88,25 +93,26 @@ LAZILY = "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
 
 _POSTGRESQL = f"""
 WITH carried AS (
-  SELECT queue FROM unnest(CAST(:queues AS text[])) AS q (queue) WHERE queue NOT IN ({PAUSED})
+  SELECT queue FROM unnest((SELECT CAST(:queues AS text[]))) AS q (queue)
+  WHERE queue NOT IN ({PAUSED})
 ), free AS (
-  SELECT * FROM carried CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
+  SELECT * FROM carried CROSS JOIN unnest((SELECT CAST(:tasks AS text[]))) AS t (task)
 ), bounded AS (
-  SELECT * FROM carried CROSS JOIN unnest(CAST(:bounded AS text[])) AS t (task)
+  SELECT * FROM carried CROSS JOIN unnest((SELECT CAST(:bounded AS text[]))) AS t (task)
 ), due AS (
   SELECT found.* FROM free CROSS JOIN LATERAL (
     SELECT id, run_at FROM jobs
     WHERE status = 'pending' AND crashes = 0 AND queue = free.queue AND task = free.task
-      AND run_at >= CAST(:since AS timestamptz) AND run_at <= statement_timestamp()
+      AND run_at >= (SELECT CAST(:since AS timestamptz)) AND run_at <= statement_timestamp()
       AND {COUNTED}
-    ORDER BY queue, task, run_at LIMIT :considered
+    ORDER BY queue, task, run_at LIMIT {{considered}}
   ) AS found
 ), taken AS (
   UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = statement_timestamp(),
     worker = :worker, wake_at = statement_timestamp() + make_interval(secs => :lease)
   WHERE {LAZILY} AND id = ANY(ARRAY(
     SELECT id FROM jobs
-    WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT :considered))
+    WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT {{considered}}))
       AND status = 'pending' AND {COUNTED}
     ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
   ))
@@ -134,7 +140,7 @@ SELECT extract(epoch FROM next.run_at - statement_timestamp())::float8 AS wait,
     WHERE status = 'pending' AND crashes > 0 AND run_at <= statement_timestamp() AND {COUNTED}
       AND queue = ANY(ARRAY(SELECT queue FROM carried))
       AND (task = ANY(:tasks) OR task = ANY(:bounded))
-  ) AS one_by_one, taken.*
+  ) AS one_by_one, {TABLE_SIZE} AS size, taken.*
 FROM next LEFT JOIN taken ON true
 """  # noqa: S608 - nothing of it comes from outside
 
@@ -179,9 +185,14 @@ RETURNING {SHOWN}, {WAITED} AS waited
 
 # With all columns in their order, SQLAlchemy reads their names once, not at each look.
 _TAKEN = *COLUMNS, column("waited")
-LOOK = text(_POSTGRESQL).columns(*map(column, ("wait", "oldest", "one_by_one")), *_TAKEN)
+_SEEN = *map(column, ("wait", "oldest", "one_by_one", "size")), *_TAKEN
 SEE = text(_SEE_SQLITE)
 TAKE = text(_TAKE_SQLITE).columns(*_TAKEN)
+
+
+@cache
+def _at_once(considered: int) -> TextualSelect:
+    return text(_POSTGRESQL.format(considered=considered)).columns(*_SEEN)
 
 
 def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:
@@ -216,20 +227,16 @@ class Lookout:
 
 
 def _in_one(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:
-    lists = {"queues": wanted.queues, "tasks": wanted.tasks, "bounded": wanted.bounded}
-    considered = {"considered": claimed["slots"] + AHEAD}
-    rows = connection.execute(LOOK, lists | claimed | considered).all()
-    taken = [as_taken(row) for row in rows if row.id]
-    return Look(taken, rows[0].wait, rows[0].one_by_one, rows[0].oldest)
+    considered = AHEAD + 10 * math.ceil(claimed["slots"] / 10)  # by tens: each has a plan
+    rows = connection.execute(_at_once(considered), vars(wanted) | claimed).all()
+    taken, first = [as_taken(row) for row in rows if row.id], rows[0]
+    note_size(first.size)
+    return Look(taken, first.wait, first.one_by_one, first.oldest)
 
 
 def _in_two_steps(connection: Connection, wanted: Wanted, claimed: dict[str, Any]) -> Look:
-    lists = {
-        "queues": json.dumps(wanted.queues),
-        "tasks": json.dumps(wanted.tasks),
-        "bounded": json.dumps(wanted.bounded),
-        "all": json.dumps(wanted.tasks + wanted.bounded),
-    }
+    names = vars(wanted) | {"all": wanted.tasks + wanted.bounded}
+    lists = {name: json.dumps(each) for name, each in names.items()}
     seen = connection.execute(SEE, lists).one()
     rows = connection.execute(TAKE, lists | claimed).all() if seen.due else []
     return Look([as_taken(row) for row in rows if row.id], seen.wait, bool(seen.one_by_one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -28,8 +29,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
-from app.core.database import UtcDateTime
-from app.core.drivers import Tolerant
+from app.core.database import IS_SQLITE, UtcDateTime
+from app.core.drivers import Tolerant, distrust_open_connections
 
 MAX_COUNT = 2**31 - 1  # the largest count that a column keeps
 HEAD_START = 5  # seconds after which a message that was sent for a due job counts as late
@@ -199,3 +200,19 @@ schedules = Table(
     Column("missed_until", UtcDateTime),
     _index("schedules_next_tick", "next_tick", where="next_tick IS NOT NULL AND NOT paused"),
 )
+
+TABLE_SIZE = "0" if IS_SQLITE else "pg_relation_size('jobs')"
+_SIZES = 2**16, 2**18, 2**20, 2**22  # bytes
+_size: int | None = None
+
+
+def note_size(size: int) -> None:
+    """Renew all connections when the table `jobs` has grown over one of `_SIZES`.
+
+    A connection to PostgreSQL keeps the plans of its statements. A plan for a small table reads all
+    rows, and would do so until the server next analyzes the table, which may be a minute later.
+    """
+    global _size
+    if _size is not None and bisect(_SIZES, size) > bisect(_SIZES, _size):
+        distrust_open_connections()
+    _size = size
