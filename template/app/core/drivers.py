@@ -161,17 +161,17 @@ def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
 def renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
     """Replace a connection that the server has closed: it is readable. A query would cost time."""
     driver: Any = record.driver_connection
-    if driver.closed or record.info["opened"] < _silent or _is_readable(driver.fileno()):
-        raise DisconnectionError("closed by the server, or silent")
+    if driver.closed or record.info["opened"] < _oldest or _is_readable(driver.fileno()):
+        raise DisconnectionError("closed by the server, or too old")
 
 
-_silent = 0.0  # when a connection was last found silent, by the monotonic clock
+_oldest = 0.0  # connections that were opened before are renewed, by the monotonic clock
 
 
-def distrust_open_connections() -> None:
-    """Renew all connections: what has lost one of them may have lost the others as well."""
-    global _silent
-    _silent = time.monotonic()
+def renew_open_connections() -> None:
+    """Open each connection of this process anew before its next use."""
+    global _oldest
+    _oldest = time.monotonic()
 
 
 def _is_readable(file: int) -> bool:
@@ -190,7 +190,7 @@ def give_up(driver: Any) -> None:
         return
     with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
         mine.shutdown(socket.SHUT_RDWR)
-        distrust_open_connections()
+        renew_open_connections()  # what has lost one of them may have lost the others as well
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
 from app.core.database import IS_SQLITE, UtcDateTime
-from app.core.drivers import Tolerant, distrust_open_connections
+from app.core.drivers import Tolerant, renew_open_connections
 
 MAX_COUNT = 2**31 - 1  # the largest count that a column keeps
 HEAD_START = 5  # seconds after which a message that was sent for a due job counts as late
@@ -207,12 +207,13 @@ _size: int | None = None
 
 
 def note_size(size: int) -> None:
-    """Renew all connections when the table `jobs` has grown over one of `_SIZES`.
+    """Renew this process's connections when the table `jobs` has grown over one of `_SIZES`.
 
     A connection to PostgreSQL keeps the plans of its statements. A plan for a small table reads all
     rows, and would do so until the server next analyzes the table, which may be a minute later.
+    Whoever claims jobs calls this: its statements are the ones that come often.
     """
     global _size
     if _size is not None and bisect(_SIZES, size) > bisect(_SIZES, _size):
-        distrust_open_connections()
+        renew_open_connections()
     _size = size

@@ -17,7 +17,7 @@ from app.core.database import (
     sync_engine,
     sync_url,
 )
-from app.core.drivers import SqliteConnection, distrust_open_connections
+from app.core.drivers import SqliteConnection, renew_open_connections
 
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")
@@ -99,7 +99,7 @@ async def test_open_connections_are_renewed_once_one_was_silent() -> None:
     await dispose()
     before = await backends()
     assert await backends() == before
-    distrust_open_connections()
+    renew_open_connections()
     after = await backends()
     assert after.isdisjoint(before)
     assert await backends() == after

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import get_settings
 from app.core.control import control
 from app.core.database import IS_SQLITE
-from app.core.drivers import distrust_open_connections
+from app.core.drivers import renew_open_connections
 from app.jobs import Jobs, Status, claims
 from app.jobs.looks import EVER, Look, Lookout, Wanted, look
 from app.jobs.table import clock, jobs
@@ -235,7 +235,7 @@ async def test_a_look_is_not_planned_each_time() -> None:
             look(connection, WANTED, slots)
         return connection.execute(plans).one()
 
-    distrust_open_connections()
+    renew_open_connections()
     custom, generic = await control(looks)
     assert custom <= 5 < generic
 
