@@ -21,7 +21,7 @@ class Load:
 def post_orders(port: int, seconds: int) -> Load:
     """Raises RuntimeError if a request failed."""
     url = f"http://127.0.0.1:{port}/orders"
-    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(SCRIPT)]
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT)]
     done = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     if found["errors"]:
