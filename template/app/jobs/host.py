@@ -28,6 +28,7 @@ from app.jobs.watch import watching
 
 log = structlog.get_logger(__name__)
 
+ROUNDS = 4  # of the event loop before a look: jobs that end in them leave their slots to it, too
 TELL_EVERY = 0.05  # seconds
 AT_LIMIT = 0.1  # seconds for which a host asks for no job of a task that is at its `max_running`
 
@@ -44,15 +45,13 @@ class Host:
         self._slots, self._lease, self._interval = slots, settings.lease, settings.relay_interval
         self._claims: dict[UUID, Claim] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._lookout = Lookout()
-        self._outcomes = Outcomes(statements)
+        self._lookout, self._outcomes = Lookout(), Outcomes(statements)
         self._rung, self._full, self._owed = asyncio.Event(), False, False
         self._stopped: float | None = None
-        self._extended = time.monotonic()
+        self._told, self._extended = 0.0, time.monotonic()
         self._at_limit: dict[str, float] = {}
         # Each of these jobs may be what kills its workers: they run one at a time.
         self._suspects: set[UUID] = set()
-        self._told = 0.0
         self.tell_others: Callable[[], None] | None = None  # called when more may be due
 
     @property
@@ -81,8 +80,9 @@ class Host:
             pause = await to_the_end(self._look_safely())
             heartbeat("host")
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._rung.wait()
+                await asyncio.wait_for(self._rung.wait(), pause)
+            for _ in range(ROUNDS):
+                await asyncio.sleep(0)
 
     async def _look_safely(self) -> float:
         """Look. Returns the seconds to wait, also if the database is away or has no tables yet."""
