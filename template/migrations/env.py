@@ -33,7 +33,10 @@ def refuse_nothing(context: Any, revision: Any, scripts: list[MigrationScript]) 
     """Raises SystemExit for a revision without a change."""
     wanted = getattr(context.config.cmd_opts, "autogenerate", False)
     if wanted and all(script.upgrade_ops and script.upgrade_ops.is_empty() for script in scripts):
-        sys.exit("nothing is written: the database has all that the models in app/models say")
+        sys.exit(
+            "nothing is written: the database has all that the models in app/models say."
+            " A table without a model stays, until you write `op.drop_table` yourself"
+        )
 
 
 engine = create_engine(sync_url(get_settings().database_url))
