@@ -124,16 +124,16 @@ class Operations:
             return 0
         replay = await self._replay_of(wanted)
         dead = finding.replayable(wanted, limit, replay.died_until, replay.after)
-        rows = (await self._session.execute(dead)).all()
-        one_each = {(row.task, row.id if row.key is None else row.key): row for row in rows}
-        changed = _again().where(jobs.c.id.in_([row.id for row in one_each.values()]))
         try:
-            async with self._session.begin_nested():
+            async with self._session.begin_nested():  # on SQLite nobody else writes from here on
+                rows = (await self._session.execute(dead)).all()
+                one_each = {(r.task, r.id if r.key is None else r.key): r for r in rows}.values()
+                changed = _again().where(jobs.c.id.in_([row.id for row in one_each]))
                 await self._session.execute(changed)
         except IntegrityError:  # somebody has taken a key since it was read
             return await self.replay_some(wanted, limit)
         replay.after = finding.place_of(rows) or replay.after
-        for queue in {row.queue for row in one_each.values()}:
+        for queue in {row.queue for row in one_each}:
             self._ring_for(queue)
         return len(one_each)
 
@@ -146,10 +146,11 @@ class Operations:
     async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Cancel a batch of the jobs that wait or run, as `replay_some` replays dead ones."""
         for status in wanted.statuses(Status.PENDING, Status.RUNNING):
-            ids = list(await self._session.scalars(finding.oldest(wanted, status, limit)))
-            if ids:
-                await self._session.execute(_ENDED.where(jobs.c.id.in_(ids)))
-                return len(ids)
+            # PostgreSQL reads a CTE once. It may read a subquery again, and pass its limit.
+            found = select(finding.oldest(wanted, status, limit).cte().c.id)
+            ended = _ENDED.where(jobs.c.id.in_(found)).returning(jobs.c.id)
+            if rows := (await self._session.execute(ended)).all():
+                return len(rows)
         return 0
 
     async def queues(self) -> list[QueueState]:

@@ -1,0 +1,56 @@
+"""What operators change, while hosts and other operators change the same jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import SyncSessionLocal
+from app.jobs import JobFilter, Jobs, Status
+from app.jobs.table import clock, jobs
+from tests.engine import probes
+from tests.engine.jobs.rows import statuses, submit
+from tests.service import eventually
+
+pytestmark = pytest.mark.usefixtures("no_other_jobs")
+
+RUNNING: dict[str, Any] = {"status": Status.RUNNING}
+ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(0), "wake_at": None}
+DEAD: dict[str, Any] = ENDED | {"status": Status.DEAD}
+
+Change = Callable[[Jobs, JobFilter], Coroutine[Any, Any, int]]
+
+
+async def waits_or_is_done(change: asyncio.Task[int]) -> bool:
+    """On SQLite a writer waits for its turn. On PostgreSQL the change skips a locked row."""
+    frames = sys._current_frames().values()
+    return change.done() or any(each.f_code.co_name == "await_turn" for each in frames)
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        (Jobs.cancel_some, RUNNING, Status.CANCELLED),
+        (Jobs.replay_some, DEAD, Status.PENDING),
+    ],
+    ids=["cancel", "replay"],
+)
+async def test_a_job_that_has_succeeded_meanwhile_stays_so(
+    session: AsyncSession, change: Change, before: dict[str, Any], after: Status
+) -> None:
+    """A host writes an outcome, or another operator's replay runs. Jobs beside it change."""
+    one, beside = [await submit(probes.echo, "a", **before) for _ in range(2)]
+    with SyncSessionLocal() as other:
+        other.execute(update(jobs).where(jobs.c.id == one).values(ENDED))
+        changing = asyncio.create_task(change(Jobs(session), JobFilter()))
+        await eventually(lambda: waits_or_is_done(changing))
+        other.commit()
+    assert await changing == 1
+    await session.commit()
+    assert await statuses(one, beside) == [Status.SUCCEEDED, after]
