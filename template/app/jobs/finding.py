@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -29,13 +29,14 @@ from sqlalchemy import (
 )
 
 from app.jobs.endings import origin_of
-from app.jobs.table import HAS_ENDED, MAX_COUNT, Status, jobs
+from app.jobs.table import HAS_ENDED, MAX_COUNT, Status, clock, jobs
 from app.jobs.tries import Try, tries_of
 
 Condition = ColumnElement[bool] | TextClause
 Place = tuple[datetime, UUID]  # a job's `created_at`, and its id
 
 EXAMINED = 10_000  # rows that one page looks at
+TICKS = "schedule:%:____-__-__T__:__:__Z"  # the dispatcher's keys
 OTHER_HOLDS = text(
     "others.key IS NOT NULL AND (others.keep_key OR others.status IN ('pending', 'running'))"
 )
@@ -196,6 +197,13 @@ def replayable(
     return oldest(wanted, Status.DEAD, limit, after).where(
         ~taken, jobs.c.attempts < MAX_COUNT, jobs.c.finished_at <= died_until
     )
+
+
+def prunable(status: Status, age: timedelta, limit: int, after: Place | None) -> Select[Any]:
+    """Selects and locks the oldest jobs that ended so long ago, without those that keep a key."""
+    keeps = jobs.c.keep_key & jobs.c.key.is_not(None) & jobs.c.key.not_like(TICKS)
+    old = jobs.c.finished_at < clock(-age.total_seconds())
+    return oldest(JobFilter(), status, limit, after).where(old, ~keeps)
 
 
 def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, delete, select, text, update
+from sqlalchemy import ColumnElement, Update, case, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -46,7 +46,6 @@ class _Replay:
     after: Place | None = None
 
 
-_IS_OVER = text("status IN ('cancelled', 'succeeded')")
 _ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
 
 
@@ -58,6 +57,7 @@ class Operations:
             raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
         self._replays = dict[JobFilter, _Replay]()
+        self._pruned = dict[Status, Place | None]()  # where the last batch ended
 
     async def get(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
@@ -185,12 +185,19 @@ class Operations:
     async def prune(self, age: timedelta, limit: int = 5000) -> int:
         """Delete a batch of the jobs that succeeded or were cancelled this long ago.
 
-        Returns how many. Commit, and repeat until it is 0.
+        It leaves jobs with `keep_key`, except those of ticks. Returns how many are deleted. Commit,
+        and repeat until it is 0: each batch of this object begins where the last one ended.
         """
-        old = select(jobs.c.id).where(_IS_OVER, jobs.c.finished_at < clock(-age.total_seconds()))
-        batch = old.order_by(jobs.c.status, jobs.c.created_at, jobs.c.id).limit(limit)
-        gone: Any = await self._session.execute(delete(jobs).where(jobs.c.id.in_(batch)))
-        return int(gone.rowcount)
+        for status in (Status.CANCELLED, Status.SUCCEEDED):
+            old = finding.prunable(status, age, limit, self._pruned.get(status))
+            ids = select(old.cte().c.id)
+            gone = delete(jobs).where(jobs.c.id.in_(ids)).returning(jobs.c.id, jobs.c.created_at)
+            if rows := (await self._session.execute(gone)).all():
+                places = filter(None, (finding.place_of([row]) for row in rows))
+                self._pruned[status] = max(places, default=None)
+                return len(rows)
+        self._pruned.clear()
+        return 0
 
 
 def _again() -> Update:

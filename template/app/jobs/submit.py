@@ -68,7 +68,7 @@ class Jobs(Operations):
 
         It runs at once, after `delay`, or not before `at` (an aware datetime). If there is a job of
         this task with this `key`, that one is returned instead, until it has ended. With `keep_key`
-        it is returned for good.
+        it is returned for good: no schedule deletes its row.
 
         Raises TypeError for a plain function or too many arguments. Raises ValueError for arguments
         that are wrong or over 64 KiB, a naive `at`, or a queue that nothing carries.

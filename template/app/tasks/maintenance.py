@@ -33,18 +33,16 @@ def generate_daily_report(db: Session) -> dict[str, int]:
 
 @task(queue="maintenance", max_running=1)
 async def prune_finished_jobs(days: int = 7) -> int:
-    """Delete jobs that succeeded or were cancelled so many days ago. Dead jobs are kept.
+    """Delete jobs that succeeded or were cancelled so many days ago.
 
-    Each batch has a session and a commit of its own: what is deleted stays deleted, though a try
-    may end before all is.
+    Dead jobs are kept, and jobs that were submitted with `keep_key`. Each batch has a commit of its
+    own: what is deleted stays deleted, though a try may end before all is.
     """
     pruned = 0
-    while batch := await _prune_batch(timedelta(days=days)):
-        pruned += batch
-        await asyncio.sleep(PAUSE)
+    async with JobSession() as db:
+        jobs = Jobs(db)
+        while batch := await jobs.prune(timedelta(days=days)):
+            await db.commit()
+            pruned += batch
+            await asyncio.sleep(PAUSE)
     return pruned
-
-
-async def _prune_batch(age: timedelta) -> int:
-    async with JobSession.begin() as db:
-        return await Jobs(db).prune(age)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Connection, event, insert, text, update
+from sqlalchemy import Connection, String, cast, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
@@ -24,6 +24,7 @@ from tests.service import Service
 MANY = 3000
 HOURLY = Interval(hours=1)
 LATER = timedelta(hours=1)
+GOES_ON = re.compile(r"Index Cond: .*created_at|SEARCH jobs .*created_at")
 
 
 async def pages(service: Service, path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
@@ -92,12 +93,12 @@ async def test_a_page_has_a_limit(service: Service, path: str) -> None:
 
 @pytest.fixture
 async def plans(session: AsyncSession) -> AsyncIterator[list[str]]:
-    """The database's plan for each SELECT of a session."""
+    """The database's plan for each SELECT of a session, and each WITH."""
     found: list[str] = []
     explain = "EXPLAIN QUERY PLAN " if IS_SQLITE else "EXPLAIN "
 
     def note(connection: Connection, _: object, statement: str, values: Any, *__: object) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "WITH")):
             plan = connection.exec_driver_sql(explain + statement, values).all()
             found.append("\n".join(str(line) for line in plan))
 
@@ -137,8 +138,27 @@ async def test_no_batch_of_a_replay_looks_at_those_before(
     assert [await operations.replay_some(JobFilter(error="rare"), 2) for _ in range(2)] == [2, 2]
     await session.rollback()
     first, second = plans[-2:]
-    goes_on = re.compile(r"Index Cond: .*created_at|SEARCH jobs .*created_at")
-    assert (goes_on.search(first), bool(goes_on.search(second))) == (None, True)
+    assert (GOES_ON.search(first), bool(GOES_ON.search(second))) == (None, True)
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_no_batch_of_a_prune_looks_at_kept_jobs_again(
+    session: AsyncSession, plans: list[str]
+) -> None:
+    made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
+    ended: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(-3600)}
+    kept = {"key": cast(jobs.c.id, String), "keep_key": True}
+    await session.execute(update(jobs).values(ended | kept))
+    few = jobs.c.id.in_([job.id for job in made[:5]])
+    await session.execute(update(jobs).where(few).values(key=None))
+    await analyze(session)
+    operations = Jobs(session)
+    age = timedelta(minutes=1)
+    assert [await operations.prune(age, 2) for _ in range(4)] == [2, 2, 1, 0]
+    await session.rollback()
+    first, second = plans[1], plans[3]  # each batch first looks for jobs that were cancelled
+    assert "jobs_ended" in second
+    assert (GOES_ON.search(first), bool(GOES_ON.search(second))) == (None, True)
 
 
 @pytest.mark.usefixtures("no_other_jobs")

@@ -6,13 +6,15 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Column, ForeignKey, MetaData, Table, insert, select, update
+from sqlalchemy import Column, ForeignKey, MetaData, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import jobs_engine
-from app.jobs import Jobs, Status
-from app.jobs.table import clock, jobs
+from app.jobs import Interval, Jobs, Schedule, Status
+from app.jobs.dispatcher import run_due
+from app.jobs.schedules import definition_of
+from app.jobs.table import clock, jobs, schedules
 from app.tasks.maintenance import prune_finished_jobs
 from tests.engine import probes
 
@@ -65,6 +67,29 @@ async def test_old_jobs_are_pruned_but_never_dead_or_unfinished_ones(
     await session.rollback()
     assert await prune_finished_jobs(days=6) == len(recent)
     assert set(await session.scalars(select(jobs.c.id))) == {dead, waits}
+
+
+async def test_a_kept_key_is_never_pruned_unless_it_is_a_ticks(session: AsyncSession) -> None:
+    """A late retry with this key runs nothing, however long ago its job ended."""
+    for key, keep_key in (("kept", True), ("not kept", False), (None, True)):
+        await Jobs(session).submit(probes.echo, "a", key=key, keep_key=keep_key)
+    wanted = definition_of(Schedule("hourly", Interval(hours=1), probes.echo, ("tick",)))
+    row = {"id": "hourly", "task": probes.echo.name, "next_tick": clock(-1), "definition": wanted}
+    await session.execute(insert(schedules).values(row))
+    await session.commit()
+    await run_due()
+    last = select(schedules.c.last_job_id).where(schedules.c.id == "hourly")
+    tick = await session.scalar(last)
+    assert tick and (await Jobs(session).get(tick)).keep_key
+    await session.execute(delete(schedules).where(schedules.c.id == "hourly"))
+    old = {"status": Status.SUCCEEDED, "finished_at": clock(-999 * DAY), "wake_at": None}
+    await session.execute(update(jobs).values(old))
+    await session.commit()
+    assert await prune_finished_jobs() >= 3
+    assert list(await session.scalars(select(jobs.c.key))) == ["kept"]
+    late = await Jobs(session).submit(probes.echo, "a", key="kept", keep_key=True)
+    assert not late.created
+    await session.commit()
 
 
 async def test_what_a_batch_has_deleted_stays_deleted(session: AsyncSession) -> None:
