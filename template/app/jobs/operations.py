@@ -92,7 +92,8 @@ class Operations:
         if row.attempts >= MAX_COUNT:
             raise JobStateError("the job has been tried as often as can be counted")
         try:
-            await self._change(job_id, _again(), jobs.c.status == Status.DEAD, "is not dead")
+            async with self._session.begin_nested():  # an error must not end the caller's work
+                await self._change(job_id, _again(), jobs.c.status == Status.DEAD, "is not dead")
         except IntegrityError:
             raise JobStateError("another job has taken this job's key") from None
         self._ring_for(row.queue)

@@ -12,10 +12,10 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import SyncSessionLocal
-from app.jobs import JobFilter, Jobs, Status
+from app.jobs import JobFilter, Jobs, JobStateError, Status
 from app.jobs.table import clock, jobs
 from tests.engine import probes
-from tests.engine.jobs.rows import statuses, submit
+from tests.engine.jobs.rows import change, statuses, submit
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -24,7 +24,7 @@ RUNNING: dict[str, Any] = {"status": Status.RUNNING}
 ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(0), "wake_at": None}
 DEAD: dict[str, Any] = ENDED | {"status": Status.DEAD}
 
-Change = Callable[[Jobs, JobFilter], Coroutine[Any, Any, int]]
+Step = Callable[[Jobs, JobFilter], Coroutine[Any, Any, int]]
 
 
 async def waits_or_is_done(change: asyncio.Task[int]) -> bool:
@@ -34,7 +34,7 @@ async def waits_or_is_done(change: asyncio.Task[int]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("change", "before", "after"),
+    ("step", "before", "after"),
     [
         (Jobs.cancel_some, RUNNING, Status.CANCELLED),
         (Jobs.replay_some, DEAD, Status.PENDING),
@@ -42,15 +42,27 @@ async def waits_or_is_done(change: asyncio.Task[int]) -> bool:
     ids=["cancel", "replay"],
 )
 async def test_a_job_that_has_succeeded_meanwhile_stays_so(
-    session: AsyncSession, change: Change, before: dict[str, Any], after: Status
+    session: AsyncSession, step: Step, before: dict[str, Any], after: Status
 ) -> None:
     """A host writes an outcome, or another operator's replay runs. Jobs beside it change."""
     one, beside = [await submit(probes.echo, "a", **before) for _ in range(2)]
     with SyncSessionLocal() as other:
         other.execute(update(jobs).where(jobs.c.id == one).values(ENDED))
-        changing = asyncio.create_task(change(Jobs(session), JobFilter()))
+        changing = asyncio.create_task(step(Jobs(session), JobFilter()))
         await eventually(lambda: waits_or_is_done(changing))
         other.commit()
     assert await changing == 1
     await session.commit()
     assert await statuses(one, beside) == [Status.SUCCEEDED, after]
+
+
+async def test_a_replay_that_is_refused_undoes_nothing_else(session: AsyncSession) -> None:
+    """Its key has gone to another job meanwhile."""
+    one, refused = await submit(probes.echo, "a", **DEAD), await submit(probes.echo, "a", **DEAD)
+    await change(refused, key="taken")
+    await submit(probes.echo, "a", key="taken", run_at=clock(60))
+    await Jobs(session).replay(one)
+    with pytest.raises(JobStateError, match="another job has taken this job's key"):
+        await Jobs(session).replay(refused)
+    await session.commit()
+    assert await statuses(one, refused) == [Status.PENDING, Status.DEAD]
