@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, status
+from fastapi import FastAPI, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import ClientDisconnect
 
 from app.core.outages import is_outage, is_read_only
 from app.core.request_ids import HEADER, current_request_id
@@ -67,6 +68,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(InvalidScheduleError, _invalid_schedule)
     api.add_exception_handler(IdempotencyConflictError, _other_body)
     api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(ClientDisconnect, _hung_up)
     api.add_exception_handler(SQLAlchemyError, _unavailable)
     api.add_exception_handler(Exception, _failed)
 
@@ -100,6 +102,11 @@ async def _invalid_schedule(request: Request, error: Any) -> JSONResponse:
 async def _other_body(request: Request, error: Exception) -> JSONResponse:
     wrong = {"loc": ("header", "idempotency-key"), "msg": str(error), "type": "conflict"}
     return await _invalid(request, RequestValidationError([wrong]))
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """The client hung up during its body. It is no fault, and nobody reads the answer."""
+    return Response(status_code=status.HTTP_400_BAD_REQUEST)
 
 
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:

@@ -177,6 +177,23 @@ async def test_a_chunked_body_is_refused_while_it_is_read(service: Service) -> N
     writer.close()
 
 
+@pytest.mark.parametrize("path", ["/orders", "/ops/login"])
+async def test_a_client_that_hangs_up_during_its_body_is_no_error(
+    service: Service, path: str
+) -> None:
+    before = len(service.log("api"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    writer.write(head.encode() + b"only this")
+    writer.write_eof()
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
+    writer.close()
+    assert (await service.client.get("/health/live")).status_code == 200
+    logged = service.log("api")[before:].splitlines()
+    assert [line for line in logged if "[error" in line and "uvicorn" in line] == []
+
+
 @pytest.mark.parametrize("body", ["{", "[1]", "x" * (LIMIT + 1)], ids=["broken", "list", "long"])
 async def test_the_key_is_checked_before_the_body_is_read(service: Service, body: str) -> None:
     for method, path in [("POST", "/schedules"), ("PATCH", "/schedules/daily_report")]:
