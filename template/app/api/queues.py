@@ -9,7 +9,6 @@ from fastapi import Path
 from app.api.errors import answers
 from app.api.routing import Router
 from app.dependencies import OPERATORS, DBSession, JobsDep
-from app.jobs import Jobs
 from app.schemas.queues import ProcessOut, QueueOut
 from app.schemas.response import ApiResponse
 
@@ -27,24 +26,19 @@ async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
 @router.post("/queues/{queue}/pause", responses=answers(404, 422))
 async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
     """Start none of its jobs until it is resumed, also after a deploy. Jobs that run go on."""
-    await jobs.pause(queue)
+    paused = await jobs.pause(queue)
     await session.commit()
-    return await _answer(jobs, queue)
+    return ApiResponse(data=QueueOut.of(paused))
 
 
 @router.post("/queues/{queue}/resume", responses=answers(404, 422))
 async def resume_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
-    await jobs.resume(queue)
+    resumed = await jobs.resume(queue)
     await session.commit()
-    return await _answer(jobs, queue)
+    return ApiResponse(data=QueueOut.of(resumed))
 
 
 @router.get("/processes")
 async def list_processes(jobs: JobsDep) -> ApiResponse[list[ProcessOut]]:
     """The processes that were seen in the last five minutes."""
     return ApiResponse(data=[ProcessOut.of(each) for each in await jobs.processes()])
-
-
-async def _answer(jobs: Jobs, queue: str) -> ApiResponse[QueueOut]:
-    [state] = [each for each in await jobs.queues() if each.name == queue]
-    return ApiResponse(data=QueueOut.of(state))

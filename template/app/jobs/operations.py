@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Update, case, delete, select, update
@@ -15,14 +14,7 @@ from sqlalchemy.orm import Session
 from app.jobs import finding, relay
 from app.jobs.contract import registry
 from app.jobs.finding import JobFilter, JobPage, Place, StoredJob, stored
-from app.jobs.queues import (
-    ProcessState,
-    QueueState,
-    pausing,
-    process_states,
-    queue_states,
-    resuming,
-)
+from app.jobs.queues import ProcessState, QueueState, pausing, process_states, queue_states
 from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, jobs
 
 
@@ -162,23 +154,25 @@ class Operations:
         """The processes that were seen in the last five minutes."""
         return await process_states(self._session)
 
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str) -> QueueState:
         """Start no job of the queue until it is resumed. Jobs that run go on.
 
         Raises QueueNotFoundError for a queue that neither QUEUES nor any job names.
         """
-        await self._must_know(queue)
-        await self._session.execute(pausing(queue))
+        return await self._set(queue, paused=True)
 
-    async def resume(self, queue: str) -> None:
+    async def resume(self, queue: str) -> QueueState:
         """End the pause. Raises QueueNotFoundError, as `pause` does."""
-        await self._must_know(queue)
-        await self._session.execute(resuming(queue))
+        resumed = await self._set(queue, paused=False)
         self._ring_for(queue)
+        return resumed
 
-    async def _must_know(self, queue: str) -> None:
-        if queue not in {each.name for each in await self.queues()}:
-            raise QueueNotFoundError(queue)
+    async def _set(self, queue: str, *, paused: bool) -> QueueState:
+        for each in await self.queues():
+            if each.name == queue:
+                since = await self._session.scalar(pausing(queue, paused=paused))
+                return replace(each, paused_at=since)
+        raise QueueNotFoundError(queue)
 
     def _ring_for(self, queue: str) -> None:
         relay.ring_after_commit(self._session.sync_session, relay.any_job_of(queue))

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Executable,
     Select,
     String,
-    Update,
     func,
     literal,
     null,
@@ -177,14 +176,14 @@ _PAUSED = _row(queues.c.name, "paused", literal(1), queues.c.paused_at).where(
 )
 
 
-def pausing(queue: str) -> Executable:
-    """A queue that is already paused keeps the time of its pause."""
+def pausing(queue: str, *, paused: bool) -> Executable:
+    """Returns since when it is paused. A pause that has begun keeps its time."""
+    if not paused:
+        ended = update(queues).where(queues.c.name == queue).values(paused_at=None)
+        return ended.returning(queues.c.paused_at)
     dialect: Any = sqlite if IS_SQLITE else postgresql
     inserted = dialect.insert(queues).values(name=queue, paused_at=clock(0))
     since = {"paused_at": func.coalesce(queues.c.paused_at, clock(0))}
-    paused: Executable = inserted.on_conflict_do_update(index_elements=["name"], set_=since)
-    return paused
-
-
-def resuming(queue: str) -> Update:
-    return update(queues).where(queues.c.name == queue).values(paused_at=None)
+    begun = inserted.on_conflict_do_update(index_elements=["name"], set_=since)
+    returned: Executable = begun.returning(queues.c.paused_at)
+    return returned

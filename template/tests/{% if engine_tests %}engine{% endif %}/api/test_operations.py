@@ -7,10 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
+from sqlalchemy import delete, insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.jobs.table import clock, queues
 from tests.engine import probes
 from tests.service import Service, eventually
 
+OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
 LATER = timedelta(hours=1)
 EVERY_FIELD = {"args", "tries", "origin", "worker", "queue", "key", "max_attempts"}
 
@@ -137,6 +142,20 @@ async def test_a_queue_is_paused_and_resumed(service: Service) -> None:
 @pytest.mark.parametrize("change", ["pause", "resume"])
 async def test_an_unknown_queue_can_not_be_paused(service: Service, change: str) -> None:
     assert await ask(service, "POST", f"/queues/no-such/{change}", 404) == "no such queue"
+
+
+async def test_a_queue_that_only_its_pause_names_is_resumed(
+    session: AsyncSession, api: AsyncClient
+) -> None:
+    """A release left it out of QUEUES while it was paused, and its jobs have been pruned."""
+    await session.execute(insert(queues).values(name="gone", paused_at=clock(0)))
+    await session.commit()
+    answers = [await api.post("/queues/gone/resume", headers=OPERATOR) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 404]
+    data = answers[0].json()["data"]
+    assert (data["queue"], data["paused_at"], data["waiting"]) == ("gone", None, 0)
+    await session.execute(delete(queues).where(queues.c.name == "gone"))
+    await session.commit()
 
 
 async def test_each_process_is_shown_and_which_queues_it_carries(service: Service) -> None:
