@@ -20,10 +20,13 @@ from sqlalchemy import (
     Select,
     Subquery,
     TextClause,
+    and_,
+    false,
     func,
     literal,
     select,
     text,
+    true,
     tuple_,
     union_all,
 )
@@ -110,26 +113,10 @@ class JobFilter:
         return [replace(self, status=one) for one in self.statuses(*allowed)]
 
 
-def _at(status: Status) -> list[Condition]:
-    """The planner uses a partial index only for a literal status, and with HAS_ENDED."""
-    one: Condition = jobs.c.status == literal(status, literal_execute=True)
-    return [one] if status in (Status.PENDING, Status.RUNNING) else [one, text(HAS_ENDED)]
-
-
-def _in_time(wanted: JobFilter) -> list[Condition]:
-    found: list[Condition] = []
-    if wanted.since is not None:
-        found.append(jobs.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        found.append(jobs.c.created_at < wanted.until)
-    return found
-
-
 def matching(wanted: JobFilter, columns: Any = jobs.c) -> list[Condition]:
     """The conditions that are compared row by row."""
-    found: list[Condition] = [
-        columns[name] == getattr(wanted, name) for name in _compared(wanted) - {"error"}
-    ]
+    names = _compared(wanted) - {"error"}
+    found: list[Condition] = [columns[name] == getattr(wanted, name) for name in names]
     if wanted.error is not None:
         found.append(columns.error.icontains(wanted.error, autoescape=True))
     return found
@@ -141,20 +128,20 @@ def _compared(wanted: JobFilter) -> set[str]:
 
 
 def page(wanted: JobFilter, most: int, after: Place | None) -> Select[Any]:
-    """The newest matching jobs, at most so many, among the rows that a page examines."""
-    found = select(jobs).order_by(*_newest_first(jobs.c)).limit(most)
+    """The newest `matching` jobs, at most so many, among the rows that a page examines.
+
+    The row that it examines `last`, if more may follow, comes as well, although it may not match.
+    So one statement says where the next page begins, and nobody changes rows in between.
+    """
     if wanted.status and not _compared(wanted):
-        return found.where(*_lane(wanted, wanted.status, after))
+        lane = select(jobs, true().label("matching"), false().label("last"))
+        lane = lane.where(*_lane(wanted, wanted.status, after))
+        return lane.order_by(*_newest_first(jobs.c)).limit(most)
     seen = _newest(wanted, EXAMINED if _compared(wanted) else most, after)
-    ids = select(seen.c.id).where(*matching(wanted, seen.c)).order_by(*_newest_first(seen.c))
-    return found.where(jobs.c.id.in_(ids.limit(most)))
-
-
-def end_of_page(wanted: JobFilter, after: Place | None) -> Select[Any]:
-    """The place of the last row that a page examines, if more rows may follow."""
-    seen = _newest(wanted, EXAMINED, after)
-    last = select(seen.c.created_at, seen.c.id).order_by(*_newest_first(seen.c))
-    return last.offset(EXAMINED - 1).limit(1)
+    found = select(seen).where(seen.c.matching | seen.c.last)
+    each = found.order_by(*_newest_first(seen.c)).limit(most).subquery()
+    shown = select(jobs, each.c.matching, each.c.last).join(each, each.c.id == jobs.c.id)
+    return shown.order_by(*_newest_first(each.c))
 
 
 def place_of(found: Sequence[Any]) -> Place | None:
@@ -167,57 +154,65 @@ def place_of(found: Sequence[Any]) -> Place | None:
 
 def number(wanted: JobFilter, most: int) -> Select[Any]:
     """Counts matching jobs, and stops at `most`."""
-    lanes = [
-        select(jobs.c.id).where(*_at(status), *_in_time(wanted), *matching(wanted)).limit(most)
-        for status in wanted.statuses(*Status)
-    ]
+    found = select(jobs.c.id).where(*matching(wanted)).limit(most)
+    lanes = [found.where(*_lane(wanted, status)) for status in wanted.statuses(*Status)]
     each = union_all(*(select(lane.subquery()) for lane in lanes)).limit(most)
     return select(func.count()).select_from(each.subquery())
 
 
-def oldest(
-    wanted: JobFilter, status: Status, limit: int, after: Place | None = None
-) -> Select[Any]:
+def oldest(wanted: JobFilter, status: Status, most: int, after: Place | None = None) -> Select[Any]:
     """Selects and locks the oldest matching jobs of this status. It skips those that are locked."""
     found = select(jobs.c.id, jobs.c.task, jobs.c.queue, jobs.c.key, jobs.c.created_at)
-    found = found.where(*_at(status), *_in_time(wanted), *matching(wanted))
+    found = found.where(*_lane(wanted, status), *matching(wanted))
     if after is not None:
         found = found.where(tuple_(jobs.c.created_at, jobs.c.id) > after)
-    found = found.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
+    found = found.order_by(jobs.c.created_at, jobs.c.id).limit(most)
     return found.with_for_update(skip_locked=True)
 
 
 def replayable(
-    wanted: JobFilter, limit: int, died_until: datetime, after: Place | None
+    wanted: JobFilter, most: int, died_until: datetime, after: Place | None
 ) -> Select[Any]:
     """Selects and locks the oldest dead jobs, without those whose key another job holds."""
     others = jobs.alias("others")
     same = others.c.task == jobs.c.task, others.c.key == jobs.c.key, others.c.id != jobs.c.id
     taken = select(others.c.id).where(*same, OTHER_HOLDS).exists()
-    return oldest(wanted, Status.DEAD, limit, after).where(
-        ~taken, jobs.c.attempts < MAX_COUNT, jobs.c.finished_at <= died_until
-    )
+    may_run = jobs.c.attempts < MAX_COUNT, jobs.c.finished_at <= died_until
+    return oldest(wanted, Status.DEAD, most, after).where(~taken, *may_run)
 
 
-def prunable(status: Status, age: timedelta, limit: int, after: Place | None) -> Select[Any]:
+def prunable(status: Status, age: timedelta, most: int, after: Place | None) -> Select[Any]:
     """Selects and locks the oldest jobs that ended so long ago, without those that keep a key."""
     keeps = jobs.c.keep_key & jobs.c.key.is_not(None) & jobs.c.key.not_like(TICKS)
     old = jobs.c.finished_at < clock(-age.total_seconds())
-    return oldest(JobFilter(), status, limit, after).where(old, ~keeps)
+    return oldest(JobFilter(), status, most, after).where(old, ~keeps)
 
 
 def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:
-    """The newest rows of each matching status, and of these the newest."""
+    """The newest rows of each allowed status, of these the newest, and whether each matches."""
     shown = [jobs.c[name] for name in ("id", "created_at", *sorted(_compared(wanted)))]
     each = select(*shown).order_by(*_newest_first(jobs.c)).limit(most)
     lanes = [each.where(*_lane(wanted, one, after)) for one in wanted.statuses(*Status)]
     found = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
-    return select(found).order_by(*_newest_first(found.c)).limit(most).subquery()
+    matches = and_(true(), *matching(wanted, found.c)).label("matching")
+    order = _newest_first(found.c)
+    is_last = (func.row_number().over(order_by=order) == EXAMINED).label("last")
+    seen = select(found.c.id, found.c.created_at, matches, is_last)
+    return seen.order_by(*order).limit(most).subquery()
 
 
-def _lane(wanted: JobFilter, status: Status, after: Place | None) -> list[Condition]:
-    lane = [*_at(status), *_in_time(wanted)]
-    return lane if after is None else [*lane, tuple_(jobs.c.created_at, jobs.c.id) < after]
+def _lane(wanted: JobFilter, status: Status, after: Place | None = None) -> list[Condition]:
+    """The planner uses a partial index only for a literal status, and with HAS_ENDED."""
+    found: list[Condition] = [jobs.c.status == literal(status, literal_execute=True)]
+    if status not in (Status.PENDING, Status.RUNNING):
+        found.append(text(HAS_ENDED))
+    if wanted.since is not None:
+        found.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(jobs.c.created_at < wanted.until)
+    if after is not None:
+        found.append(tuple_(jobs.c.created_at, jobs.c.id) < after)
+    return found
 
 
 def _newest_first(columns: Any) -> tuple[Any, Any]:
@@ -225,7 +220,7 @@ def _newest_first(columns: Any) -> tuple[Any, Any]:
 
 
 def stored(row: Row[Any]) -> StoredJob:
-    values = dict(row._mapping)
+    values = dict(zip(jobs.c.keys(), row, strict=False))  # a page has two columns more
     with suppress(ValueError):
         values["status"] = Status(values["status"])
     values["tries"] = tries_of(row)

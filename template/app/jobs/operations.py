@@ -67,11 +67,9 @@ class Operations:
         is short and still names the next one.
         """
         rows = (await self._session.execute(finding.page(wanted, limit + 1, after))).all()
-        found = [stored(row) for row in rows[:limit]]
-        if len(rows) > limit:
-            return JobPage(found, finding.place_of(found))
-        last = await self._session.execute(finding.end_of_page(wanted, after))
-        return JobPage(found, finding.place_of(last.all()))
+        more = len(rows) > limit or any(row.last for row in rows)
+        found = [stored(row) for row in rows[:limit] if row.matching]
+        return JobPage(found, finding.place_of(rows[:limit]) if more else None)
 
     async def count(self, wanted: JobFilter, most: int = 100_000) -> int:
         """How many jobs match. It stops counting at `most`."""

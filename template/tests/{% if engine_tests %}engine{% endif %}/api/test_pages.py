@@ -13,7 +13,7 @@ from sqlalchemy import Connection, String, cast, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import IS_SQLITE, async_engine
-from app.jobs import Interval, JobFilter, Jobs, Schedule, Schedules, Status
+from app.jobs import Interval, JobFilter, Jobs, Schedule, Schedules, Status, finding
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
@@ -121,6 +121,27 @@ async def test_no_page_of_jobs_looks_at_the_others(
     await Jobs(session).find(JobFilter(status=status), 10, after=page.next)
     await session.rollback()
     assert_walks(plans, "jobs_waiting" if status == Status.PENDING else "jobs_ended")
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_a_page_that_compares_rows_reads_them_by_their_index(
+    session: AsyncSession, plans: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a page is one statement, too."""
+    monkeypatch.setattr(finding, "EXAMINED", 100)
+    await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
+    ended = {"status": Status.DEAD, "finished_at": clock(0), "error": "often"}
+    await session.execute(update(jobs).values(ended))
+    await analyze(session)
+    wanted = JobFilter(status=Status.DEAD, error="rare")
+    page = await Jobs(session).find(wanted, 10)
+    await Jobs(session).find(wanted, 10, after=page.next)
+    await session.rollback()
+    first, second = plans
+    for plan in plans:
+        assert "jobs_ended" in plan
+        assert not re.search(r"Seq Scan on jobs|SCAN jobs(?! USING INDEX)", plan), plan
+    assert (GOES_ON.search(first), bool(GOES_ON.search(second))) == (None, True)
 
 
 @pytest.mark.usefixtures("no_other_jobs")

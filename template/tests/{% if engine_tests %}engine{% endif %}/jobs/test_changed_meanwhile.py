@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, Executable, delete, event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import SyncSessionLocal
-from app.jobs import JobFilter, Jobs, JobStateError, Status
+from app.core.database import SyncSessionLocal, async_engine
+from app.jobs import JobFilter, Jobs, JobStateError, Status, finding
 from app.jobs.table import clock, jobs
 from tests.engine import probes
 from tests.engine.jobs.rows import change, statuses, submit
@@ -66,3 +66,31 @@ async def test_a_replay_that_is_refused_undoes_nothing_else(session: AsyncSessio
         await Jobs(session).replay(refused)
     await session.commit()
     assert await statuses(one, refused) == [Status.PENDING, Status.DEAD]
+
+
+@pytest.mark.parametrize("rows", ["go", "come"])
+async def test_rows_that_come_and_go_beside_a_page_hide_and_repeat_no_job(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, rows: str
+) -> None:
+    """They change when the page's first statement has ended."""
+    monkeypatch.setattr(finding, "EXAMINED", 3)
+    made = [await submit(probes.echo, "a", **DEAD, created_at=clock(-n)) for n in range(8)]
+    rare = made[4 if rows == "go" else 1]
+    await change(rare, error="rare")
+    first, last = jobs.c.id.in_(made[:3]), jobs.c.id.in_(made[5:])
+    newer = update(jobs).where(last).values(created_at=clock(60))
+    beside: list[Executable] = [delete(jobs).where(first) if rows == "go" else newer]
+
+    def once(connection: Connection, *_: object) -> None:
+        if beside:
+            connection.execute(beside.pop())
+
+    event.listen(async_engine.sync_engine, "after_cursor_execute", once)
+    page = await Jobs(session).find(JobFilter(error="rare"), 5)
+    event.remove(async_engine.sync_engine, "after_cursor_execute", once)
+    found = [*page.jobs]
+    while page.next:
+        page = await Jobs(session).find(JobFilter(error="rare"), 5, after=page.next)
+        found += page.jobs
+    await session.rollback()
+    assert [job.id for job in found] == [rare]
