@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli import output
 from app.cli.running import Json, Yes, confirm, run
 from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
+from app.jobs.backends import Try
 from app.schemas.jobs import (
     CURSOR_PATTERN,
     ChangedOut,
@@ -125,13 +126,16 @@ def show(job_id: Id, as_json: Json = False) -> None:
     if as_json:
         output.show_json(ApiResponse(data=details))
         return
-    tries = [
-        f"{each.number}: {output.text_of(each.started_at)} to {output.text_of(each.ended_at)}"
-        f" on {each.worker or '?'}: {(each.error or 'well').splitlines()[0]}"
-        for each in details.tries
-    ]
-    shown = details.model_dump() | {"tries": "\n".join(tries)}
+    shown = details.model_dump() | {"tries": "\n".join(map(_try, details.tries))}
     output.show_pairs({name: value for name, value in shown.items() if value not in (None, "", {})})
+
+
+def _try(one: Try) -> str:
+    """A try that was cancelled or handed back looks like one that succeeded: it has no error."""
+    began, ended = output.text_of(one.started_at), output.text_of(one.ended_at)
+    tried = f"{one.number}: {began} to {ended or 'now'} on {one.worker or '?'}"
+    how = (one.error or "").splitlines()[:1] if ended else ["runs"]
+    return ": ".join([tried, *how])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console
@@ -103,6 +104,8 @@ def text_of(value: object) -> str:
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
     if isinstance(value, timedelta):
         return str(timedelta(seconds=round(value.total_seconds())))
+    if isinstance(value, UUID):
+        return str(value)
     return value if isinstance(value, str) else json.dumps(to_jsonable_python(value))
 
 

@@ -74,6 +74,32 @@ async def test_jobs_are_found_as_rest_finds_them(session: AsyncSession, api: Asy
     assert statuses(*filters, "--until", "2026-01-31T12:00Z") == {}
 
 
+async def test_an_id_that_is_listed_can_be_given_back(session: AsyncSession) -> None:
+    (job_id,) = await submit(session, 1)
+    listed = command("list").splitlines()[1].split()[0]
+    assert (listed, f"{job_id}\n" in command("show", listed)) == (job_id, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "ended"),
+    [
+        ({"status": "running"}, "now on h:1: runs"),
+        ({"status": "cancelled", "finished_at": clock(0)}, "Z on h:1"),
+        ({"status": "succeeded", "finished_at": clock(0)}, "Z on h:1"),
+        ({"status": "dead", "finished_at": clock(0), "error": "Oh: no\nmore"}, "Z on h:1: Oh: no"),
+    ],
+    ids=["runs", "cancelled", "succeeded", "dead"],
+)
+async def test_a_try_says_no_more_than_its_row(
+    session: AsyncSession, values: dict[str, Any], ended: str
+) -> None:
+    """No row says whether a try without an error succeeded, or was handed back or cancelled."""
+    tried = {"attempts": 1, "started_at": clock(-1), "worker": "h:1"}
+    (job_id,) = await submit(session, 1, **tried, **values)
+    (line,) = [each for each in command("show", job_id).splitlines() if each.startswith("tries ")]
+    assert line.endswith(ended)
+
+
 async def test_no_row_steers_a_terminal(session: AsyncSession) -> None:
     (job_id,) = await dead(session, 1)
     for shown in (on_a_terminal("show", job_id)[1], command("list"), command("show", job_id)):
