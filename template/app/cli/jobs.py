@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli import output
 from app.cli.running import Json, Yes, confirm, run
 from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
-from app.jobs.backends import Try
+from app.jobs.backends import EPOCH, Try
 from app.schemas.jobs import (
     CURSOR_PATTERN,
+    LATEST,
     ChangedOut,
     JobDetails,
     JobListed,
@@ -33,13 +34,16 @@ BATCH = 1000
 def moment(text: str) -> datetime:
     """An aware time, or how long ago. Raises BadParameter."""
     if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        now, age = datetime.now(UTC), timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        return now - min(age, now - EPOCH)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not like 2h or 2026-01-31T12:00Z") from None
     if found.tzinfo is None:
         raise typer.BadParameter(f"{text!r} has no time zone: add Z, or one like +01:00")
+    if not EPOCH <= found <= LATEST:
+        raise typer.BadParameter(f"{text!r} is not within 1970 and 3000")
     return found
 
 

@@ -10,7 +10,6 @@ import os
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,12 +39,7 @@ class Try:
 
 def this_worker() -> str:
     """This process, as rows name it: `host:pid`."""
-    return _worker(os.getpid())
-
-
-@cache
-def _worker(pid: int) -> str:
-    return f"{socket.gethostname()[:200]}:{pid}"
+    return f"{socket.gethostname()[:200]}:{os.getpid()}"
 
 
 _POSTGRESQL = """
@@ -108,9 +102,9 @@ def tries_of(row: Row[Any]) -> list[Try]:
 def _read(entry: Any) -> Try | None:
     try:
         found = _ONE.validate_python(entry)
-    except ValidationError:
+        return replace(found, started_at=_utc(found.started_at), ended_at=_utc(found.ended_at))
+    except (ValidationError, OverflowError):  # the first day of the year 1 may be no day in UTC
         return None
-    return replace(found, started_at=_utc(found.started_at), ended_at=_utc(found.ended_at))
 
 
 def _utc(moment: datetime | None) -> datetime | None:

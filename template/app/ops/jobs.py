@@ -15,7 +15,7 @@ from app.dependencies import DBSession, JobsDep
 from app.jobs import JobFilter, Status
 from app.jobs.backends import registry
 from app.ops.page import done, render, router
-from app.schemas.jobs import CURSOR_PATTERN, cursor_of, place_of
+from app.schemas.jobs import CURSOR_PATTERN, WITHIN, cursor_of, place_of
 
 PAGE = 50  # jobs
 BATCH, BATCHES = 1000, 20  # one request changes at most so many jobs, a transaction for each batch
@@ -29,13 +29,14 @@ def _none_if_blank(value: Any) -> Any:
     return value.strip() or None if isinstance(value, str) else value
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
+def _in_utc(moment: datetime) -> datetime:
     """A browser's field for a time has no zone: it is taken as UTC."""
-    return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 Text = Annotated[Annotated[str, Field(max_length=300)] | None, BeforeValidator(_none_if_blank)]
-Time = Annotated[datetime | None, BeforeValidator(_none_if_blank), AfterValidator(_in_utc)]
+InTime = Annotated[datetime, AfterValidator(_in_utc), WITHIN]
+Time = Annotated[InTime | None, BeforeValidator(_none_if_blank)]
 
 
 class Wanted(BaseModel):

@@ -9,6 +9,7 @@ from fastapi import Query, Request, Response
 from app.dependencies import DBSession, JobsDep, SchedulesDep
 from app.jobs.backends import ID_PATTERN
 from app.ops.page import done, render, router
+from app.schemas.schedules import MAX_REVISION
 
 PAGE = 50  # schedules
 
@@ -60,7 +61,7 @@ async def change_schedule(
     request: Request,
     action: Pause,
     schedule: Id,
-    revision: int,
+    revision: Annotated[int, Query(ge=1, le=MAX_REVISION)],
     schedules: SchedulesDep,
     session: DBSession,
 ) -> Response:

@@ -23,7 +23,9 @@ STAND_INS = {
 }
 COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 
-Moment = Annotated[AwareDatetime, Field(ge=EPOCH, le=datetime(3000, 1, 1, tzinfo=UTC))]
+LATEST = datetime(3000, 1, 1, tzinfo=UTC)
+WITHIN = Field(ge=EPOCH, le=LATEST)
+Moment = Annotated[AwareDatetime, WITHIN]
 CURSOR_PATTERN = "^[0-9]{16}-[0-9a-f]{32}$"
 
 

@@ -58,7 +58,15 @@ async def test_jobs_are_found(page: httpx.AsyncClient, query: Any, found: set[st
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("status", "no"), ("since", "now"), ("key", "\0"), ("after", "1")]
+    ("name", "value"),
+    [
+        ("status", "no"),
+        ("since", "now"),
+        ("since", "0001-01-01T00:00:00+14:00"),
+        ("until", "9999-12-31T23:59:59"),
+        ("key", "\0"),
+        ("after", "1"),
+    ],
 )
 async def test_a_wrong_filter_is_named(page: httpx.AsyncClient, name: str, value: str) -> None:
     assert f"{name}: " in await text_of(page, "/ops/jobs", 422, **{name: value})

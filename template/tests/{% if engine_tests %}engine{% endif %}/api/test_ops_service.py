@@ -65,6 +65,9 @@ async def test_a_schedule_that_has_changed_meanwhile_stays(
     stale = {"schedule": hourly, "revision": 7}
     answer = await send(page, "/ops/schedules/pause", **stale)
     assert (answer.status_code, "changed since" in answer.text) == (409, True)
+    for revision in (0, 2**31):
+        wrong = await send(page, "/ops/schedules/pause", schedule=hourly, revision=revision)
+        assert (wrong.status_code, "revision: " in wrong.text) == (422, True)
 
 
 async def test_a_late_schedule_and_missed_ticks_are_called_out(

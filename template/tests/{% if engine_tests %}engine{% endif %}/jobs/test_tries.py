@@ -95,6 +95,16 @@ async def test_the_last_ten_tries_are_kept(session: AsyncSession) -> None:
     assert kept == [(number, f"Error: {number}") for number in range(3, 13)]
 
 
+@pytest.mark.parametrize("wrong", ["yesterday", "0001-01-01T00:00:00+14:00"])
+async def test_a_try_whose_time_cannot_be_read_hides_no_other(wrong: str) -> None:
+    """Its time may also be none in UTC."""
+    job_id = await claimed()
+    await write(Outcome(job_id, 1, PENDING, error="Error: no"))
+    [kept] = (await row_of(job_id)).tries
+    await change(job_id, tries=[kept | {"started_at": wrong}, kept])
+    assert [each.error for each in (await stored(job_id)).tries] == ["Error: no"]
+
+
 async def test_a_replayed_job_keeps_the_try_that_it_died_of(session: AsyncSession) -> None:
     job_id = await claimed()
     await write(Outcome(job_id, 1, DEAD, error="Error: died"))

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner
 
 from app.cli.commands import COMMANDS, cli
-from app.cli.jobs import REPLAY, _in_batches
+from app.cli.jobs import REPLAY, _in_batches, moment
 from app.jobs import JobFilter, Jobs
+from app.jobs.backends import EPOCH
 from app.jobs.table import clock, jobs
 from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
@@ -195,6 +196,7 @@ def test_what_cannot_be_done_is_one_line(
     [
         ("list --since 2026-01-31", "has no time zone: add Z, or one like +01:00"),
         ("list --since soon", "'soon' is not like 2h or 2026-01-31T12:00Z"),
+        ("list --since 0001-01-01T00:00+01:00", "' is not within 1970 and 3000"),
         ("list --after x", "it must be what the page before named"),
         ("show 7", "Invalid value for 'ID': "),
         ("replay", "give ids, or options that name jobs; --all means every one"),
@@ -207,6 +209,10 @@ def test_a_wrong_call_says_what_is_right(arguments: str, line: str) -> None:
     done = CliRunner().invoke(cli, arguments.split())
     assert done.exit_code == 2
     assert line in done.stderr.splitlines()[-1]
+
+
+def test_longer_ago_than_any_job_is_when_time_began() -> None:
+    assert moment("999999d") == moment("999999w") == EPOCH
 
 
 def on_a_terminal(*arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
