@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.processes import KINDS, SILENT
+from app.jobs.processes import FORGOTTEN, KINDS, SILENT
 from app.jobs.table import clock, jobs, processes, queues
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
@@ -115,10 +115,11 @@ async def queue_states(session: AsyncSession) -> list[QueueState]:
 
 
 async def process_states(session: AsyncSession) -> list[ProcessState]:
-    """The processes that were seen in the last minutes, alive or not."""
+    """The processes that were seen in the last five minutes, alive or not."""
     alive = (processes.c.seen_at > clock(-SILENT)).label("alive")
     shown = [processes.c[each] for each in ProcessState.__annotations__ if each != "alive"]
-    rows = await session.execute(select(*shown, alive).order_by(processes.c.host, processes.c.pid))
+    seen = select(*shown, alive).where(processes.c.seen_at > clock(-FORGOTTEN))
+    rows = await session.execute(seen.order_by(processes.c.host, processes.c.pid))
     return [_process(**row._mapping) for row in rows]
 
 

@@ -22,9 +22,9 @@ from app.jobs import (
     finding,
     queues,
 )
-from app.jobs.processes import Presence
+from app.jobs.processes import FORGOTTEN, Presence
 from app.jobs.schedules import Definition, definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import clock, jobs, processes, schedules
 from tests.engine import probes
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -185,6 +185,9 @@ async def test_processes_are_seen(session: AsyncSession) -> None:
         await presence.say()
         seen = [each for each in await Jobs(session).processes() if each.id == presence._id]
         after = {each.name: each.processes for each in await Jobs(session).queues()}
+        await session.execute(update(processes).values(seen_at=clock(-FORGOTTEN - 1)))
+        assert await Jobs(session).processes() == []
+        await session.rollback()
     [shown] = seen
     assert (shown.backend, shown.slots, shown.busy, shown.alive) == (backend, 3, 2, True)
     assert {name: after[name] - before[name] for name in after} == {
