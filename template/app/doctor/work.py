@@ -36,7 +36,7 @@ def _not_carried(queues: list[QueueState]) -> Iterator[Finding]:
     for backend, those in groupby(left, _backend):
         found = [each for each in those if backend or each.waiting or each.running]
         names = ", ".join(each.name for each in found)
-        waiting = f"{sum(each.waiting for each in found)} jobs wait in {names}"
+        waiting = f"{_waiting(*found)} jobs wait in {names}"
         if backend:
             what = f"no process of {backend} lives, {waiting}"
             yield Finding("queues", what, "start one, as the Procfile says")
@@ -48,13 +48,19 @@ def _backend(queue: QueueState) -> str:
     return queue.backend or ""
 
 
+def _waiting(*queues: QueueState) -> str:
+    more = any(each.waiting_is_at_least for each in queues)
+    return f"{sum(each.waiting for each in queues)}{'+' * more}"
+
+
 def _to_know(queues: list[QueueState]) -> Iterator[Finding]:
     for each in queues:
         if each.paused_at:
-            what = f"{each.name} is paused, {each.waiting} jobs wait"
+            what = f"{each.name} is paused, {_waiting(each)} jobs wait"
             yield Finding("queues", what, f"jobs resume {each.name}", "note")
         if each.dead:
-            what = f"{each.dead} jobs of the queue {each.name} are dead"
+            dead = f"{each.dead}{'+' * each.dead_is_at_least}"
+            what = f"{dead} jobs of the queue {each.name} are dead"
             see = f"jobs list --status dead --queue {each.name}"
             yield Finding("jobs", what, see, "note")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.config import REQUIRED, get_settings
 from app.core.database import async_url
-from app.jobs import Jobs
+from app.doctor.work import examine_all
+from app.jobs import Jobs, queues
 from app.jobs.table import clock, jobs, schedules
 from app.tasks.notifications import send_email
 from tests.engine.operations.command import findings
@@ -49,6 +51,23 @@ async def test_what_no_process_works_on(tmp_path: Path) -> None:
     assert said["note queues"] == "default is paused, 0 jobs wait: jobs resume default\n"
     assert " is late by 0:01:4" in said["fault schedules"]
     assert "1 jobs of the queue notifications are dead" in said["note jobs"]
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_a_count_that_ended_early_says_so(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "MOST", 1)
+    made = await Jobs(session).submit_many(send_email, [("ada@example.com", "Hello")] * 4)
+    first = jobs.c.id.in_([job.id for job in made[:2]])
+    ended = {"status": "dead", "finished_at": clock(0)}
+    await session.execute(update(jobs).where(first).values(ended))
+    await Jobs(session).pause("notifications")
+    said = [finding.what async for finding in examine_all(session, [])]
+    await session.rollback()
+    assert "2+ jobs of the queue notifications are dead" in said
+    assert "notifications is paused, 1+ jobs wait" in said
+    assert any("lives, 1+ jobs wait in " in line for line in said)
 
 
 async def test_a_service_without_faults_is_ok(tmp_path: Path) -> None:
