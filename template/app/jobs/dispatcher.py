@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_left
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,12 +21,13 @@ from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
 from app.jobs.contract import find_task
+from app.jobs.due import due, move, take_ahead, take_due
 from app.jobs.metrics import MISSED, TICKS_LATE
-from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
+from app.jobs.schedules import ON_TIME, StoredSchedule
 from app.jobs.submit import submit_named
 from app.jobs.table import jobs
-from app.jobs.timetable import database_now, move, take_ahead, take_due
-from app.jobs.triggers import Trigger, next_tick
+from app.jobs.timetable import database_now
+from app.jobs.triggers import next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -45,53 +44,6 @@ LIMITS = text(
 _reported: set[str] = set()  # broken schedules, to log each once
 _heeded: Jump | None = Jump(0, 0)  # the jump of the clock that next ticks were corrected for
 _succeeded: float | None = None  # when a wake-up last succeeded, by the monotonic clock
-
-
-@dataclass(frozen=True)
-class Due:
-    """What to do about one schedule now. Ticks between the two `missed` times never run."""
-
-    ticks: list[datetime]
-    next_tick: datetime | None
-    missed_since: datetime | None = None
-    missed_until: datetime | None = None
-
-
-def due(
-    trigger: Trigger,
-    first: datetime,
-    now: datetime,
-    grace: timedelta,
-    catch_up: CatchUp,
-    limit: int = BATCH,
-) -> Due:
-    """Choose the ticks that run, from `first` on. Late ones run as `catch_up` says.
-
-    Ticks that are older than the grace never run. Ticks over the limit stay due.
-    """
-    on_time, oldest = now - ON_TIME, now - max(grace, ON_TIME)
-    tick: datetime | None = first
-    missed: tuple[datetime, datetime] | tuple[()] = ()
-    if first < oldest:
-        missed, tick = (first, oldest), next_tick(trigger, oldest)
-    if catch_up == "latest" and tick and tick < on_time:
-        tick = _last_before(on_time, trigger, tick)
-    ticks: list[datetime] = []
-    while tick and tick <= now and len(ticks) < limit:
-        ticks.append(tick)
-        tick = next_tick(trigger, tick)
-    return Due(ticks, tick, *missed)
-
-
-def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
-    """The last tick from `first` on that is before `end`, found without computing all of them."""
-
-    def is_last(seconds: int) -> bool:
-        tick = next_tick(trigger, first + timedelta(seconds=seconds))
-        return tick is None or tick >= end
-
-    seconds = range(int((end - first).total_seconds()) + 1)
-    return first + timedelta(seconds=bisect_left(seconds, True, key=is_last))
 
 
 async def run_due() -> None:

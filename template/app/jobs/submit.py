@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 from uuid import UUID, uuid4
 
+import structlog
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -17,14 +18,17 @@ from app.config import get_settings
 from app.core import tracing
 from app.jobs import relay
 from app.jobs.contract import Bound, Task
+from app.jobs.endings import NAMED
 from app.jobs.inserts import insert_many, insert_one
 from app.jobs.operations import Operations
-from app.jobs.origin import origin
 from app.jobs.relay import Message
+from app.jobs.running import running_job
 from app.jobs.table import HEAD_START, HOLDS_KEY, jobs
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+LONGEST = 200  # characters of a name that came from outside
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Jobs(Operations):
         connection = await self._session.connection()
         count = {"messaging.batch.message_count": len(rows)}
         with tracing.submitting(task.name, lane, **count):
-            shared["origin"] = origin()
+            shared["origin"] = _origin()
             await insert_many(connection, rows[:noted], shared | {"pushes": 1})
             await insert_many(connection, rows[noted:], shared | {"pushes": 0})
         relay.note_submitted(self._session.sync_session, task.name, len(rows))
@@ -171,7 +175,7 @@ def _submit(
     }
     named = {"messaging.message.id": str(message.id)}
     with tracing.submitting(task.name, lane, **named):
-        values["origin"] = origin()
+        values["origin"] = _origin()
         created = session.connection().execute(insert_one(at is None), values).first()
     if created is None:
         return _holder(session, task.name, key)
@@ -179,6 +183,16 @@ def _submit(
     if _is_due(delay, at):
         relay.ring_after_commit(session, message)
     return Job(message.id, task.name)
+
+
+def _origin() -> dict[str, Any] | None:
+    """The request, the schedule and the job in which this is called; None outside them all."""
+    context = structlog.contextvars.get_contextvars()
+    found = {name: str(context[name])[:LONGEST] for name in NAMED if name in context}
+    if claim := running_job.get(None):
+        found["job_id"] = str(claim.id)
+    found |= tracing.here()
+    return found or None
 
 
 def _holder(session: Session, task: str, key: str | None) -> Job[Any]:

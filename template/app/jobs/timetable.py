@@ -1,9 +1,9 @@
-"""The table `schedules`: what deploys, operators and the dispatcher do with its rows."""
+"""The table `schedules`: what deploys and operators do with its rows."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypedDict, Unpack
@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from app.jobs.contract import Task, UnknownTaskError, find_task, registry
+from app.jobs.contract import Task, UnknownTaskError, find_task
 from app.jobs.schedules import (
     CatchUp,
     Definition,
@@ -57,11 +57,11 @@ class Schedules:
         found = select(schedules).order_by(schedules.c.id).limit(limit)
         if after is not None:
             found = found.where(schedules.c.id > after)
-        return await _read(self._session, found)
+        return await read(self._session, found)
 
     async def get(self, schedule_id: str) -> StoredSchedule:
         """Raises ScheduleNotFoundError."""
-        found = await _read(self._session, select(schedules).where(schedules.c.id == schedule_id))
+        found = await read(self._session, select(schedules).where(schedules.c.id == schedule_id))
         if not found:
             raise ScheduleNotFoundError(schedule_id)
         return found[0]
@@ -181,35 +181,13 @@ def _part(*name: str) -> Iterator[None]:
         raise InvalidScheduleError([wrong]) from None
 
 
-async def _read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
+async def read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
     rows = await session.execute(found.add_columns(clock(0).label("now")))
     return [StoredSchedule.of(**row._mapping) for row in rows]
 
 
 async def database_now(session: AsyncSession) -> datetime:
     return (await session.execute(select(clock(0)))).scalar_one()
-
-
-async def take_due(
-    session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
-) -> list[StoredSchedule]:
-    """Lock due schedules, the most overdue first, without those whose task isn't known here."""
-    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
-    due = select(schedules).where(schedules.c.next_tick <= now, *runnable)
-    due = due.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
-    return await _read(session, due.with_for_update(skip_locked=True))
-
-
-async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
-    """Lock schedules that aren't due yet."""
-    ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
-    return await _read(session, ahead.with_for_update(skip_locked=True))
-
-
-async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
-    """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
-    unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
-    await session.execute(update(schedules).where(*unmoved).values(values))
 
 
 async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
@@ -222,7 +200,7 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
     if twice := [schedule_id for schedule_id, count in ids.items() if count > 1]:
         raise ValueError(f"two schedules are named {twice[0]!r}")
     known = select(schedules).where(schedules.c.id.in_(ids)).with_for_update()
-    stored = {each.id: each for each in await _read(session, known)}
+    stored = {each.id: each for each in await read(session, known)}
     now = await database_now(session)
     for schedule in declared:
         await _declare(session, schedule, stored.get(schedule.id), now)

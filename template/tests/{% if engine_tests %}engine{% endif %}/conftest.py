@@ -53,3 +53,14 @@ async def no_other_jobs(session: AsyncSession) -> None:
     for table in (jobs, known_tasks, processes):
         await session.execute(delete(table))
     await session.commit()
+
+
+@pytest.fixture
+async def no_other_schedules(session: AsyncSession) -> None:
+    """Delete the schedules that other tests have left."""
+    from sqlalchemy import delete
+
+    from app.jobs.table import schedules
+
+    await session.execute(delete(schedules))
+    await session.commit()

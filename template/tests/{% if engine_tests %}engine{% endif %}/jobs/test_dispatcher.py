@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import Row, delete, event, insert, select, text, update
+from sqlalchemy import event, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.core.concurrency import in_background
 from app.core.database import jobs_engine, sync_engine
-from app.jobs import Date, Interval, Schedule
+from app.jobs import Interval
 from app.jobs.dispatcher import BATCH, every_second, run_due
-from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
-from app.jobs.triggers import Trigger, next_tick
-from tests.engine import probes
+from app.jobs.table import jobs, schedules
+from tests.engine.jobs.schedule_rows import (
+    HOUR,
+    MINUTE,
+    SECOND,
+    add,
+    add_late,
+    change_definition,
+    jobs_of,
+    row_of,
+)
 from tests.service import eventually
 
-SECOND, MINUTE, HOUR = (timedelta(seconds=n) for n in (1, 60, 3600))
-
-
-@pytest.fixture(autouse=True)
-async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
-    await session.execute(delete(schedules))
-    await session.commit()
-    yield
-
-
-async def database_now(session: AsyncSession) -> datetime:
-    return (await session.execute(select(clock(0)))).scalar_one()
-
-
-async def add(
-    session: AsyncSession, trigger: Trigger, since: timedelta, **values: Any
-) -> tuple[str, datetime]:
-    """Add a schedule whose ticks have been due since then; returns its id and the first tick."""
-    schedule = Schedule(f"s-{uuid4()}", trigger, probes.echo, ("tick",))
-    first = next_tick(trigger, await database_now(session) - since)
-    assert first
-    stored = {"definition": definition_of(schedule), "task": schedule.task.name, **values}
-    await session.execute(insert(schedules).values(id=schedule.id, next_tick=first, **stored))
-    await session.commit()
-    return schedule.id, first
-
-
-async def add_late(session: AsyncSession, **values: Any) -> tuple[str, datetime]:
-    """Add a schedule with a single tick, which was due a minute ago."""
-    return await add(session, Date(await database_now(session) - MINUTE), HOUR, **values)
-
-
-async def row_of(session: AsyncSession, schedule_id: str) -> Row[Any]:
-    row = (await session.execute(select(schedules).where(schedules.c.id == schedule_id))).one()
-    await session.commit()
-    return row
-
-
-async def jobs_of(session: AsyncSession, schedule_id: str) -> list[Row[Any]]:
-    ours = jobs.c.key.startswith(f"schedule:{schedule_id}:")
-    rows = (await session.execute(select(jobs).where(ours).order_by(jobs.c.key))).all()
-    await session.commit()
-    return list(rows)
-
-
-async def change_definition(session: AsyncSession, **fields: Any) -> None:
-    [definition] = await session.scalars(select(schedules.c.definition))
-    await session.execute(update(schedules).values(definition={**definition, **fields}))
-    await session.commit()
+pytestmark = pytest.mark.usefixtures("no_other_schedules")
 
 
 async def test_a_due_tick_becomes_one_job(session: AsyncSession) -> None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.jobs import Date, Interval
-from app.jobs.dispatcher import BATCH, Due, due
+from app.jobs.dispatcher import BATCH
+from app.jobs.due import Due, due
 from app.jobs.schedules import CatchUp
 from app.jobs.triggers import Trigger
 
@@ -109,4 +110,4 @@ def each(first: datetime, step: timedelta, count: int) -> list[datetime]:
 def test_which_ticks_run(
     trigger: Trigger, first: datetime, grace: timedelta, catch_up: CatchUp, expected: Due
 ) -> None:
-    assert due(trigger, first, NOW, grace, catch_up) == expected
+    assert due(trigger, first, NOW, grace, catch_up, BATCH) == expected

@@ -1,0 +1,87 @@
+"""Which schedules are due, which of their ticks run, and how a schedule moves on."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.jobs.contract import registry
+from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
+from app.jobs.table import schedules
+from app.jobs.timetable import read
+from app.jobs.triggers import Trigger, next_tick
+
+
+@dataclass(frozen=True)
+class Due:
+    """What to do about one schedule now. Ticks between the two `missed` times never run."""
+
+    ticks: list[datetime]
+    next_tick: datetime | None
+    missed_since: datetime | None = None
+    missed_until: datetime | None = None
+
+
+def due(
+    trigger: Trigger,
+    first: datetime,
+    now: datetime,
+    grace: timedelta,
+    catch_up: CatchUp,
+    limit: int,
+) -> Due:
+    """Choose the ticks that run, from `first` on. Late ones run as `catch_up` says.
+
+    Ticks that are older than the grace never run. Ticks over the limit stay due.
+    """
+    on_time, oldest = now - ON_TIME, now - max(grace, ON_TIME)
+    tick: datetime | None = first
+    missed: tuple[datetime, datetime] | tuple[()] = ()
+    if first < oldest:
+        missed, tick = (first, oldest), next_tick(trigger, oldest)
+    if catch_up == "latest" and tick and tick < on_time:
+        tick = _last_before(on_time, trigger, tick)
+    ticks: list[datetime] = []
+    while tick and tick <= now and len(ticks) < limit:
+        ticks.append(tick)
+        tick = next_tick(trigger, tick)
+    return Due(ticks, tick, *missed)
+
+
+def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
+    """The last tick from `first` on that is before `end`, found without computing all of them."""
+
+    def is_last(seconds: int) -> bool:
+        tick = next_tick(trigger, first + timedelta(seconds=seconds))
+        return tick is None or tick >= end
+
+    seconds = range(int((end - first).total_seconds()) + 1)
+    return first + timedelta(seconds=bisect_left(seconds, True, key=is_last))
+
+
+async def take_due(
+    session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
+) -> list[StoredSchedule]:
+    """Lock due schedules, the most overdue first, without those whose task isn't known here."""
+    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
+    found = select(schedules).where(schedules.c.next_tick <= now, *runnable)
+    found = found.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
+    return await read(session, found.with_for_update(skip_locked=True))
+
+
+async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
+    """Lock schedules that aren't due yet."""
+    ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
+    return await read(session, ahead.with_for_update(skip_locked=True))
+
+
+async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
+    """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
+    unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
+    await session.execute(update(schedules).where(*unmoved).values(values))
