@@ -104,6 +104,7 @@ async def _dispatch(
 ) -> int:
     """Submit the due ticks of one schedule. Returns how much of the limit that used."""
     wanted, task = schedule.read(), find_task(schedule.task)
+    args = task.check(wanted.args)  # else a host would take them for its own release's
     if not schedule.next_tick:
         raise ValueError(f"its next tick can't be read: {schedule.next_tick}")
     first = schedule.next_tick
@@ -120,7 +121,7 @@ async def _dispatch(
             continue
         key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
         with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
-            job = await submit_named(session, task, wanted.args, key=key, keep_key=True)
+            job = await submit_named(session, task, args, key=key, keep_key=True)
         if job.created:  # else another clock was faster, and the key is taken
             values |= {"last_tick": tick, "last_job_id": job.id}
             if tick < now - ON_TIME:

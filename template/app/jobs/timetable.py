@@ -110,9 +110,9 @@ class Schedules:
         if "trigger" in changes:
             values["next_tick"] = await self._first_tick(changes["trigger"])
         elif schedule.paused and paused is False:
-            values["next_tick"] = next_tick(
-                _in_force(schedule).trigger, await database_now(self._session)
-            )
+            with _or_broken():
+                trigger = schedule.read().trigger
+            values["next_tick"] = next_tick(trigger, await database_now(self._session))
         as_read = schedules.c.id == schedule_id, schedules.c.revision == revision
         changed = update(schedules).where(*as_read).values(values).returning(schedules.c.id)
         if (await self._session.execute(changed)).first() is None:
@@ -132,9 +132,11 @@ class Schedules:
     async def run(self, schedule_id: str) -> Job[Any]:
         """Submit a job beside its ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
         schedule = await self.get(schedule_id)
-        args = _in_force(schedule).args
+        task = _known(schedule.task)
+        with _or_broken():
+            args = task.check(schedule.read().args)
         with bound_contextvars(schedule_id=schedule.id):
-            return await submit_named(self._session, _known(schedule.task), args)
+            return await submit_named(self._session, task, args)
 
     async def _first_tick(self, trigger: Trigger) -> datetime:
         first = next_tick(trigger, await database_now(self._session))
@@ -154,10 +156,12 @@ def _checked(name: str, wanted: Definition) -> dict[str, Any]:
     return wanted.model_dump(mode="json") | {"args": arguments, "task": name}
 
 
-def _in_force(schedule: StoredSchedule) -> Definition:
+@contextmanager
+def _or_broken() -> Iterator[None]:
+    """What the row has must be right, or the schedule can't do what is asked."""
     try:
-        return schedule.read()
-    except ValidationError as error:
+        yield
+    except ValueError as error:
         raise ScheduleConflictError(f"it is broken: {one_line(error)}") from None
 
 

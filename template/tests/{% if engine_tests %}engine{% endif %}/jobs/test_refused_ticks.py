@@ -1,0 +1,33 @@
+"""A tick whose job can't be submitted stays due, is reported, and stops no other."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+from structlog.testing import capture_logs
+
+from app.jobs import Interval, ScheduleConflictError, Schedules
+from app.jobs.dispatcher import run_due
+from tests.engine.jobs.schedule_rows import HOUR, add, change_definition, jobs_of, row_of
+
+pytestmark = pytest.mark.usefixtures("no_other_schedules")
+
+
+async def test_arguments_of_another_release_are_left_to_its_clock(session: AsyncSession) -> None:
+    """As a job with this release's signature they would be dead at once on its hosts."""
+    schedule_id, tick = await add(session, Interval(hours=1), HOUR)
+    await change_definition(session, args={"text": "a", "new": 1}, misfire_grace=7200)
+    with capture_logs() as logs:
+        await run_due()
+        await run_due()
+    assert await jobs_of(session, schedule_id) == []
+    assert (await row_of(session, schedule_id)).next_tick == tick
+    [line] = logs
+    assert (line["event"], line["schedule_id"]) == ("schedule.broken", schedule_id)
+    assert "new" in line["error"]
+    with pytest.raises(ScheduleConflictError, match="new: Extra inputs are not permitted"):
+        await Schedules(session).run(schedule_id)
+    await change_definition(session, args={"text": "a"})
+    await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    assert job.args == {"text": "a"}
