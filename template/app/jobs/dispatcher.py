@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -31,8 +34,10 @@ from app.jobs.triggers import next_tick
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 BATCH = 100  # schedules, and jobs, in one transaction
-WAKE_LIMIT = 5  # seconds; the next wake-up tries again
+WAKE_LIMIT = 5  # seconds after which a silent batch is given up, and a wake-up begins no other
 STALE = 10  # seconds without success after which this process isn't ready
 
 # A process that froze while it locks rows would stop their schedules in all other processes.
@@ -42,26 +47,61 @@ LIMITS = text(
 )
 
 _reported: set[str] = set()  # broken schedules, to log each once
-_heeded: Jump | None = Jump(0, 0)  # the jump of the clock that next ticks were corrected for
-_succeeded: float | None = None  # when a wake-up last succeeded, by the monotonic clock
+_succeeded: float | None = None  # when a batch last succeeded, by the monotonic clock
 
 
-async def run_due() -> None:
-    """Submit a job for each due tick and move the schedules on, a batch in each transaction."""
+@dataclass
+class _Correction:
+    """How far next ticks are corrected for a jump of the clock, in the order of their ids."""
+
+    jump: Jump | None = None
+    after: str | None = ""  # None: all are
+
+
+_correction = _Correction()
+
+
+@dataclass
+class _Batch:
+    """One transaction, and what it may still do."""
+
+    session: AsyncSession
+    now: datetime
+    left: int  # jobs
+    until: float  # the monotonic time
+
+    @property
+    def is_full(self) -> bool:
+        return self.left <= 0 or time.monotonic() > self.until
+
+
+async def run_due(until: float = math.inf) -> None:
+    """Submit a job for each due tick and move the schedules on, a batch in each transaction.
+
+    After the monotonic time `until` it begins no further batch.
+    """
     broken: set[str] = set()
-    while await _run_batch(broken):
+    while await _in_time(_run_batch(broken)) and time.monotonic() < until:
         pass
+
+
+async def _in_time(batch: Coroutine[Any, Any, T]) -> T:
+    """A batch that is silent is given up. Each one that commits is a success."""
+    global _succeeded
+    async with asyncio.timeout(WAKE_LIMIT):
+        result = await batch
+    _succeeded = _succeeded and time.monotonic()  # only a clock has one
+    return result
 
 
 async def _run_batch(broken: set[str]) -> bool:
     """Returns whether more may be due. It adds schedules that can't be run to `broken`."""
     async with control_session() as session:
-        now = await _begin(session)
-        found = await take_due(session, now, broken, BATCH)
-        left = BATCH
+        batch = await _begin(session)
+        found = await take_due(session, batch.now, broken, BATCH)
         for schedule in found:
             try:
-                left -= await _dispatch(session, schedule, now, left)
+                await _dispatch(batch, schedule)
             except SQLAlchemyError:  # the database's fault, not the schedule's
                 raise
             except Exception as error:
@@ -69,46 +109,54 @@ async def _run_batch(broken: set[str]) -> bool:
                 broken.add(schedule.id)
             else:
                 _reported.discard(schedule.id)
-            if left <= 0:
+            if batch.is_full:
                 return True
     return len(found) == BATCH
 
 
-async def _begin(session: AsyncSession) -> datetime:
-    """Limit the transaction. Returns the database's time."""
+async def _begin(session: AsyncSession) -> _Batch:
+    """Limit the transaction. It commits what it has done after a part of the limit."""
     if not IS_SQLITE:
         await session.execute(LIMITS)
     asked = time.monotonic()
     now = await database_now(session)
     database_clock.note(now, asked)
-    return now
+    return _Batch(session, now, BATCH, until=asked + WAKE_LIMIT / 5)
 
 
-async def _bring_nearer() -> None:
+async def _bring_nearer(after: str) -> str | None:
     """Correct next ticks after the database's clock went back: they are too far ahead.
 
-    A tick that had its job gets no second one, because its key is taken.
+    It begins after this id, and returns the last one, or None if there are no more. A tick that had
+    its job gets no second one, because its key is taken.
     """
     async with control_session() as session:
-        now = await _begin(session)
-        for schedule in await take_ahead(session, now):
-            with suppress(ValueError):  # a broken schedule is reported when it is due
-                nearest = next_tick(schedule.read().trigger, now)
-                if nearest and schedule.next_tick and nearest < schedule.next_tick:
-                    await move(session, schedule, next_tick=nearest)
-                    log.warning("schedule.tick_moved", schedule_id=schedule.id)
+        batch = await _begin(session)
+        found = await take_ahead(session, batch.now, after, BATCH)
+        for schedule in found:
+            await _correct(batch, schedule)
+            if batch.is_full:
+                return schedule.id
+    return found[-1].id if len(found) == BATCH else None
 
 
-async def _dispatch(
-    session: AsyncSession, schedule: StoredSchedule, now: datetime, limit: int
-) -> int:
-    """Submit the due ticks of one schedule. Returns how much of the limit that used."""
+async def _correct(batch: _Batch, schedule: StoredSchedule) -> None:
+    with suppress(ValueError):  # a broken schedule is reported when it is due
+        nearest = next_tick(schedule.read().trigger, batch.now)
+        if nearest and schedule.next_tick and nearest < schedule.next_tick:
+            await move(batch.session, schedule, next_tick=nearest)
+            log.warning("schedule.tick_moved", schedule_id=schedule.id)
+
+
+async def _dispatch(batch: _Batch, schedule: StoredSchedule) -> None:
+    """Submit the due ticks of one schedule, at least the first, and move it on."""
     wanted, task = schedule.read(), find_task(schedule.task)
     args = task.check(wanted.args)  # else a host would take them for its own release's
     if not schedule.next_tick:
         raise ValueError(f"its next tick can't be read: {schedule.next_tick}")
-    first = schedule.next_tick
-    found = due(wanted.trigger, first, now, wanted.grace, wanted.catch_up, limit)
+    found = due(
+        wanted.trigger, schedule.next_tick, batch.now, wanted.grace, wanted.catch_up, batch.left
+    )
     last_job = schedule.last_job_id or None
     values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:
@@ -116,18 +164,30 @@ async def _dispatch(
         MISSED.add()
         log.warning("schedule.ticks_missed", schedule_id=schedule.id, since=f"{found.missed_since}")
     for tick in found.ticks:
-        if wanted.overlap == "skip" and await _unfinished(session, values["last_job_id"]):
+        if tick > found.ticks[0] and batch.is_full:
+            values["next_tick"] = tick
+            break
+        batch.left -= 1
+        if wanted.overlap == "skip" and await _unfinished(batch.session, values["last_job_id"]):
             log.info("schedule.tick_skipped", schedule_id=schedule.id, tick=f"{tick}")
             continue
-        key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-        with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
-            job = await submit_named(session, task, args, key=key, keep_key=True)
-        if job.created:  # else another clock was faster, and the key is taken
-            values |= {"last_tick": tick, "last_job_id": job.id}
-            if tick < now - ON_TIME:
-                TICKS_LATE.add()
-    await move(session, schedule, **values)
-    return max(1, len(found.ticks))
+        values |= await _submit(batch, schedule, tick, args)
+    await move(batch.session, schedule, **values)
+
+
+async def _submit(
+    batch: _Batch, schedule: StoredSchedule, tick: datetime, args: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what changes in the schedule's row."""
+    key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
+    task = find_task(schedule.task)
+    with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
+        job = await submit_named(batch.session, task, args, key=key, keep_key=True)
+    if not job.created:  # another clock was faster, and the key is taken
+        return {}
+    if tick < batch.now - ON_TIME:
+        TICKS_LATE.add()
+    return {"last_tick": tick, "last_job_id": job.id}
 
 
 async def _unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
@@ -145,23 +205,24 @@ async def wake() -> None:
     """Clocks call this. It runs `run_due` for a limited time, logs errors, and never raises."""
     global _succeeded
     _succeeded = _succeeded or time.monotonic()
+    until = time.monotonic() + WAKE_LIMIT
     try:
-        async with asyncio.timeout(WAKE_LIMIT):
-            await run_due()
-            await _heed_a_jump()
-        _succeeded = time.monotonic()
+        await run_due(until)
+        await _heed_a_jump(until)
     except Exception as error:
         tell("dispatcher.failed", error)
     heartbeat("clock")
 
 
-async def _heed_a_jump() -> None:
-    """The first wake-up corrects as well: the clock may have gone back while nothing ran."""
-    global _heeded
-    jump = database_clock.jump
-    if jump is not _heeded:
-        await _bring_nearer()
-        _heeded = jump
+async def _heed_a_jump(until: float) -> None:
+    """The first wake-ups correct as well: the clock may have gone back while nothing ran."""
+    global _correction
+    if database_clock.jump is not _correction.jump:
+        _correction = _Correction(database_clock.jump)
+    while (after := _correction.after) is not None:
+        _correction.after = await _in_time(_bring_nearer(after))
+        if time.monotonic() > until:
+            break
 
 
 async def every_second() -> None:
@@ -177,6 +238,6 @@ def is_clock() -> bool:
 
 
 async def ping_clock() -> None:
-    """Raise RuntimeError if no wake-up of this process has succeeded for a while."""
+    """Raise RuntimeError if this process has committed no batch for a while."""
     if _succeeded is None or time.monotonic() - _succeeded > STALE:
         raise RuntimeError("the dispatcher of schedules is not woken, or fails")

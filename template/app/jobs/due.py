@@ -68,16 +68,23 @@ def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
 async def take_due(
     session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
 ) -> list[StoredSchedule]:
-    """Lock due schedules, the most overdue first, without those whose task isn't known here."""
+    """Lock due schedules, without those whose task isn't known here.
+
+    Those on time come first, so that no backlog makes them late; then the most overdue.
+    """
     runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
     found = select(schedules).where(schedules.c.next_tick <= now, *runnable)
-    found = found.where(schedules.c.id.not_in(broken)).order_by(schedules.c.next_tick).limit(limit)
+    found = found.where(schedules.c.id.not_in(broken)).limit(limit)
+    found = found.order_by(schedules.c.next_tick < now - ON_TIME, schedules.c.next_tick)
     return await read(session, found.with_for_update(skip_locked=True))
 
 
-async def take_ahead(session: AsyncSession, now: datetime) -> list[StoredSchedule]:
-    """Lock schedules that aren't due yet."""
+async def take_ahead(
+    session: AsyncSession, now: datetime, after: str, limit: int
+) -> list[StoredSchedule]:
+    """Lock schedules that aren't due yet, in the order of their ids, from after this id on."""
     ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
+    ahead = ahead.where(schedules.c.id > after).order_by(schedules.c.id).limit(limit)
     return await read(session, ahead.with_for_update(skip_locked=True))
 
 

@@ -38,6 +38,15 @@ async def add_late(session: AsyncSession, **values: Any) -> tuple[str, datetime]
     return await add(session, Date(await database_now() - MINUTE), HOUR, **values)
 
 
+async def add_many(session: AsyncSession, number: int, trigger: Trigger, tick: datetime) -> None:
+    """Add schedules that all have this next tick."""
+    schedule = Schedule("many", trigger, probes.echo, ("tick",))
+    shared = {"definition": definition_of(schedule), "task": probes.echo.name, "next_tick": tick}
+    rows = [{"id": f"many {each:03}", **shared} for each in range(number)]
+    await session.execute(insert(schedules), rows)
+    await session.commit()
+
+
 async def row_of(session: AsyncSession, schedule_id: str) -> Row[Any]:
     row = (await session.execute(select(schedules).where(schedules.c.id == schedule_id))).one()
     await session.commit()

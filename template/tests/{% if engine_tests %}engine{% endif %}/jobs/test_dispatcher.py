@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from app.core.concurrency import in_background
 from app.core.database import jobs_engine, sync_engine
-from app.jobs import Interval
+from app.jobs import Date, Interval, dispatcher
 from app.jobs.dispatcher import BATCH, every_second, run_due
 from app.jobs.table import jobs, schedules
+from tests.engine.jobs.rows import database_now
 from tests.engine.jobs.schedule_rows import (
     HOUR,
     MINUTE,
@@ -172,3 +173,14 @@ async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
             await session.execute(text("ALTER TABLE away RENAME TO schedules"))
             await session.commit()
             await eventually(ticked)
+
+
+async def test_a_backlog_makes_no_other_schedule_late(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, _ = await add_late(session)
+    on_time, _ = await add(session, Date(await database_now()), HOUR)
+    monkeypatch.setattr(dispatcher, "BATCH", 1)
+    await dispatcher._run_batch(set())
+    assert await jobs_of(session, late) == []
+    assert len(await jobs_of(session, on_time)) == 1
