@@ -33,6 +33,8 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 TASKS_PACKAGE = "app.tasks."
+# Of tries, and of jobs at once. The column that keeps the tries also counts those handed back.
+MOST = 10**9
 
 
 class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, like StopIteration
@@ -93,8 +95,9 @@ class Task(Generic[P, V, R]):
             if not isinstance(value := getattr(self, name), timedelta) or value < least:
                 raise TypeError(f"task {self.name}: {name} can't be {value!r}: give a timedelta")
         for name in ("tries", "max_running"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"task {self.name}: {name} must be at least 1")
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MOST:
+                raise ValueError(f"task {self.name}: {name} must be at least 1, at most {MOST}")
 
     @cached_property
     def signature(self) -> str:
@@ -191,7 +194,7 @@ def task(
 
     Raises TypeError for parameters that can't be passed by position or have a type that JSON can't
     carry, and for a `timeout` or `backoff` that is no timedelta. Raises ValueError for a second
-    task of the same name, and if `tries` or `max_running` is less than one.
+    task of the same name, and if `tries` or `max_running` is not within 1 and 1,000,000,000.
     """
     if no_function is not None:
         raise TypeError("write @task(): it has parentheses, also where they are empty")

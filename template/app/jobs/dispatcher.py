@@ -10,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
-from uuid import UUID
 
 import structlog
-from sqlalchemy import select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
@@ -24,11 +23,10 @@ from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
 from app.jobs.contract import find_task
-from app.jobs.due import due, move, take_ahead, take_due
+from app.jobs.due import due, is_unfinished, move, take_ahead, take_due
 from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, StoredSchedule
 from app.jobs.submit import submit_named
-from app.jobs.table import jobs
 from app.jobs.timetable import database_now
 from app.jobs.triggers import next_tick
 
@@ -39,6 +37,8 @@ T = TypeVar("T")
 BATCH = 100  # schedules, and jobs, in one transaction
 WAKE_LIMIT = 5  # seconds after which a silent batch is given up, and a wake-up begins no other
 STALE = 10  # seconds without success after which this process isn't ready
+
+OF_VALUES = DataError, IntegrityError  # errors that are about a row's values
 
 # A process that froze while it locks rows would stop their schedules in all other processes.
 LIMITS = text(
@@ -100,18 +100,23 @@ async def _run_batch(broken: set[str]) -> bool:
         batch = await _begin(session)
         found = await take_due(session, batch.now, broken, BATCH)
         for schedule in found:
-            try:
-                await _dispatch(batch, schedule)
-            except SQLAlchemyError:  # the database's fault, not the schedule's
-                raise
-            except Exception as error:
-                _report(schedule.id, error)
-                broken.add(schedule.id)
-            else:
-                _reported.discard(schedule.id)
+            await _try(batch, schedule, broken)
             if batch.is_full:
                 return True
     return len(found) == BATCH
+
+
+async def _try(batch: _Batch, schedule: StoredSchedule, broken: set[str]) -> None:
+    try:
+        async with batch.session.begin_nested():
+            await _dispatch(batch, schedule)
+    except Exception as error:
+        if isinstance(error, SQLAlchemyError) and not isinstance(error, OF_VALUES):
+            raise  # no other schedule would fare better
+        _report(schedule.id, error)
+        broken.add(schedule.id)
+    else:
+        _reported.discard(schedule.id)
 
 
 async def _begin(session: AsyncSession) -> _Batch:
@@ -168,7 +173,7 @@ async def _dispatch(batch: _Batch, schedule: StoredSchedule) -> None:
             values["next_tick"] = tick
             break
         batch.left -= 1
-        if wanted.overlap == "skip" and await _unfinished(batch.session, values["last_job_id"]):
+        if wanted.overlap == "skip" and await is_unfinished(batch.session, values["last_job_id"]):
             log.info("schedule.tick_skipped", schedule_id=schedule.id, tick=f"{tick}")
             continue
         values |= await _submit(batch, schedule, tick, args)
@@ -190,14 +195,11 @@ async def _submit(
     return {"last_tick": tick, "last_job_id": job.id}
 
 
-async def _unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
-    found = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.status.in_(["pending", "running"]))
-    return (await session.execute(found)).first() is not None
-
-
 def _report(schedule_id: str, error: Exception) -> None:
     if schedule_id not in _reported:
-        log.error("schedule.broken", schedule_id=schedule_id, error=repr(error))
+        # Further lines of the database's answer may show the arguments.
+        said = str(error).splitlines()[0] if isinstance(error, OF_VALUES) else repr(error)
+        log.error("schedule.broken", schedule_id=schedule_id, error=said)
     _reported.add(schedule_id)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.contract import registry
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
-from app.jobs.table import schedules
+from app.jobs.table import jobs, schedules
 from app.jobs.timetable import read
 from app.jobs.triggers import Trigger, next_tick
 
@@ -92,3 +93,8 @@ async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -
     """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
     unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
     await session.execute(update(schedules).where(*unmoved).values(values))
+
+
+async def is_unfinished(session: AsyncSession, job_id: UUID | None) -> bool:
+    found = select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.status.in_(["pending", "running"]))
+    return (await session.execute(found)).first() is not None

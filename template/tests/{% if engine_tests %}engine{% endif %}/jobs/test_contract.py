@@ -112,6 +112,8 @@ def test_the_session_must_fit_the_function() -> None:
         ({"backoff": 5}, "backoff can't be 5: give a timedelta"),
         ({"tries": 0}, "tries must be at least 1"),
         ({"max_running": 0}, "max_running must be at least 1"),
+        ({"tries": 2**31 - 1}, "tries must be at least 1, at most 1000000000"),
+        ({"max_running": 2**31}, "max_running must be at least 1, at most 1000000000"),
     ],
 )
 def test_options_that_no_job_could_run_with_are_refused(options: dict[str, Any], said: str) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.jobs import Interval, ScheduleConflictError, Schedules
 from app.jobs.dispatcher import run_due
-from tests.engine.jobs.schedule_rows import HOUR, add, change_definition, jobs_of, row_of
+from tests.engine.jobs.schedule_rows import (
+    HOUR,
+    add,
+    add_late,
+    change_definition,
+    jobs_of,
+    row_of,
+)
 
 pytestmark = pytest.mark.usefixtures("no_other_schedules")
 
@@ -31,3 +39,28 @@ async def test_arguments_of_another_release_are_left_to_its_clock(session: Async
     await run_due()
     [job] = await jobs_of(session, schedule_id)
     assert job.args == {"text": "a"}
+
+
+@pytest.mark.postgresql  # SQLite keeps any value in any column
+async def test_a_job_that_the_database_refuses_stops_no_other_schedule(
+    session: AsyncSession,
+) -> None:
+    bad, tick = await add_late(session)
+    good, _ = await add_late(session)
+    refuse = f"CHECK (key NOT LIKE 'schedule:{bad}:%') NOT VALID"
+    await session.execute(text(f"ALTER TABLE jobs ADD CONSTRAINT refused {refuse}"))
+    await session.commit()
+    try:
+        with capture_logs() as logs:
+            await run_due()
+    finally:
+        await session.execute(text("ALTER TABLE jobs DROP CONSTRAINT refused"))
+        await session.commit()
+    assert len(await jobs_of(session, good)) == 1
+    assert (await row_of(session, bad)).next_tick == tick
+    [line] = logs
+    assert (line["event"], line["schedule_id"]) == ("schedule.broken", bad)
+    assert "refused" in line["error"]
+    assert "tick" not in line["error"]  # the argument
+    await run_due()
+    assert len(await jobs_of(session, bad)) == 1
