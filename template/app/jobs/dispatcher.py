@@ -9,25 +9,21 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
 from app.core.concurrency import heartbeat, to_the_end
-from app.core.control import control_session
-from app.core.database import IS_SQLITE
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
 from app.jobs.contract import find_task
-from app.jobs.due import due, is_unfinished, move, take_ahead, take_due
+from app.jobs.due import Batch, begin, due, is_unfinished, move, take_ahead, take_due
 from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, StoredSchedule
 from app.jobs.submit import submit_named
-from app.jobs.timetable import database_now
 from app.jobs.triggers import next_tick
 
 log = structlog.get_logger(__name__)
@@ -39,12 +35,6 @@ WAKE_LIMIT = 5  # seconds after which a silent batch is given up, and a wake-up 
 STALE = 10  # seconds without success after which this process isn't ready
 
 OF_VALUES = DataError, IntegrityError  # errors that are about a row's values
-
-# A process that froze while it locks rows would stop their schedules in all other processes.
-LIMITS = text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
-    " set_config('statement_timeout', '4s', true)"
-)
 
 _reported: set[str] = set()  # broken schedules, to log each once
 _succeeded: float | None = None  # when a batch last succeeded, by the monotonic clock
@@ -59,20 +49,6 @@ class _Correction:
 
 
 _correction = _Correction()
-
-
-@dataclass
-class _Batch:
-    """One transaction, and what it may still do."""
-
-    session: AsyncSession
-    now: datetime
-    left: int  # jobs
-    until: float  # the monotonic time
-
-    @property
-    def is_full(self) -> bool:
-        return self.left <= 0 or time.monotonic() > self.until
 
 
 async def run_due(until: float = math.inf) -> None:
@@ -96,37 +72,28 @@ async def _in_time(batch: Coroutine[Any, Any, T]) -> T:
 
 async def _run_batch(broken: set[str]) -> bool:
     """Returns whether more may be due. It adds schedules that can't be run to `broken`."""
-    async with control_session() as session:
-        batch = await _begin(session)
-        found = await take_due(session, batch.now, broken, BATCH)
+    async with begin(BATCH, WAKE_LIMIT / 5) as batch:
+        found = await take_due(batch.session, batch.now, broken, BATCH)
         for schedule in found:
             await _try(batch, schedule, broken)
             if batch.is_full:
-                return True
-    return len(found) == BATCH
+                break
+    return bool(found) and (batch.is_full or len(found) == BATCH)
 
 
-async def _try(batch: _Batch, schedule: StoredSchedule, broken: set[str]) -> None:
+async def _try(batch: Batch, schedule: StoredSchedule, broken: set[str]) -> None:
+    said = len(batch.said)
     try:
         async with batch.session.begin_nested():
             await _dispatch(batch, schedule)
     except Exception as error:
         if isinstance(error, SQLAlchemyError) and not isinstance(error, OF_VALUES):
             raise  # no other schedule would fare better
+        del batch.said[said:]
         _report(schedule.id, error)
         broken.add(schedule.id)
     else:
         _reported.discard(schedule.id)
-
-
-async def _begin(session: AsyncSession) -> _Batch:
-    """Limit the transaction. It commits what it has done after a part of the limit."""
-    if not IS_SQLITE:
-        await session.execute(LIMITS)
-    asked = time.monotonic()
-    now = await database_now(session)
-    database_clock.note(now, asked)
-    return _Batch(session, now, BATCH, until=asked + WAKE_LIMIT / 5)
 
 
 async def _bring_nearer(after: str) -> str | None:
@@ -135,25 +102,26 @@ async def _bring_nearer(after: str) -> str | None:
     It begins after this id, and returns the last one, or None if there are no more. A tick that had
     its job gets no second one, because its key is taken.
     """
-    async with control_session() as session:
-        batch = await _begin(session)
-        found = await take_ahead(session, batch.now, after, BATCH)
+    async with begin(BATCH, WAKE_LIMIT / 5) as batch:
+        found = await take_ahead(batch.session, batch.now, after, BATCH)
         for schedule in found:
             await _correct(batch, schedule)
+            after = schedule.id
             if batch.is_full:
-                return schedule.id
-    return found[-1].id if len(found) == BATCH else None
+                break
+    return after if found and (batch.is_full or len(found) == BATCH) else None
 
 
-async def _correct(batch: _Batch, schedule: StoredSchedule) -> None:
+async def _correct(batch: Batch, schedule: StoredSchedule) -> None:
     with suppress(ValueError):  # a broken schedule is reported when it is due
         nearest = next_tick(schedule.read().trigger, batch.now)
         if nearest and schedule.next_tick and nearest < schedule.next_tick:
             await move(batch.session, schedule, next_tick=nearest)
-            log.warning("schedule.tick_moved", schedule_id=schedule.id)
+            moved = partial(log.warning, "schedule.tick_moved", schedule_id=schedule.id)
+            batch.said.append(moved)
 
 
-async def _dispatch(batch: _Batch, schedule: StoredSchedule) -> None:
+async def _dispatch(batch: Batch, schedule: StoredSchedule) -> None:
     """Submit the due ticks of one schedule, at least the first, and move it on."""
     wanted, task = schedule.read(), find_task(schedule.task)
     args = task.check(wanted.args)  # else a host would take them for its own release's
@@ -166,22 +134,24 @@ async def _dispatch(batch: _Batch, schedule: StoredSchedule) -> None:
     values: dict[str, Any] = {"next_tick": found.next_tick, "last_job_id": last_job}
     if found.missed_since:
         values |= {"missed_since": found.missed_since, "missed_until": found.missed_until}
-        MISSED.add()
-        log.warning("schedule.ticks_missed", schedule_id=schedule.id, since=f"{found.missed_since}")
+        since = f"{found.missed_since}"
+        missed = partial(log.warning, "schedule.ticks_missed", schedule_id=schedule.id, since=since)
+        batch.said += [MISSED.add, missed]
     for tick in found.ticks:
         if tick > found.ticks[0] and batch.is_full:
             values["next_tick"] = tick
             break
         batch.left -= 1
         if wanted.overlap == "skip" and await is_unfinished(batch.session, values["last_job_id"]):
-            log.info("schedule.tick_skipped", schedule_id=schedule.id, tick=f"{tick}")
+            skipped = partial(log.info, "schedule.tick_skipped", schedule_id=schedule.id)
+            batch.said.append(partial(skipped, tick=f"{tick}"))
             continue
         values |= await _submit(batch, schedule, tick, args)
     await move(batch.session, schedule, **values)
 
 
 async def _submit(
-    batch: _Batch, schedule: StoredSchedule, tick: datetime, args: dict[str, Any]
+    batch: Batch, schedule: StoredSchedule, tick: datetime, args: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what changes in the schedule's row."""
     key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
@@ -191,7 +161,7 @@ async def _submit(
     if not job.created:  # another clock was faster, and the key is taken
         return {}
     if tick < batch.now - ON_TIME:
-        TICKS_LATE.add()
+        batch.said.append(TICKS_LATE.add)
     return {"last_tick": tick, "last_job_id": job.id}
 
 

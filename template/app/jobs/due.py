@@ -1,22 +1,64 @@
-"""Which schedules are due, which of their ticks run, and how a schedule moves on."""
+"""Which schedules are due, which of their ticks run, and the transactions that move them on."""
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.control import control_session
+from app.core.database import IS_SQLITE
+from app.core.outages import database_clock
 from app.jobs.contract import registry
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
 from app.jobs.table import jobs, schedules
-from app.jobs.timetable import read
+from app.jobs.timetable import database_now, read
 from app.jobs.triggers import Trigger, next_tick
+
+
+# A process that froze while it locks rows would stop their schedules in all other processes.
+LIMITS = text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
+    " set_config('statement_timeout', '4s', true)"
+)
+
+
+@dataclass
+class Batch:
+    """One transaction, what it may still do, and what to tell once it has committed."""
+
+    session: AsyncSession
+    now: datetime
+    left: int  # jobs
+    until: float  # the monotonic time
+    said: list[Callable[[], object]] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        return self.left <= 0 or time.monotonic() > self.until
+
+
+@asynccontextmanager
+async def begin(number: int, seconds: float) -> AsyncIterator[Batch]:
+    """Begin a batch, which is full after so many jobs, or after so many seconds."""
+    async with control_session() as session:
+        if not IS_SQLITE:
+            await session.execute(LIMITS)
+        asked = time.monotonic()
+        now = await database_now(session)
+        database_clock.note(now, asked)
+        batch = Batch(session, now, number, asked + seconds)
+        yield batch
+    for tell in batch.said:
+        tell()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
-from app.jobs import Interval, ScheduleConflictError, Schedules
-from app.jobs.dispatcher import run_due
+from app.jobs import Date, Interval, ScheduleConflictError, Schedules
+from app.jobs.dispatcher import run_due, wake
+from tests.engine.jobs.rows import database_now
 from tests.engine.jobs.schedule_rows import (
     HOUR,
     add,
@@ -64,3 +65,24 @@ async def test_a_job_that_the_database_refuses_stops_no_other_schedule(
     assert "tick" not in line["error"]  # the argument
     await run_due()
     assert len(await jobs_of(session, bad)) == 1
+
+
+async def test_what_a_batch_did_is_told_once_it_has_committed(session: AsyncSession) -> None:
+    """The first of two schedules has missed its tick. The batch fails at the second one."""
+    missed = await database_now() - 2 * HOUR
+    missing, _ = await add(session, Date(missed), 3 * HOUR)
+    late, _ = await add_late(session)
+    await session.execute(text("ALTER TABLE jobs RENAME TO away"))
+    await session.commit()
+    with capture_logs() as logs:
+        await wake()
+        await wake()
+        await session.execute(text("ALTER TABLE away RENAME TO jobs"))
+        await session.commit()
+        assert (await row_of(session, missing)).missed_since is None
+        await wake()
+        await wake()
+    told = [line["event"] for line in logs]
+    assert told == ["dispatcher.failed"] * 2 + ["schedule.ticks_missed"]
+    assert (await row_of(session, missing)).missed_since == missed
+    assert len(await jobs_of(session, late)) == 1
