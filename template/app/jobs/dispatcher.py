@@ -20,11 +20,10 @@ from app.core.concurrency import heartbeat, to_the_end
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
 from app.jobs.contract import find_task
-from app.jobs.due import Batch, begin, due, is_unfinished, move, take_ahead, take_due
+from app.jobs.due import Batch, begin, corrected, due, is_unfinished, move, take_ahead, take_due
 from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, StoredSchedule
 from app.jobs.submit import submit_named
-from app.jobs.triggers import next_tick
 
 log = structlog.get_logger(__name__)
 
@@ -96,8 +95,8 @@ async def _try(batch: Batch, schedule: StoredSchedule, broken: set[str]) -> None
         _reported.discard(schedule.id)
 
 
-async def _bring_nearer(after: str) -> str | None:
-    """Correct next ticks after the database's clock went back: they are too far ahead.
+async def _correct_page(after: str) -> str | None:
+    """Correct next ticks after the database's clock went back, or a time zone got new rules.
 
     It begins after this id, and returns the last one, or None if there are no more. A tick that had
     its job gets no second one, because its key is taken.
@@ -114,9 +113,9 @@ async def _bring_nearer(after: str) -> str | None:
 
 async def _correct(batch: Batch, schedule: StoredSchedule) -> None:
     with suppress(ValueError):  # a broken schedule is reported when it is due
-        nearest = next_tick(schedule.read().trigger, batch.now)
-        if nearest and schedule.next_tick and nearest < schedule.next_tick:
-            await move(batch.session, schedule, next_tick=nearest)
+        trigger, stored = schedule.read().trigger, schedule.next_tick
+        if stored and (right := corrected(trigger, stored, batch.now)):
+            await move(batch.session, schedule, next_tick=right)
             moved = partial(log.warning, "schedule.tick_moved", schedule_id=schedule.id)
             batch.said.append(moved)
 
@@ -192,7 +191,7 @@ async def _heed_a_jump(until: float) -> None:
     if database_clock.jump is not _correction.jump:
         _correction = _Correction(database_clock.jump)
     while (after := _correction.after) is not None:
-        _correction.after = await _in_time(_bring_nearer(after))
+        _correction.after = await _in_time(_correct_page(after))
         if time.monotonic() > until:
             break
 

@@ -108,6 +108,20 @@ def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
     return first + timedelta(seconds=bisect_left(seconds, True, key=is_last))
 
 
+def corrected(trigger: Trigger, stored: datetime, now: datetime) -> datetime | None:
+    """The next tick in place of the stored one, if that is wrong.
+
+    It is too far ahead after the clock went back. By new rules of a time zone the tick may also be
+    later, or have been earlier: then it runs at the stored time, or it wouldn't run at all.
+    """
+    right = next_tick(trigger, now)
+    if right is None or right == stored:
+        return None
+    if right > stored and next_tick(trigger, stored - (right - stored)) != right:
+        return None
+    return right
+
+
 async def take_due(
     session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
 ) -> list[StoredSchedule]:

@@ -13,10 +13,11 @@ from structlog.testing import capture_logs
 from app.config import get_settings
 from app.core.control import control
 from app.core.outages import TOLERANCE, DatabaseClock, database_clock
-from app.jobs import Date, Interval, Schedule, Status, claims
+from app.jobs import Cron, Date, Interval, Schedule, Status, claims
 from app.jobs.dispatcher import wake
 from app.jobs.schedules import definition_of
 from app.jobs.table import HEAD_START, clock, schedules
+from app.jobs.triggers import Trigger
 from app.jobs.watch import _Watch
 from tests.engine import probes
 from tests.engine.jobs.rows import database_now, row_of, statuses, submit
@@ -103,13 +104,14 @@ async def test_after_a_jump_back_nothing_waits_for_the_old_time() -> None:
     assert (await row_of(late)).wake_at <= now + seconds(HEAD_START)
 
 
-async def test_after_a_jump_back_schedules_go_on(session: AsyncSession) -> None:
-    now = await database_now()
-    ahead = now + seconds(2 * HOUR)
-    for each in (Interval(seconds=1), Date(ahead)):
+async def next_ticks_after_a_jump(
+    session: AsyncSession, stored: datetime, *triggers: Trigger
+) -> dict[str, datetime]:
+    """The next ticks of schedules with these triggers, by kind, that all had the stored one."""
+    for each in triggers:
         schedule = Schedule(type(each).__name__, each, probes.echo, ("tick",))
-        stored = {"definition": definition_of(schedule), "task": schedule.task.name}
-        await session.execute(insert(schedules).values(id=schedule.id, next_tick=ahead, **stored))
+        values = {"definition": definition_of(schedule), "task": schedule.task.name}
+        await session.execute(insert(schedules).values(id=schedule.id, next_tick=stored, **values))
     await session.commit()
     await note_another_time(2 * HOUR)
     await wake()
@@ -117,5 +119,19 @@ async def test_after_a_jump_back_schedules_go_on(session: AsyncSession) -> None:
     found = {row.id: row.next_tick for row in await session.execute(next_ticks)}
     await session.execute(delete(schedules))
     await session.commit()
+    return found
+
+
+async def test_after_a_jump_back_schedules_go_on(session: AsyncSession) -> None:
+    ahead = await database_now() + seconds(2 * HOUR)
+    found = await next_ticks_after_a_jump(session, ahead, Interval(seconds=1), Date(ahead))
     assert found["Interval"] <= await database_now() + seconds(1)
     assert found["Date"] == ahead
+
+
+async def test_by_new_rules_of_its_time_zone_a_tick_may_be_later(session: AsyncSession) -> None:
+    """Else it would fire at the stored time, and then at its own."""
+    own = (await database_now() + seconds(2 * HOUR)).replace(second=0, microsecond=0)
+    daily = Cron(f"{own.minute} {own.hour} * * *")
+    found = await next_ticks_after_a_jump(session, own - seconds(HOUR), daily)
+    assert found == {"Cron": own}

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.jobs import Date, Interval
+from app.jobs import Cron, Date, Interval
 from app.jobs.dispatcher import BATCH
-from app.jobs.due import Due, due
+from app.jobs.due import Due, corrected, due
 from app.jobs.schedules import CatchUp
 from app.jobs.triggers import Trigger
 
@@ -111,3 +111,20 @@ def test_which_ticks_run(
     trigger: Trigger, first: datetime, grace: timedelta, catch_up: CatchUp, expected: Due
 ) -> None:
     assert due(trigger, first, NOW, grace, catch_up, BATCH) == expected
+
+
+@pytest.mark.parametrize(
+    ("trigger", "stored", "expected"),
+    [
+        pytest.param(Cron("0 13 * * *"), NOON + HOUR, None, id="right"),
+        pytest.param(Cron("0 13 * * *"), NOON + 3 * HOUR, NOON + HOUR, id="too far ahead"),
+        pytest.param(Cron("0 13 * * *"), NOON + 30 * MINUTE, NOON + HOUR, id="too early"),
+        pytest.param(Cron("0 11 * * *"), NOON + 30 * MINUTE, None, id="else it wouldn't run"),
+        pytest.param(Interval(hours=1), NOON + HOUR, None, id="interval"),
+        pytest.param(Date(NOON - HOUR), NOON + HOUR, None, id="a date that is over"),
+    ],
+)
+def test_which_next_ticks_are_corrected(
+    trigger: Trigger, stored: datetime, expected: datetime | None
+) -> None:
+    assert corrected(trigger, stored, NOW) == expected
