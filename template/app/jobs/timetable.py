@@ -212,6 +212,17 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
     await session.execute(delete(schedules).where(*gone))
 
 
+def _is_same(before: JsonValue, now: dict[str, Any], task: Task[..., Any, Any]) -> bool:
+    """Whether the code declares the same. A set has another order in each process."""
+    if before == now or not isinstance(before, dict):
+        return before == now
+    try:
+        former, present = task.load(before["args"]), task.load(now["args"])
+    except (LookupError, ValueError):
+        return False
+    return {**before, "args": former} == {**now, "args": present}
+
+
 async def _declare(
     session: AsyncSession, schedule: Schedule, stored: StoredSchedule | None, now: datetime
 ) -> None:
@@ -220,7 +231,7 @@ async def _declare(
     first = {"next_tick": next_tick(schedule.trigger, now)}
     if stored is None:
         await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
-    elif stored.declared != definition:
+    elif not _is_same(stored.declared, definition, schedule.task):
         # If the trigger is the same, ticks that are due stay due.
         before = stored.definition.get("trigger") if isinstance(stored.definition, dict) else None
         moved = first if before != definition["trigger"] else {}

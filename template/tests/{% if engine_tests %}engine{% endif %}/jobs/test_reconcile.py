@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Cron, Interval, Schedule, Schedules
+from app.jobs import Cron, Interval, Schedule, Schedules, task
 from app.jobs.table import clock, schedules
 from app.jobs.timetable import reconcile
 from app.schemas.schedules import ScheduleChange, ScheduleCreate
@@ -82,6 +82,23 @@ async def test_what_fell_due_during_a_deploy_stays_due(session: AsyncSession) ->
     await set_row(session, next_tick=fell_due)
     row = (await deploy(session, replace(HOURLY, args=("b",))))["hourly"]
     assert (row.definition["args"], row.next_tick) == ({"text": "b"}, fell_due)
+
+
+@task(name="reconcile.tagged")
+async def tagged(tags: set[str]) -> None: ...
+
+
+async def test_a_set_in_another_order_is_no_change(session: AsyncSession) -> None:
+    """Strings have another hash in each process."""
+    declared = Schedule("tagged", Interval(hours=1), tagged, ({"a", "b", "c"},))
+    row = (await deploy(session, declared))["tagged"]
+    tags = row.declared["args"]["tags"][::-1]
+    await set_row(session, declared={**row.declared, "args": {"tags": tags}})
+    await change(session, "tagged", misfire_grace=7)
+    row = (await deploy(session, declared))["tagged"]
+    assert row.definition["misfire_grace"] == 7
+    more = replace(declared, args=({"a", "b", "c", "d"},))
+    assert (await deploy(session, more))["tagged"].definition["misfire_grace"] == 300
 
 
 async def test_what_code_no_longer_has_is_removed_and_an_operators_stays(
