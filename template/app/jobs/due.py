@@ -11,18 +11,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import ColumnElement, func, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.control import control_session
-from app.core.database import IS_SQLITE
+from app.core.database import IS_SQLITE, UtcDateTime
 from app.core.outages import database_clock
 from app.jobs.contract import registry
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
-from app.jobs.table import jobs, schedules
+from app.jobs.table import NOT_PAUSED, jobs, schedules
 from app.jobs.timetable import database_now, read
 from app.jobs.triggers import Trigger, next_tick
-
 
 # A process that froze while it locks rows would stop their schedules in all other processes.
 LIMITS = text(
@@ -129,7 +128,7 @@ async def take_due(
 
     Those on time come first, so that no backlog makes them late; then the most overdue.
     """
-    runnable = ~schedules.c.paused, schedules.c.task.in_(list(registry()))
+    runnable = text(NOT_PAUSED), schedules.c.task.in_(list(registry()))
     found = select(schedules).where(schedules.c.next_tick <= now, *runnable)
     found = found.where(schedules.c.id.not_in(broken)).limit(limit)
     found = found.order_by(schedules.c.next_tick < now - ON_TIME, schedules.c.next_tick)
@@ -140,15 +139,21 @@ async def take_ahead(
     session: AsyncSession, now: datetime, after: str, limit: int
 ) -> list[StoredSchedule]:
     """Lock schedules that aren't due yet, in the order of their ids, from after this id on."""
-    ahead = select(schedules).where(schedules.c.next_tick > now, ~schedules.c.paused)
+    ahead = select(schedules).where(schedules.c.next_tick > now, text(NOT_PAUSED))
     ahead = ahead.where(schedules.c.id > after).order_by(schedules.c.id).limit(limit)
     return await read(session, ahead.with_for_update(skip_locked=True))
 
 
 async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
     """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
-    unmoved = schedules.c.id == schedule.id, schedules.c.next_tick == schedule.next_tick
+    was = literal(schedule.next_tick, UtcDateTime)
+    unmoved = schedules.c.id == schedule.id, _second(schedules.c.next_tick) == _second(was)
     await session.execute(update(schedules).where(*unmoved).values(values))
+
+
+def _second(tick: ColumnElement[Any]) -> ColumnElement[Any]:
+    """SQLite compares texts, and somebody may have written one without microseconds."""
+    return func.strftime("%Y-%m-%d %H:%M:%S", tick) if IS_SQLITE else tick
 
 
 async def is_unfinished(session: AsyncSession, job_id: UUID | None) -> bool:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.contract import registry
 from app.jobs.endings import Ended, Ending, at_each_end
-from app.jobs.table import clock, schedules
+from app.jobs.table import NOT_PAUSED, clock, schedules
 
 # Any thread calls it with a metric's name, labels and value. It must neither wait nor raise.
 Recorder = Callable[[str, tuple[str, ...], float], None]
@@ -102,7 +102,7 @@ ASKED_FOR = (WAITING, OLDEST, RUNNING, DEAD, PAUSED, PROCESSES, OVERDUE)
 
 async def overdue(session: AsyncSession) -> tuple[datetime, float]:
     """The database's time, and for how many seconds the most overdue tick has been due."""
-    due = schedules.c.next_tick <= clock(0), ~schedules.c.paused
+    due = schedules.c.next_tick <= clock(0), text(NOT_PAUSED)
     found = select(clock(0), func.min(schedules.c.next_tick)).where(*due)
     now, first = (await session.execute(found)).one()
     return now, (now - first).total_seconds() if first else 0.0

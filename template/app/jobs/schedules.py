@@ -127,7 +127,7 @@ class StoredSchedule:
         """Its next ticks; none while it is paused, over or broken."""
         ticks: list[datetime] = []
         tick = None if self.paused else self.next_tick or None
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):  # a tick at the end of the calendar
             trigger = self.read().trigger
             while tick and len(ticks) < number:
                 ticks.append(tick)

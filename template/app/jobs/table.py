@@ -174,6 +174,7 @@ queues = Table(
     Column("name", String(100), primary_key=True),
     Column("paused_at", UtcDateTime, comment="null: it isn't paused"),
 )
+NOT_PAUSED = "NOT paused"  # as text: SQLite would not use the index for `paused = 0`
 PAUSED = "SELECT name FROM queues WHERE paused_at IS NOT NULL"
 
 known_tasks = Table(
@@ -198,7 +199,7 @@ schedules = Table(
     Column("last_job_id", Id),
     Column("missed_since", UtcDateTime),
     Column("missed_until", UtcDateTime),
-    _index("schedules_next_tick", "next_tick", where="next_tick IS NOT NULL AND NOT paused"),
+    _index("schedules_next_tick", "next_tick", where=f"next_tick IS NOT NULL AND {NOT_PAUSED}"),
 )
 
 TABLE_SIZE = "0" if IS_SQLITE else "pg_relation_size('jobs')"

@@ -32,6 +32,9 @@ from app.jobs.submit import Job, submit_named
 from app.jobs.table import MAX_COUNT, clock, schedules
 from app.jobs.triggers import Trigger, next_tick
 
+# Somebody may have written JSON's null by hand.
+BY_OPERATOR = schedules.c.declared.is_(None) | (cast(schedules.c.declared, String) == "null")
+
 
 class Changes(TypedDict, total=False):
     """The parts of a schedule's definition that are to be replaced."""
@@ -100,6 +103,7 @@ class Schedules:
         schedule = await self.get(schedule_id)
         again = schedules.c.revision >= MAX_COUNT
         values: dict[str, Any] = {"revision": case((again, 1), else_=schedules.c.revision + 1)}
+        wanted = None
         if changes:
             kept = schedule.definition if isinstance(schedule.definition, dict) else {}
             with _part():
@@ -111,7 +115,7 @@ class Schedules:
             values["next_tick"] = await self._first_tick(changes["trigger"])
         elif schedule.paused and paused is False:
             with _or_broken():
-                trigger = schedule.read().trigger
+                trigger = (wanted or schedule.read()).trigger
             values["next_tick"] = next_tick(trigger, await database_now(self._session))
         as_read = schedules.c.id == schedule_id, schedules.c.revision == revision
         changed = update(schedules).where(*as_read).values(values).returning(schedules.c.id)
@@ -121,9 +125,7 @@ class Schedules:
 
     async def delete(self, schedule_id: str) -> None:
         """Raises ScheduleNotFoundError, or ScheduleConflictError if the code declares it."""
-        declared = schedules.c.declared
-        by_operator = declared.is_(None) | (cast(declared, String) == "null")
-        own = schedules.c.id == schedule_id, by_operator
+        own = schedules.c.id == schedule_id, BY_OPERATOR
         deleted = delete(schedules).where(*own).returning(schedules.c.id)
         if (await self._session.execute(deleted)).first() is None:
             await self.get(schedule_id)
@@ -208,19 +210,19 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
     now = await database_now(session)
     for schedule in declared:
         await _declare(session, schedule, stored.get(schedule.id), now)
-    gone = schedules.c.declared.is_not(None), schedules.c.id.not_in(ids)
+    gone = ~BY_OPERATOR, schedules.c.id.not_in(ids)
     await session.execute(delete(schedules).where(*gone))
 
 
-def _is_same(before: JsonValue, now: dict[str, Any], task: Task[..., Any, Any]) -> bool:
+def _is_same(before: Any, now: dict[str, Any], task: Task[..., Any, Any]) -> bool:
     """Whether the code declares the same. A set has another order in each process."""
-    if before == now or not isinstance(before, dict):
-        return before == now
+    if before == now:
+        return True
     try:
         former, present = task.load(before["args"]), task.load(now["args"])
-    except (LookupError, ValueError):
+    except (LookupError, TypeError, ValueError):  # garbage, or of another release
         return False
-    return {**before, "args": former} == {**now, "args": present}
+    return bool({**before, "args": former} == {**now, "args": present})
 
 
 async def _declare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text, update
@@ -184,3 +185,31 @@ async def test_a_backlog_makes_no_other_schedule_late(
     await dispatcher._run_batch(set())
     assert await jobs_of(session, late) == []
     assert len(await jobs_of(session, on_time)) == 1
+
+
+@pytest.mark.sqlite
+async def test_a_tick_that_was_written_without_microseconds_is_moved(session: AsyncSession) -> None:
+    schedule_id, tick = await add(session, Interval(hours=1), HOUR)
+    await session.execute(text(f"UPDATE schedules SET next_tick = '{tick:%Y-%m-%d %H:%M:%S}'"))
+    await session.commit()
+    await run_due()
+    assert (await row_of(session, schedule_id)).next_tick == tick + HOUR
+
+
+@pytest.mark.sqlite  # PostgreSQL reads a small table without its index
+async def test_due_schedules_are_found_by_their_index(session: AsyncSession) -> None:
+    made: list[tuple[str, Any]] = []
+
+    def note(connection: object, cursor: object, statement: str, values: Any, *_: object) -> None:
+        if "FROM schedules" in statement:
+            made.append((statement, values))
+
+    event.listen(jobs_engine.sync_engine, "before_cursor_execute", note)
+    try:
+        await run_due()
+    finally:
+        event.remove(jobs_engine.sync_engine, "before_cursor_execute", note)
+    [(statement, values)] = made
+    async with jobs_engine.connect() as connection:
+        plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        assert "USING INDEX schedules_next_tick" in str(plan.all())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Cron, Interval, Schedule, Schedules, task
@@ -109,6 +109,8 @@ async def test_what_code_no_longer_has_is_removed_and_an_operators_stays(
     wanted = ScheduleCreate.model_validate({**own, "args": {"text": "own"}})
     await Schedules(session).create(wanted.id, wanted.task, wanted.definition())
     assert set(await deploy(session, DAILY)) == {"daily", "own"}
+    assert set(await deploy(session)) == {"own"}
+    await set_row(session, declared=text("'null'"))
     assert set(await deploy(session)) == {"own"}
 
 

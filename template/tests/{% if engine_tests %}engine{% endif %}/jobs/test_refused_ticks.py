@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -86,3 +88,19 @@ async def test_what_a_batch_did_is_told_once_it_has_committed(session: AsyncSess
     assert told == ["dispatcher.failed"] * 2 + ["schedule.ticks_missed"]
     assert (await row_of(session, missing)).missed_since == missed
     assert len(await jobs_of(session, late)) == 1
+
+
+async def test_a_change_that_mends_a_schedule_can_resume_it(session: AsyncSession) -> None:
+    schedule_id, _ = await add(session, Interval(hours=1), HOUR, paused=True)
+    await change_definition(session, misfire_grace="long")
+    service = Schedules(session)
+    with pytest.raises(ScheduleConflictError, match="it is broken: misfire_grace"):
+        await service.change(schedule_id, 1, paused=False)
+    mended = await service.change(schedule_id, 1, paused=False, misfire_grace=60)
+    assert (mended.paused, mended.problem) == (False, None)
+
+
+async def test_a_tick_at_the_end_of_the_calendar_is_shown(session: AsyncSession) -> None:
+    last = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    schedule_id, _ = await add(session, Interval(hours=1), HOUR, next_tick=last)
+    assert (await Schedules(session).get(schedule_id)).upcoming() == [last]

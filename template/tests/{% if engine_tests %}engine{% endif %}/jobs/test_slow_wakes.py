@@ -64,7 +64,7 @@ async def test_a_wake_up_commits_what_it_has_done_in_its_time(
         seen.append((left, await is_ready()))
         await wake()
     assert left == 0
-    assert any(MANY > left and ready for left, ready in seen)
+    assert any(left < MANY and ready for left, ready in seen)
     assert len(await jobs_of(session, "many 000")) == 1
 
 
