@@ -22,7 +22,7 @@ from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tas
 from app.jobs.timetable import Changes, reconcile
 from app.jobs.tries import Try
 from app.jobs.triggers import EPOCH
-from app.jobs.watch import watching
+from app.jobs.watch import new_watch, watch
 
 __all__ = [
     "COUNTED",
@@ -69,6 +69,7 @@ __all__ = [
     "known_tasks",
     "metadata",
     "metrics",
+    "new_watch",
     "ping_clock",
     "present",
     "reconcile",
@@ -79,6 +80,6 @@ __all__ = [
     "try_to_write",
     "wake",
     "warn_of_uncommitted",
-    "watching",
+    "watch",
     "write_all",
 ]

@@ -84,11 +84,14 @@ class Presence:
             yield
         finally:
             _here -= 1
-            own = delete(processes).where(processes.c.id == self._id)
-            with suppress(Exception):  # another process prunes it
-                async with asyncio.timeout(GOODBYE):
-                    await control(lambda connection: connection.execute(own))
-            self._said = float("-inf")
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Delete the row."""
+        own = delete(processes).where(processes.c.id == self._id)
+        with suppress(Exception):  # another process prunes it
+            async with asyncio.timeout(GOODBYE):
+                await control(lambda connection: connection.execute(own))
 
 
 @asynccontextmanager

@@ -70,10 +70,15 @@ class _Watch:
         return now >= self._judges
 
 
-async def watch(presence: Presence | None = None) -> None:
+def new_watch(presence: Presence | None = None) -> _Watch:
+    """A process needs one. If it pauses, the same watch goes on."""
+    made = _Watch(presence)
+    made.wait(get_settings().lease / 2)  # the clock may have jumped before this process began
+    return made
+
+
+async def watch(each: _Watch) -> None:
     """Watch until it is cancelled. It waits for a database that is away or has no tables yet."""
-    each = _Watch(presence)
-    each.wait(get_settings().lease / 2)  # the clock may have jumped before this process began
     while True:
         try:
             await to_the_end(each.step())
@@ -86,7 +91,7 @@ async def watch(presence: Presence | None = None) -> None:
 @asynccontextmanager
 async def watching(presence: Presence) -> AsyncIterator[None]:
     """Watch, and keep this process's row in the table `processes`."""
-    async with presence.kept(), in_background(watch(presence)):
+    async with presence.kept(), in_background(watch(new_watch(presence))):
         yield
 
 

@@ -34,7 +34,7 @@ from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.pool import HAND_BACK, this_child
 from app.core.concurrency import forget_loops, heartbeat, in_background
 from app.core.logging import configure_logging, flush_reports
-from app.jobs.backends import Presence, Task, registry, watching
+from app.jobs.backends import Presence, Task, new_watch, registry, watch
 
 log = structlog.get_logger(__name__)
 
@@ -77,12 +77,12 @@ class KeeperThread:
     """Runs the keeper and the watch over leases in a thread of the main process.
 
     It pauses while that process forks. Else a child would inherit it in the middle of a statement,
-    with its connections and its locks.
+    with its connections and its locks. Then the same watch goes on: a new one would wait for half a
+    lease before it judges, and a process that forks more often would never judge.
     """
 
     def __init__(self) -> None:
         self._wanted = False
-        self._presence: Presence
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         os.register_at_fork(
@@ -92,6 +92,7 @@ class KeeperThread:
     def start(self, sender: Any, **_: Any) -> None:
         slots = sender.controller.concurrency
         self._presence = Presence("celery", slots, lambda: len(state.active_requests))
+        self._watch = new_watch(self._presence)
         self._wanted = True
         self._resume()
 
@@ -101,8 +102,10 @@ class KeeperThread:
 
     async def _keep(self) -> None:
         keeping = Keeper(CeleryBell(producer_app)).run()
-        async with watching(self._presence), in_background(keeping):
+        async with in_background(watch(self._watch)), in_background(keeping):
             await asyncio.to_thread(self._ended.wait)
+        if not self._wanted:
+            await self._presence.leave()
         await database.dispose()
 
     def _pause(self) -> None:

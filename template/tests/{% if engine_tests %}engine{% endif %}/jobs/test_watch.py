@@ -17,7 +17,7 @@ from app.jobs import Status
 from app.jobs.contract import registry
 from app.jobs.processes import SILENT
 from app.jobs.table import MAX_COUNT, clock, known_tasks, processes
-from app.jobs.watch import _Watch, watch
+from app.jobs.watch import _Watch, new_watch, watch
 from tests.engine import probes
 from tests.engine.jobs.rows import change, database_now, row_of, status_is, statuses, submit
 from tests.service import eventually
@@ -240,7 +240,7 @@ async def test_a_watch_outlives_its_tables(session: AsyncSession) -> None:
 
         await session.execute(text("ALTER TABLE jobs RENAME TO away"))
         await session.commit()
-        async with in_background(watch()):
+        async with in_background(watch(new_watch())):
             await eventually(failed)
             await session.execute(text("ALTER TABLE away RENAME TO jobs"))
             await session.commit()
