@@ -77,8 +77,8 @@ class KeeperThread:
     """Runs the keeper and the watch over leases in a thread of the main process.
 
     It pauses while that process forks. Else a child would inherit it in the middle of a statement,
-    with its connections and its locks. Then the same watch goes on: a new one would wait for half a
-    lease before it judges, and a process that forks more often would never judge.
+    with its connections and its locks. Then the same watch and keeper go on. A new watch would
+    first wait for half a lease, and a new keeper would send checkpoints at once, at each fork.
     """
 
     def __init__(self) -> None:
@@ -93,6 +93,7 @@ class KeeperThread:
         slots = sender.controller.concurrency
         self._presence = Presence("celery", slots, lambda: len(state.active_requests))
         self._watch = new_watch(self._presence)
+        self._keeper = Keeper(CeleryBell(producer_app))
         self._wanted = True
         self._resume()
 
@@ -101,8 +102,7 @@ class KeeperThread:
         self._pause()
 
     async def _keep(self) -> None:
-        keeping = Keeper(CeleryBell(producer_app)).run()
-        async with in_background(watch(self._watch)), in_background(keeping):
+        async with in_background(watch(self._watch)), in_background(self._keeper.run()):
             await asyncio.to_thread(self._ended.wait)
         if not self._wanted:
             await self._presence.leave()
