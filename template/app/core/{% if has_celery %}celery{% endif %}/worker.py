@@ -13,6 +13,7 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ import structlog
 from billiard.util import get_logger
 from celery import signals
 from celery.app import trace
+from celery.concurrency import get_implementation
 from celery.worker import state, strategy
 
 from app import tasks
@@ -31,6 +33,7 @@ from app.config import get_settings
 from app.core import database
 from app.core.celery import broker, celery_app, counting, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
+from app.core.celery.overrides import TaskPool
 from app.core.celery.pool import HAND_BACK, this_child
 from app.core.concurrency import forget_loops, heartbeat, in_background
 from app.core.logging import configure_logging, flush_reports
@@ -45,6 +48,12 @@ PAUSE_LIMIT = 10  # seconds that a statement or a message under way may take
 
 def _require_the_broker(**_: Any) -> None:
     get_settings().require(broker.ADDRESS)
+
+
+def _refuse_other_pools(sender: Any, **_: Any) -> None:
+    """A job needs a process of the pool, with a loop, a host and an alarm of its own."""
+    if not issubclass(get_implementation(sender.pool_cls), TaskPool):
+        sys.exit("celery worker: start it with --pool=prefork, because other pools run no jobs")
 
 
 def _start_child(**_: Any) -> None:
@@ -199,6 +208,7 @@ signals.setup_logging.connect(_configure_logging)
 signals.worker_process_init.connect(_start_child)
 signals.worker_process_shutdown.connect(_end_child)
 signals.worker_init.connect(_require_the_broker)
+signals.worker_init.connect(_refuse_other_pools)
 signals.worker_init.connect(_bound_the_stop)
 signals.worker_init.connect(counting.serve)
 signals.worker_process_init.connect(counting.pass_on)
