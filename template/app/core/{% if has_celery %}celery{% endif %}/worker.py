@@ -23,7 +23,7 @@ from uuid import UUID
 
 import structlog
 from billiard.util import get_logger
-from celery import signals
+from celery import bootsteps, signals
 from celery.app import trace
 from celery.concurrency import get_implementation
 from celery.worker import state, strategy
@@ -136,25 +136,36 @@ class KeeperThread:
 keeper = KeeperThread()
 
 
-def _bound_the_stop(sender: Any, **_: Any) -> None:
-    """Limit Celery's warm shutdown, which waits for as long as a task runs."""
+class BoundedStop(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Limits Celery's warm shutdown, which waits for as long as a task runs.
 
-    def hand_back(*_: object) -> None:
-        for pid in sender.pool.info["processes"]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, HAND_BACK)
-        _at(LAST_WORDS, lambda *_: signal.raise_signal(signal.SIGQUIT))
+    It begins with a signal to the process, or with a remote command, of which only `close` hears.
+    """
 
-    def begin(**_: Any) -> None:
-        forget_loops()
-        grace = get_settings().stop_grace
-        _at(max(grace, 0.01), hand_back)
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._begun = False
+        signals.worker_shutting_down.connect(lambda **_: self.close(worker), weak=False)
+
+    def close(self, worker: Any) -> None:
+        if not self._begun:
+            self._begun = True
+            forget_loops()
+            self._limit(worker, get_settings().stop_grace)
+
+    def _limit(self, worker: Any, grace: float) -> None:
+        _at(max(grace, 0.01), lambda *_: _hand_back(worker))
         last = threading.Timer(grace + LAST_WORDS + GOODBYE, _end_at_once)
         last.daemon = True
         last.start()
         atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
 
-    signals.worker_shutting_down.connect(begin, weak=False)
+
+def _hand_back(worker: Any) -> None:
+    for pid in worker.pool.info["processes"]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, HAND_BACK)
+    _at(LAST_WORDS, lambda *_: signal.raise_signal(signal.SIGQUIT))
 
 
 def _end_at_once() -> None:
@@ -209,7 +220,6 @@ signals.worker_process_init.connect(_start_child)
 signals.worker_process_shutdown.connect(_end_child)
 signals.worker_init.connect(_require_the_broker)
 signals.worker_init.connect(_refuse_other_pools)
-signals.worker_init.connect(_bound_the_stop)
 signals.worker_init.connect(counting.serve)
 signals.worker_process_init.connect(counting.pass_on)
 signals.worker_ready.connect(keeper.start)
@@ -218,6 +228,8 @@ signals.heartbeat_sent.connect(_show_life)
 signals.task_unknown.connect(_leave_to_others)
 signals.task_prerun.connect(_name_the_task)
 signals.task_postrun.connect(_forget_the_task)
+
+celery_app.steps["worker"].add(BoundedStop)
 
 tasks.load()
 for _task in registry().values():
