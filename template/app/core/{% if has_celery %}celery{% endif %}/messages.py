@@ -189,14 +189,20 @@ async def _in_time(ask: Callable[..., T], *args: Any) -> T:
 
 
 def _send(app: Celery, left: deque[Message]) -> None:
-    with _sending, app.producer_or_acquire() as producer, suppress(IndexError):
-        while message := left.popleft():
+    with _sending, app.producer_or_acquire() as producer:
+        while message := _next_of(left):
             name, arguments = message.task, [str(message.id)]
             try:
                 _send_task(app, producer, name, arguments, message.queue, task_id=str(message.id))
             except BaseException:
                 left.appendleft(message)
                 raise
+
+
+def _next_of(left: deque[Message]) -> Message | None:
+    with suppress(IndexError):  # nothing is left, or the send was given up
+        return left.popleft()
+    return None
 
 
 def _send_checkpoint(app: Celery, state: State) -> None:

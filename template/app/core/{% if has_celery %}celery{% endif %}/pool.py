@@ -150,7 +150,7 @@ class PoolHost(Host):
 
     async def _make_way(self, name: str) -> None:
         """Send the next message of a task with `max_running`, whose next job may run now."""
-        with suppress(SQLAlchemyError, *UNREACHABLE):  # the main process sends it later, then
+        with suppress(SQLAlchemyError, TimeoutError, *UNREACHABLE):  # the main process sends it
             await self._bell.count()
             await self._bell.fill([name])
 
