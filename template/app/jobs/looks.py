@@ -105,14 +105,14 @@ WITH carried AS (
     WHERE status = 'pending' AND crashes = 0 AND queue = free.queue AND task = free.task
       AND run_at >= (SELECT CAST(:since AS timestamptz)) AND run_at <= statement_timestamp()
       AND {COUNTED}
-    ORDER BY queue, task, run_at LIMIT {{considered}}
+    ORDER BY queue, task, run_at LIMIT considered
   ) AS found
 ), taken AS (
   UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = statement_timestamp(),
     worker = :worker, wake_at = statement_timestamp() + make_interval(secs => :lease)
   WHERE {LAZILY} AND id = ANY(ARRAY(
     SELECT id FROM jobs
-    WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT {{considered}}))
+    WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT considered))
       AND status = 'pending' AND {COUNTED}
     ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
   ))
@@ -192,7 +192,8 @@ TAKE = text(_TAKE_SQLITE).columns(*_TAKEN)
 
 @cache
 def _at_once(considered: int) -> TextualSelect:
-    return text(_POSTGRESQL.format(considered=considered)).columns(*_SEEN)
+    statement = _POSTGRESQL.replace("LIMIT considered", f"LIMIT {considered}")
+    return text(statement).columns(*_SEEN)
 
 
 def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) -> Look:
