@@ -72,7 +72,7 @@ async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSes
     changed = datetime(2999, 1, 1, tzinfo=UTC)
 
     def change(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement.startswith("SAVEPOINT"):  # from then on others wait
+        if statement.startswith("INSERT INTO jobs"):
             with sync_engine.begin() as other:
                 other.execute(update(schedules).values(next_tick=changed))
 

@@ -56,10 +56,12 @@ async def test_a_job_that_the_database_refuses_stops_no_other_schedule(
     try:
         with capture_logs() as logs:
             await run_due()
+            later, _ = await add_late(session)
+            await run_due()
     finally:
         await session.execute(text("ALTER TABLE jobs DROP CONSTRAINT refused"))
         await session.commit()
-    assert len(await jobs_of(session, good)) == 1
+    assert [len(await jobs_of(session, each)) for each in (bad, good, later)] == [0, 1, 1]
     assert (await row_of(session, bad)).next_tick == tick
     [line] = logs
     assert (line["event"], line["schedule_id"]) == ("schedule.broken", bad)
