@@ -135,9 +135,8 @@ class Schedules:
         """Submit a job beside its ticks. Raises ScheduleNotFoundError, ScheduleConflictError."""
         schedule = await self.get(schedule_id)
         task = _known(schedule.task)
-        with _or_broken():
+        with _or_broken(), bound_contextvars(schedule_id=schedule.id):
             args = task.check(schedule.read().args)
-        with bound_contextvars(schedule_id=schedule.id):
             return await submit_named(self._session, task, args)
 
     async def _first_tick(self, trigger: Trigger) -> datetime:

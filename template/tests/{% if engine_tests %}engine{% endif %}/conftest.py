@@ -56,11 +56,15 @@ async def no_other_jobs(session: AsyncSession) -> None:
 
 
 @pytest.fixture
-async def no_other_schedules(session: AsyncSession) -> None:
-    """Delete the schedules that other tests have left."""
+async def no_other_schedules(session: AsyncSession) -> AsyncIterator[None]:
+    """Delete the schedules that other tests have left, and those of the test afterwards."""
     from sqlalchemy import delete
 
     from app.jobs.table import schedules
 
+    await session.execute(delete(schedules))
+    await session.commit()
+    yield
+    await session.rollback()
     await session.execute(delete(schedules))
     await session.commit()

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app.config import get_settings
 from app.jobs import Date, Interval, ScheduleConflictError, Schedules
 from app.jobs.dispatcher import run_due, wake
 from tests.engine.jobs.rows import database_now
@@ -42,6 +43,15 @@ async def test_arguments_of_another_release_are_left_to_its_clock(session: Async
     await run_due()
     [job] = await jobs_of(session, schedule_id)
     assert job.args == {"text": "a"}
+
+
+async def test_a_schedule_whose_queue_nothing_carries_cannot_be_run(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule_id, _ = await add(session, Interval(hours=1), HOUR)
+    monkeypatch.setattr(get_settings(), "queues", {"other": "none"})
+    with pytest.raises(ScheduleConflictError, match=r"it is broken: .*queue"):
+        await Schedules(session).run(schedule_id)
 
 
 @pytest.mark.postgresql  # SQLite keeps any value in any column

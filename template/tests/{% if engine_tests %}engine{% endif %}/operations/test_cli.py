@@ -145,6 +145,7 @@ async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
     assert (changed.changed, changed.left) == (2, 1)
 
 
+@pytest.mark.usefixtures("no_other_schedules")
 async def test_queues_and_schedules_are_steered(session: AsyncSession, api: AsyncClient) -> None:
     await reconcile(session, SCHEDULES)  # other tests have removed the schedules
     await session.commit()
