@@ -40,6 +40,7 @@ def is_users(name: str) -> bool:
 def events_of(text: str) -> set[str]:
     """The events in calls of `log` and `tell`, in constants, and in the endings of a try."""
     events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell)\(\s*"([^"]+)"', text))
+    events |= set(re.findall(r'\bpartial\(log\.\w+, "([^"]+)"', text))  # told after a commit
     events |= set(re.findall(rf'^[A-Z]+ = "({EVENT})"$', text, re.MULTILINE))
     if "class Ending(" in text:
         events |= {f"job.{ending}" for ending in re.findall(r'^    [A-Z_]+ = "(\w+)"', text, re.M)}
