@@ -19,7 +19,7 @@ from structlog.contextvars import bound_contextvars
 from app.core.concurrency import heartbeat, to_the_end
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
-from app.jobs.contract import find_task
+from app.jobs.contract import Task, find_task
 from app.jobs.due import Batch, begin, corrected, due, is_unfinished, move, take_ahead, take_due
 from app.jobs.metrics import MISSED, TICKS_LATE
 from app.jobs.schedules import ON_TIME, StoredSchedule
@@ -158,17 +158,16 @@ async def _dispatch(batch: Batch, schedule: StoredSchedule) -> None:
             skipped = partial(log.info, "schedule.tick_skipped", schedule_id=schedule.id)
             batch.said.append(partial(skipped, tick=f"{tick}"))
             continue
-        values |= await _submit(batch, schedule, tick, args)
+        values |= await _submit(batch, schedule.id, tick, task, args)
     await move(batch.session, schedule, **values)
 
 
 async def _submit(
-    batch: Batch, schedule: StoredSchedule, tick: datetime, args: dict[str, Any]
+    batch: Batch, schedule_id: str, tick: datetime, task: Task[..., Any, Any], args: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what changes in the schedule's row."""
-    key = f"schedule:{schedule.id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
-    task = find_task(schedule.task)
-    with bound_contextvars(schedule_id=schedule.id), ticking(schedule.id):
+    key = f"schedule:{schedule_id}:{tick:%Y-%m-%dT%H:%M:%SZ}"
+    with bound_contextvars(schedule_id=schedule_id), ticking(schedule_id):
         job = await submit_named(batch.session, task, args, key=key, keep_key=True)
     if not job.created:  # another clock was faster, and the key is taken
         return {}

@@ -148,12 +148,10 @@ class BoundedStop(bootsteps.StartStopStep):  # type: ignore[misc]
         signals.worker_shutting_down.connect(lambda **_: self.close(worker), weak=False)
 
     def close(self, worker: Any) -> None:
-        if not self._begun:
-            self._begun = True
-            forget_loops()
-            self._limit(worker, get_settings().stop_grace)
-
-    def _limit(self, worker: Any, grace: float) -> None:
+        if self._begun:
+            return
+        self._begun, grace = True, get_settings().stop_grace
+        forget_loops()
         _at(max(grace, 0.01), lambda *_: _hand_back(worker))
         last = threading.Timer(grace + LAST_WORDS + GOODBYE, _end_at_once)
         last.daemon = True
