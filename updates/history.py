@@ -17,7 +17,11 @@ PARTS: Final = (
     "copier.yml",
     "extensions",
     "template",
+    "updates/__init__.py",
+    "updates/__main__.py",
     "updates/backends.yml",
+    "updates/changelog.py",
+    "updates/renders.py",
     "updates/steps.py",
 )
 # With a fixed identity and date a commit has the same id on each machine, whatever git is set to.

@@ -1,22 +1,21 @@
 """What `copier update` runs in a service: before its own work, and after it.
 
-Copier passes the stage in the environment, and the name of the answers file as the argument. It
-runs this file as a script, with its own Python: only Copier and its dependencies can be imported.
+Copier passes the stage in the environment, and the name of the answers file as the argument.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from copier import run_copy
+
+from updates import changelog
+from updates.renders import at_head, files, git, gone, moved, removed, rendered_names
 
 TEMPLATE = Path(__file__).parents[1]
 
@@ -38,17 +37,6 @@ def main(answers_file: str) -> int:
     return 0
 
 
-def git(*arguments: str) -> str:
-    """Run git without the user's hooks: an error in `post-checkout` would end the update."""
-    command = ["git", "-c", f"core.hooksPath={os.devnull}", *arguments]
-    return subprocess.check_output(command).decode("utf-8", "surrogateescape")
-
-
-def files(*arguments: str) -> list[str]:
-    """The names that git lists, relative to this folder."""
-    return [name for name in git(arguments[0], "-z", *arguments[1:]).split("\0") if name]
-
-
 def before(answers_file: Path) -> int:
     ignored = {*files("ls-files", "--others", "--ignored", "--exclude-standard")}
     if lost := sorted(ignored & set(rendered_names())):
@@ -61,15 +49,6 @@ def before(answers_file: Path) -> int:
         return 1
     answers_file.write_text(renamed(answers_file.read_text("utf-8")), "utf-8")
     return 0
-
-
-def rendered_names() -> Iterator[str]:
-    """Every file that this release renders for some answers."""
-    root = TEMPLATE / "template"
-    for path in root.rglob("*"):
-        name = re.sub(r"\{%.*?%\}", "", path.relative_to(root).as_posix()).removesuffix(".jinja")
-        if path.is_file() and "{{" not in name:
-            yield name
 
 
 def renamed(answers: str) -> str:
@@ -95,7 +74,8 @@ def after(answers_file: str) -> Iterator[str]:
     old = yaml.safe_load(git("show", f"HEAD:./{answers_file}"))
     new = yaml.safe_load(Path(answers_file).read_text("utf-8"))
     keep(new.get("own_files") or [])
-    yield from differences(new)
+    others = [title for name, title in TITLES.items() if name not in new["backends"]]
+    yield from listed("Behaves differently than before:", changelog.differences(others))
     yield from settings(old, new)
     yield from remains(old, new)
     yield from listed(
@@ -107,6 +87,10 @@ def after(answers_file: str) -> Iterator[str]:
         "These are gone, though you had edited them. To bring yours back:",
         [f"git checkout HEAD -- {quoted(name)}" for name in gone(old, answers_file)],
     )
+    yield from listed(
+        "You have moved or removed these, and the template has changed them. To see how:",
+        list(moved(old, new, answers_file)),
+    )
     yield from listed("What remains:", ["uv lock", "uv run poe migrate", "uv run poe test"])
 
 
@@ -117,47 +101,19 @@ def keep(own: list[str]) -> None:
         git("checkout", "--quiet", "HEAD", "--", *back)
 
 
-def removed() -> list[str]:
-    """The committed files of this service that are missing now."""
-    return files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
-
-
 def listed(title: str, lines: list[str]) -> Iterator[str]:
     if lines:
         yield "\n".join(["", title, *(f"  {line}" for line in lines)])
 
 
+def read(name: str) -> bytes:
+    """The text of a file of this service; empty if it has none."""
+    path = Path(name)
+    return path.read_bytes() if path.is_file() else b""
+
+
 def quoted(name: str) -> str:
     return name if re.fullmatch(r"[\w./-]+", name) else f"'{name}'"
-
-
-def gone(old: dict[str, Any], answers_file: str) -> list[str]:
-    """The removed files that differ from what the old release rendered."""
-    names = removed()
-    if not names:
-        return []
-    with TemporaryDirectory() as folder:
-        run_copy(
-            old["_src_path"],
-            folder,
-            data={name: value for name, value in old.items() if not name.startswith("_")},
-            answers_file=answers_file,
-            vcs_ref=old["_commit"],
-            exclude=["*", *(f"!{name}" for name in names)],
-            defaults=True,
-            quiet=True,
-            unsafe=True,
-            skip_tasks=True,
-        )
-        return [name for name in names if at_head(name) != read(Path(folder) / name)]
-
-
-def at_head(name: str) -> bytes:
-    return subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True).stdout
-
-
-def read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
 
 
 def variants(answers: dict[str, Any]) -> dict[str, str]:
@@ -183,7 +139,7 @@ def remains(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 def removed_services() -> list[str]:
     """The services of the committed compose.yaml that it has no longer."""
-    old, new = at_head("compose.yaml"), read(Path("compose.yaml")) or b""
+    old, new = at_head("compose.yaml"), read("compose.yaml")
     return sorted(services_of(old) - services_of(new))
 
 
@@ -197,7 +153,7 @@ def services_of(compose: bytes) -> set[str]:
 
 def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     """What the user has to change in `.env`, which no update touches."""
-    text = (read(Path(".env")) or b"").decode("utf-8")
+    text = read(".env").decode("utf-8")
     queues = "".join(re.findall(r"^QUEUES=.*", text, flags=re.MULTILINE))
     named = re.findall(r':\s*\\?"(\w+)', queues)
     dropped = sorted(set(old["backends"]) - set(new["backends"]))
@@ -205,46 +161,3 @@ def settings(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     names = re.findall(r"^(\w+)=", text, flags=re.MULTILINE)
     todo += [f"{old} is {new} now" for old, new in RENAMED_SETTINGS.items() if old in names]
     yield from listed("To change in .env, and wherever else you set it:", todo)
-
-
-def differences(new: dict[str, Any]) -> Iterator[str]:
-    """The changelog's new items, without those about other back ends."""
-    if os.environ["VERSION_FROM"] == os.environ["VERSION_TO"]:
-        return
-    before = old_changelog()
-    released = re.search(r"^## \[(\d[^]]*)\]", before, flags=re.MULTILINE)
-    start = released[1] if released else ".".join(os.environ["VERSION_PEP440_FROM"].split(".")[:3])
-    known = behaviours(before)
-    others = tuple(f"- {TITLES[name]}: " for name in TITLES if name not in new["backends"])
-    items = behaviours((TEMPLATE / "CHANGELOG.md").read_text("utf-8"), start)
-    found = [item for item in items if item not in known and not item.startswith(others)]
-    yield from listed("Behaves differently than before:", found)
-
-
-def old_changelog() -> str:
-    """The old version's changelog; empty if it has none, or if the template's clone lacks it."""
-    old = f"{os.environ['VERSION_FROM']}:./CHANGELOG.md"
-    command = ["git", "-C", str(TEMPLATE), "show", old]
-    return subprocess.run(command, capture_output=True).stdout.decode()
-
-
-def behaviours(changelog: str, start: str = "") -> list[str]:
-    """What behaves differently in each release after this one."""
-    found: list[str] = []
-    for section in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
-        if section.startswith(f"[{start}]"):
-            break
-        _, _, told = section.partition("### Behaves differently\n")
-        items = re.split(r"^(?=- )", told.partition("\n### ")[0].strip(), flags=re.MULTILINE)
-        found += [without_links(item) for item in items if item]
-    return found
-
-
-def without_links(item: str) -> str:
-    """The item on one line, without its links into the template's repository."""
-    told = re.sub(r" \(\[[^]]+\]\([^)]+\)\)", "", " ".join(item.split()))
-    return re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", told)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1]))
