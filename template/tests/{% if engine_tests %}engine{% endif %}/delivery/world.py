@@ -6,13 +6,14 @@ import asyncio
 import importlib
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from app.core.database import async_url
@@ -32,6 +33,18 @@ def parts_of(backend: str) -> Any:
     if backend in servers.BROKER_OF:
         return importlib.import_module(f"tests.engine.delivery.{backend}_parts")
     return None
+
+
+@contextmanager
+def without_writers(url: str) -> Iterator[None]:
+    """On SQLite nobody writes meanwhile."""
+    address = make_url(url)
+    if address.get_backend_name() != "sqlite":
+        yield
+        return
+    with closing(sqlite3.connect(str(address.database), START_LIMIT)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
 class World(Service):
@@ -136,8 +149,11 @@ class World(Service):
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
+        """Stop a process. On SQLite it doesn't hold the lock of writers then, for which all wait."""
         group = self.processes[name].pid
-        os.killpg(group, signal.SIGSTOP)
+        with without_writers(self.env["DATABASE_URL"]):
+            os.killpg(group, signal.SIGSTOP)
+            os.waitid(os.P_PGID, group, os.WSTOPPED | os.WNOWAIT)
         try:
             yield
         finally:
