@@ -20,6 +20,7 @@ from tests.renders import ROOT, uv_command, uv_environment
 LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
 LIMIT = 30  # minutes, twice what the longest command takes on a busy machine
+ON_AN_OLDER_PYTHON = {"background": {"UV_PYTHON": "3.12"}}
 NOTHING_TESTED = re.compile(r"^Exit: nothing was tested: (.+)", re.MULTILINE)
 
 
@@ -31,7 +32,7 @@ def run(project: Project, what: str, *command: str | Path, **env: str) -> str:
         process = subprocess.Popen(
             command,
             cwd=project.folder,
-            env={**uv_environment(), **env},
+            env={**uv_environment(), **ON_AN_OLDER_PYTHON.get(project.name, {}), **env},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
