@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from tests.service import eventually
 def back_up(source: str, file: Path) -> None:
     url = make_url(source)
     if url.get_backend_name() == "sqlite":
-        with sqlite3.connect(str(url.database)) as connection:
+        with closing(sqlite3.connect(str(url.database))) as connection:
             connection.execute("VACUUM INTO ?", (str(file),))
         return
     dump = [str(find_programs() / "pg_dump"), "--format=custom", f"--file={file}", source]

@@ -42,7 +42,7 @@ def without_writers(url: str) -> Iterator[None]:
     if address.get_backend_name() != "sqlite":
         yield
         return
-    with closing(sqlite3.connect(str(address.database), START_LIMIT)) as connection:
+    with closing(sqlite3.connect(str(address.database), timeout=START_LIMIT)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
 
