@@ -149,7 +149,7 @@ class World(Service):
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """Stop a process. On SQLite it doesn't hold the lock of writers then, for which all wait."""
+        """Stop a process. On SQLite it holds no lock then, for which all would wait."""
         group = self.processes[name].pid
         with without_writers(self.env["DATABASE_URL"]):
             os.killpg(group, signal.SIGSTOP)
