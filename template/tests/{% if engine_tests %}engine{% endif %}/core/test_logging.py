@@ -68,7 +68,7 @@ def test_a_line_is_ours_and_printable(as_json: bool) -> None:
     assert [line for line in lines if line.startswith("forged")] == []
     assert [line for line in lines if not line.isprintable()] == []
     assert [line for line in lines if "TOPSECRET" in line and "secret =" not in line] == []
-    assert sum("ValueError" in line for line in lines) == 2
+    assert sum("ValueError: " in line for line in lines) == 2
 
 
 def test_a_traceback_is_indented() -> None:
