@@ -193,6 +193,26 @@ def check(balancer: Balancer) -> None:
     print(f"{accepted} orders were accepted, and each was done once")
 
 
+def observed(services: set[str]) -> None:
+    """Wait until Prometheus has scraped each process of the services, and evaluated each rule."""
+    url = f"http://127.0.0.1:{os.environ['PROMETHEUS_PORT']}/api/v1"
+
+    def states() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for target in ask(f"{url}/targets")["data"]["activeTargets"]:
+            name = target["discoveredLabels"]["__meta_dns_name"]
+            found.setdefault(name, set()).add(target["health"])
+        return found
+
+    eventually(lambda: states() == {name: {"up"} for name in services}, f"observed: {services}")
+
+    def health() -> set[str]:
+        (group,) = ask(f"{url}/rules")["data"]["groups"]
+        return {rule["health"] for rule in group["rules"]}
+
+    eventually(lambda: health() == {"ok"}, "all rules are evaluated")
+
+
 def main(host: str, services: list[str]) -> None:
     """Raises AssertionError or SystemExit if something is wrong."""
     balancer = Balancer()
@@ -207,6 +227,7 @@ def main(host: str, services: list[str]) -> None:
             roll(service)
         roll_the_api(balancer)
     check(balancer)
+    observed({"api", *services} - {"flower"})
 
 
 if __name__ == "__main__":

@@ -2,40 +2,18 @@
 
 import os
 import re
-import secrets
 import shutil
 import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
-from extensions.context import NAMES
-from tests.checks import missing, none, problems_of_workflow, said
+from tests.checks import none, problems_of_workflow, said
+from tests.composed import APP, SECRET, made_up, services
 from tests.conftest import Project
-from tests.deploys import free_port
 from tests.renders import ROOT
-from tests.running import run
 
-APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
 WATCHERS = {"prometheus", "grafana"}
 CHECKED = {"test", "interval", "timeout", "retries", "start_period", "start_interval"}
-SECRET = re.compile(r"\$\{(\w+)(:\?)?")
-NAPS = '''"""A job that takes a while."""
-
-from __future__ import annotations
-
-import asyncio
-
-from app.jobs import task
-
-
-@task(queue="orders")
-async def nap(seconds: int) -> None:
-    await asyncio.sleep(seconds)
-'''
 SETTING = re.compile(r"(?:job_timeout|celery_time_limit): \w+ = Field\(default=(\d+)")
 
 
@@ -193,54 +171,8 @@ def test_the_image_and_the_workflow_are_linted(project: Project) -> None:
     assert installs == project.render.selection.capabilities()["needs_rabbitmq"]
 
 
-@pytest.mark.slow
-@pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", "-".join(NAMES))
-def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
-    """Orders are done while a replica is added, a worker killed and each service replaced."""
-    files = {**project.files, "app/tasks/naps.py": NAPS}
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, "utf-8")
-    settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml"), "PORT": "0"}
-    settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
-    selection = project.render.selection
-    host = selection.hosts()[selection.queues()["orders"]]
-    others = sorted(set(services(project)) & APP - {"api", "migrate"})
-    rollout = (sys.executable, ROOT / "tests" / "rollout.py", host)
-    run(project, "compose", *settled, *bringing_up(tmp_path), *rollout, *others)
-
-
-def bringing_up(folder: Path) -> list[str | Path]:
-    """A command that brings the service up, runs its arguments, and takes the service down."""
-    if shutil.which("docker") and succeeds("docker", "info"):
-        up, down = "up --build --detach --wait", "down --volumes --rmi=local"
-        script = f'trap "docker compose {down}" EXIT; docker compose {up} && "$@"'
-        return ["bash", "-c", script, "compose"]
-    if command := os.environ.get("COMPOSE_UP"):
-        return [command, "run", folder, "--"]
-    raise missing("compose can't be brought up: neither Docker nor COMPOSE_UP is here")
-
-
-def succeeds(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
-def services(project: Project) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(project.files["compose.yaml"])["services"]
-    return found
-
-
 def all_code(project: Project) -> str:
     return "\n".join(text for name, text in project.files.items() if name.startswith("app/"))
-
-
-def made_up(project: Project) -> dict[str, str]:
-    """Secrets and free ports for the variables that the compose file requires."""
-    names = set(dict(SECRET.findall(project.files["compose.yaml"])))
-    made = {name: secrets.token_urlsafe(24) for name in names}
-    made |= {name: str(free_port()) for name in names if name.endswith("PORT")}
-    made |= {"ALLOWED_HOSTS": '["api.example.com"]'}
-    return made | {"COMPOSE_PROJECT_NAME": f"test-{project.name}"}
 
 
 def compose_command() -> list[str]:

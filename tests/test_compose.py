@@ -1,0 +1,67 @@
+"""A rendered compose file is brought up, and its containers are killed and replaced under load."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from extensions.context import NAMES
+from tests.checks import missing
+from tests.composed import APP, made_up, services
+from tests.conftest import Project
+from tests.renders import ROOT
+from tests.running import run
+
+OBSERVED = "    profiles: [observability]\n"
+NAPS = '''"""A job that takes a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+from app.jobs import task
+
+
+@task(queue="orders")
+async def nap(seconds: int) -> None:
+    await asyncio.sleep(seconds)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", "-".join(NAMES))
+def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
+    """Orders are done while a replica is added, a worker killed and each service replaced.
+
+    Prometheus, the first service of the profile, runs too. There is no Grafana here.
+    """
+    files = {**project.files, "app/tasks/naps.py": NAPS}
+    files["compose.yaml"] = files["compose.yaml"].replace(OBSERVED, "", 1)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, "utf-8")
+    settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml"), "PORT": "0"}
+    settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
+    selection = project.render.selection
+    host = selection.hosts()[selection.queues()["orders"]]
+    others = sorted(set(services(project)) & APP - {"api", "migrate"})
+    rollout = (sys.executable, ROOT / "tests" / "rollout.py", host)
+    run(project, "compose", *settled, *bringing_up(tmp_path), *rollout, *others)
+
+
+def bringing_up(folder: Path) -> list[str | Path]:
+    """A command that brings the service up, runs its arguments, and takes the service down."""
+    if shutil.which("docker") and succeeds("docker", "info"):
+        up, down = "up --build --detach --wait", "down --volumes --rmi=local"
+        script = f'trap "docker compose {down}" EXIT; docker compose {up} && "$@"'
+        return ["bash", "-c", script, "compose"]
+    if command := os.environ.get("COMPOSE_UP"):
+        return ["env", f"UP_EXTRA={ROOT / 'tests' / 'images'}", command, "run", folder, "--"]
+    raise missing("compose can't be brought up: neither Docker nor COMPOSE_UP is here")
+
+
+def succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
