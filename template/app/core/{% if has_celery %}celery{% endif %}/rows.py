@@ -5,6 +5,7 @@ Its `wake_at` says from when the message counts as late.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +15,10 @@ from uuid import UUID
 from sqlalchemy import (
     Connection,
     Uuid,
+    bindparam,
     func,
     literal,
+    or_,
     select,
     text,
     union_all,
@@ -115,13 +118,29 @@ def _note_all(connection: Connection, room: Room) -> Sequence[Any]:
     return connection.execute(_NOTE, lists | {"rooms": list(room.values())}).all()
 
 
+_LANES = text("crashes = 0"), text("crashes > 0")
+_PAIR = func.json_each(bindparam("pairs")).table_valued("value")
+_QUEUE, _TASK = (func.json_extract(_PAIR.c.value, f"$[{index}]") for index in (0, 1))
+
+
+def _due_of(queue: Any, task: Any, lane: Any) -> Any:
+    where = UNSENT, lane, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= clock(0)
+    return select(jobs.c.run_at, jobs.c.id).where(*where)
+
+
+_WITH_DUE = select(_QUEUE, _TASK).where(
+    or_(*(_due_of(_QUEUE, _TASK, lane).exists() for lane in _LANES))
+)
+
+
 def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
+    """Ask for the pairs with due rows first: an idle worker then runs one statement, not many."""
     due: list[Any] = []
-    for (queue, task), limit in room.items():
-        where = UNSENT, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= clock(0)
-        for lane in (text("crashes = 0"), text("crashes > 0")):
-            found = select(jobs.c.run_at, jobs.c.id).where(lane, *where).order_by(jobs.c.run_at)
-            due += connection.execute(found.limit(min(limit, BATCH)))
+    for queue, task in connection.execute(_WITH_DUE, {"pairs": json.dumps(list(room))}):
+        limit = min(room[queue, task], BATCH)
+        for lane in _LANES:
+            oldest = _due_of(queue, task, lane).order_by(jobs.c.run_at)
+            due += connection.execute(oldest.limit(limit))
     ids = [row.id for row in sorted(due, key=lambda row: row.run_at)[:BATCH]]
     noted = (
         update(jobs).where(UNSENT, jobs.c.id.in_(ids)).values(pushes=1, wake_at=clock(HEAD_START))
