@@ -19,6 +19,7 @@ THE_SAME = (
     *(f"api/test_{name}.py" for name in ("schedule_refusals", "unusable_database")),
     *(f"operations/test_{name}.py" for name in ("cli", "doctor")),
     "test_migrations.py",
+    "test_suite.py",
 )
 RATES = ("api/test_ops_session.py", "api/test_rates.py", "api/test_shared_rates.py")
 LAUNCH = ("devtools/test_launch.py",)

@@ -38,11 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Tests never use the server of DATABASE_URL, only that of TEST_DATABASE_URL, and so on."""
+    """Tests never use the server of DATABASE_URL, only that of TEST_DATABASE_URL, and so on.
+
+    Neither they nor the processes that they start read `.env`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
     session.config.stash[STARTED] = {}
     os.environ.update(
+        ENV_FILE="",
         ENVIRONMENT="test",
         API_KEY="an operator's key of the tests",
         DATABASE_URL=f"sqlite:///{folder}/test.db",

@@ -36,7 +36,6 @@ def start_sentry(dsn: str) -> None:
             ExcepthookIntegration(),
         ],
         include_local_variables=False,  # they hold arguments
-        send_default_pii=False,
         max_request_body_size="never",
         max_breadcrumbs=0,
         shutdown_timeout=FLUSH,

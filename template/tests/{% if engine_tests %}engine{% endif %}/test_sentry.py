@@ -159,6 +159,14 @@ def test_sentry_is_not_imported_while_its_address_is_unset() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_a_start_uses_nothing_that_sentry_deprecates() -> None:
+    program = "from app.core.logging import configure_logging; configure_logging()"
+    env = {**os.environ, "SENTRY_DSN": "https://key@sentry.example.com/1"}
+    command = [sys.executable, "-W", "error::DeprecationWarning", "-c", program]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("dsn", ["sentry", "https://sentry.example.com/1", "https://key@host/"])
 def test_a_wrong_address_is_one_line(dsn: str) -> None:
     program = "from app.config import get_settings; get_settings()"

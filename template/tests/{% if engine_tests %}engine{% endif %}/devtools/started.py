@@ -19,7 +19,7 @@ from devtools.commands import COMMANDS
 from devtools.processes import free_port, listens, stop, wait_until
 
 POE = [str(Path(sys.executable).with_name("poe")), "--executor", "simple"]
-SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "STOP_GRACE", *servers.START)
+SET_BY_THE_RUN = ("API_KEY", "ENVIRONMENT", "ENV_FILE", "STOP_GRACE", *servers.START)
 # Makes its standard input the controlling terminal, then runs the command in its place.
 ON_A_TERMINAL = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sys.argv[1:])"
 
