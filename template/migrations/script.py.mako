@@ -1,4 +1,4 @@
-"""${message}"""
+"""${message.replace("\\", r"\\").replace('"', r'\"')}"""
 
 from __future__ import annotations
 

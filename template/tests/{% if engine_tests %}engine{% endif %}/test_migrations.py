@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import shutil
 import sqlite3
 import subprocess
@@ -84,6 +85,18 @@ def test_a_new_model_is_found_and_a_revision_is_never_empty(
     assert {*versions.glob("*.py")} - before == {written}
     migrated = run(project, sys.executable, "-m", "app.migrate", "--compare")
     assert "schema.differs" not in migrated.stderr
+
+
+@pytest.mark.parametrize("message", ['rename "title" to "name"', "rename c:\\new\\"])
+def test_a_revision_has_any_message(
+    project: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{project}/new.db")
+    (project / "app" / "models" / "webhook.py").write_text(WEBHOOK)
+    assert run(project, *POE, "revision", message).returncode == 0
+    assert run(project, sys.executable, "-m", "app.migrate").returncode == 0
+    (written,) = (project / "migrations" / "versions").glob("*_rename_*.py")
+    assert ast.get_docstring(ast.parse(written.read_text())) == message
 
 
 @pytest.fixture
