@@ -30,6 +30,7 @@ from app.core.database import (
     sync_url,
 )
 from app.core.drivers import give_up
+from app.core.outages import OwnPool
 
 T = TypeVar("T")
 
@@ -40,7 +41,9 @@ LIMIT = max(1, get_settings().lease / 3)
 _single: dict[str, Any] = (
     {} if IS_SQLITE else {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
 )
-_waited_for = owned(create_engine(sync_url(get_settings().database_url), **pool(1), **_single))
+_waited_for = owned(
+    create_engine(sync_url(get_settings().database_url), **pool(1, OwnPool), **_single)
+)
 _on_loop = owned(create_async_engine(ASYNC_URL, **pool(CONTROL_CONNECTIONS), **_single))
 _several = _on_loop if IS_SQLITE else _on_loop.execution_options(isolation_level="READ COMMITTED")
 _thread = ThreadPoolExecutor(1, thread_name_prefix="control")

@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import get_settings
 from app.core import drivers
 from app.core.drivers import Tolerant, give_up
-from app.core.outages import mark_errors_of
+from app.core.outages import OwnAsyncPool, OwnPool, mark_errors_of
 
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
@@ -81,9 +81,10 @@ if not settings.database_prepares:
     CONNECT_ARGS["prepare_threshold"] = None
 
 
-def pool(size: int) -> dict[str, Any]:
+def pool(size: int, kind: type[OwnPool] = OwnAsyncPool) -> dict[str, Any]:
     """An engine's options for at most so many connections."""
     options: dict[str, Any] = {"pool_size": size, "max_overflow": 0, "pool_timeout": 30}
+    options["poolclass"] = kind
     options["hide_parameters"] = True  # an error's text reaches the log, and `jobs.error`
     if IS_SQLITE:
         # IMMEDIATE: a transaction that began by reading could not be upgraded to write.
@@ -170,7 +171,7 @@ jobs_engine = (
     if IS_SQLITE
     else async_engine.execution_options()  # the same connections, for events of its own
 )
-sync_engine = owned(create_engine(sync_url(settings.database_url), **pool(_sync)))
+sync_engine = owned(create_engine(sync_url(settings.database_url), **pool(_sync, OwnPool)))
 
 _requests = async_engine if IS_SQLITE else async_engine.execution_options()
 if not IS_SQLITE:

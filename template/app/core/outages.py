@@ -15,20 +15,16 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    OperationalError,
-    SQLAlchemyError,
-    TimeoutError,
-)
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, TimeoutError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 
 from app.config import get_settings
 
 log = structlog.get_logger(__name__)
 
-# PostgreSQL's states: connection lost, out of resources, shutting down or starting.
-STATES = ("08", "53", "57P")
+# PostgreSQL's states: connection lost, out of resources, shutting down or starting. The rest of
+# class 53 (53400) is for a statement that is too big, and will be so again.
+STATES = ("08", "530", "531", "532", "533", "57P")
 # SQLite's names: its one class of errors is also for a table that isn't there.
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
@@ -58,18 +54,39 @@ def _mark(context: Any) -> None:
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
 
+class OwnPool(QueuePool):
+    """The pool of an engine for this service's database. It marks its own errors, too."""
+
+    __module__ = QueuePool.__module__  # SQLAlchemy's logger is named after it, not one of ours
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except TimeoutError as error:
+            error.add_note(OURS)
+            raise
+
+
+class OwnAsyncPool(OwnPool, AsyncAdaptedQueuePool):
+    """The same for an async engine."""
+
+    __module__ = QueuePool.__module__
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the same statement may succeed later. A read-only database counts as away."""
-    if isinstance(error, TimeoutError | DisconnectionError):  # of the pool
-        return True
-    if not isinstance(error, DBAPIError) or OURS not in getattr(error, "__notes__", ()):
+    if OURS not in getattr(error, "__notes__", ()):
         return False
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, TimeoutError)
     if error.connection_invalidated:
         return True
     if name := getattr(error.orig, "sqlite_errorname", None):
         return str(name).startswith(SQLITE)
-    state = getattr(error.orig, "sqlstate", None)
-    return isinstance(error, OperationalError) if state is None else state.startswith(STATES)
+    if state := getattr(error.orig, "sqlstate", None):
+        return str(state).startswith(STATES)
+    # The driver's own error: it could not connect, or else it refuses this very statement.
+    return isinstance(error, OperationalError) and error.statement is None
 
 
 def is_read_only(error: BaseException) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Row, text
+from sqlalchemy import Row, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from app.core.database import IS_SQLITE, AsyncSessionLocal
+from app.core.database import IS_SQLITE, AsyncSessionLocal, jobs_engine, sync_engine
+from app.core.outages import is_outage, mark_errors_of
 from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
@@ -67,11 +71,49 @@ async def opened_session() -> None:
         await own_session(db)
 
 
+@task(name="outages.own_pool", tries=1)
+async def own_pool() -> None:
+    async with AsyncExitStack() as opened:
+        while current_job().attempt == 1:
+            await opened.enter_async_context(jobs_engine.connect())
+
+
+@task(name="outages.own_sync_pool", tries=1)
+def own_sync_pool() -> None:
+    with ExitStack() as opened:
+        while current_job().attempt == 1:
+            opened.enter_context(sync_engine.connect())
+
+
 @task(name="outages.another_database", tries=1)
 async def another_database() -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:////nowhere/{uuid4()}.db")
     async with engine.connect():
         raise AssertionError("no such folder")
+
+
+@task(name="outages.another_pool", tries=1)
+async def another_pool() -> None:
+    small: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.01}
+    engine = create_async_engine("sqlite+aiosqlite:///", poolclass=AsyncAdaptedQueuePool, **small)
+    try:
+        async with engine.connect(), engine.connect():
+            raise AssertionError("there is one connection")
+    finally:
+        await engine.dispose()
+
+
+@task(name="outages.too_many_parameters", tries=1)
+async def too_many_parameters(db: AsyncSession) -> None:
+    values = tuple(range(70_000))
+    statement = f"SELECT ARRAY[{','.join(['%s'] * len(values))}]"
+    await (await db.connection()).exec_driver_sql(statement, values)
+
+
+@task(name="outages.too_big", tries=1)
+async def too_big(db: AsyncSession) -> None:
+    await db.execute(text("SET LOCAL work_mem = '64kB'; SET LOCAL temp_file_limit = '64kB'"))
+    await db.execute(text("SELECT n FROM generate_series(1, 100000) AS n ORDER BY random()"))
 
 
 @task(name="outages.wrong_statement", tries=1)
@@ -108,13 +150,44 @@ async def test_an_outage_of_the_services_own_database_is_not_counted(
     assert (await tried_again(row.id)).status == Status.SUCCEEDED
 
 
+@pytest.mark.parametrize("probe", [own_pool, own_sync_pool])
+async def test_a_job_that_gets_no_connection_in_time_is_tried_again_uncounted(
+    probe: Task[..., Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for engine in (jobs_engine, sync_engine):
+        monkeypatch.setattr(engine.pool, "_timeout", 0.01)
+    row = await run(probe)
+    assert (row.status, row.attempts, row.max_attempts) == (Status.PENDING, 1, 2)
+    assert (await tried_again(row.id)).status == Status.SUCCEEDED
+
+
+def test_a_server_that_refuses_connections_is_an_outage() -> None:
+    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    mark_errors_of(engine)
+    with pytest.raises(OperationalError) as refused:
+        engine.connect()
+    assert is_outage(refused.value)
+
+
 async def tried_again(job_id: UUID) -> Row[Any]:
     await change(job_id, run_at=clock(0))
     await try_once()
     return await row_of(job_id)
 
 
-@pytest.mark.parametrize("probe", [another_database, wrong_statement, broken_rule])
+@pytest.mark.parametrize(
+    "probe",
+    [
+        another_database,
+        another_pool,
+        wrong_statement,
+        broken_rule,
+        *(
+            pytest.param(each, marks=pytest.mark.postgresql)
+            for each in (too_many_parameters, too_big)
+        ),
+    ],
+)
 async def test_any_other_error_of_a_database_is_the_tasks_own(probe: Task[..., Any, Any]) -> None:
     row = await run(probe)
     assert (row.status, row.attempts, row.max_attempts) == (Status.DEAD, 1, 1)
