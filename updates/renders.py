@@ -68,9 +68,12 @@ def moved(old: dict[str, Any], new: dict[str, Any], answers_file: str) -> Iterat
 
 
 def removed_before() -> list[str]:
-    """The files that some commit of this service removed or renamed."""
-    options = ["--no-renames", "--diff-filter=D", "--relative", "--name-only", "--format="]
-    return files("log", *options)
+    """The files that some commit of this service removed or renamed.
+
+    The folder at the end spares git the other folders of a large repository.
+    """
+    shown = ["--no-renames", "--diff-filter=D", "--relative", "--name-only", "--format="]
+    return files("log", *shown, "--full-history", "--", ".")
 
 
 def rendered(answers: dict[str, Any], answers_file: str, names: list[str]) -> dict[str, bytes]:
