@@ -69,8 +69,8 @@ def test_each_alert_fires_by_a_real_fault(project: Project, tmp_path: Path) -> N
         shutil.copy(INSIDE / name, tmp_path)
     # It runs as a test of the service, with the servers and settings of the service's own tests.
     service = ("-p", "tests.conftest", "-c", "pyproject.toml", "--rootdir", ".")
-    command = (uv_command(), "run", "python", "-m", "pytest", *service, tmp_path / "faults.py")
-    run(project, "alerts", *command)
+    its = (uv_command(), "run", "python", "-m", "pytest", *service, "--database", "postgresql")
+    run(project, "alerts", *its, tmp_path / "faults.py")
 
 
 def test_the_dashboard_shows_each_metric() -> None:

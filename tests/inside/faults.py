@@ -1,7 +1,7 @@
 # mypy: disable-error-code="import-not-found,untyped-decorator"
 """Fires each alert in a real Prometheus by a real fault, and runs the dashboard's queries there.
 
-It runs as a test of a rendered service that has an ARQ worker and a scheduler.
+It runs as a test of a rendered service that has an ARQ worker and a scheduler, on PostgreSQL.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from app.core.concurrency import in_background
 from devtools import servers
 from devtools.processes import free_port, spawn, stop
 
+from tests.conftest import STARTED
 from tests.service import ROOT, Service, eventually
 
 TASKS = Path(__file__).with_name("fault_tasks.py")
@@ -129,6 +130,12 @@ def broker(tmp_path: Path) -> Iterator[servers.Child]:
     servers.end("REDIS_URL", started)
 
 
+@pytest.fixture
+def database(pytestconfig: pytest.Config) -> servers.Child:
+    """The PostgreSQL of this run, which the test ends."""
+    return pytestconfig.stash[STARTED]["DATABASE_URL"]
+
+
 async def is_healthy(prometheus: Prometheus) -> None:
     async def all_are_up() -> bool:
         try:
@@ -167,7 +174,9 @@ async def has_all_that_is_shown(prometheus: Prometheus) -> None:
         assert await prometheus.ask(f"label/{label}/values", **{"match[]": metric}), text
 
 
-async def test_each_alert_fires(service: Service, broker: servers.Child, tmp_path: Path) -> None:
+async def test_each_alert_fires(
+    service: Service, broker: servers.Child, database: servers.Child, tmp_path: Path
+) -> None:
     async with watched(service, tmp_path / "prometheus") as (prometheus, ports):
         await is_healthy(prometheus)
         async with in_background(prometheus.watch()):
@@ -180,7 +189,10 @@ async def test_each_alert_fires(service: Service, broker: servers.Child, tmp_pat
             await no_worker_is_left(service)
             servers.end("REDIS_URL", broker)
             await service.client.post("/orders", json={"item": "tea", "quantity": 1})
-            await prometheus.has_fired(*ALERTS - {"JobsUnwatched"})
+            await prometheus.has_fired(*ALERTS - {"JobsDatabaseAway", "JobsUnwatched"})
+            servers.end("DATABASE_URL", database)
+            await prometheus.has_fired("JobsDatabaseAway")
+            assert "JobsUnwatched" not in prometheus.fired
             service.stop("api")
             await prometheus.has_fired(*ALERTS)
 

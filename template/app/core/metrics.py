@@ -136,7 +136,7 @@ class _Loops:
 
 
 class _Database:
-    """Asks the database, and keeps the answer for a while. Without an answer it shows nothing."""
+    """Asks the database, and keeps the answer for a while. It also shows whether there is one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -163,7 +163,7 @@ class _Database:
         except Exception as error:
             asking.cancel()
             tell("metrics.without_database", error)
-            return {}
+            return {metrics.DATABASE_UP: [((), 0)]}
 
 
 async def _ask_in_time() -> dict[metrics.Metric, Values]:
@@ -175,6 +175,7 @@ async def _ask_in_time() -> dict[metrics.Metric, Values]:
         return (now - queue.oldest).total_seconds() if queue.oldest else 0
 
     return {
+        metrics.DATABASE_UP: [((), 1)],
         metrics.WAITING: _each(queues, lambda queue: queue.waiting),
         metrics.OLDEST: _each(queues, age, max),
         metrics.RUNNING: _each(queues, lambda queue: queue.running),

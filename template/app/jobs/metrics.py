@@ -82,6 +82,7 @@ LOOP_STALLED = Metric(
 )
 
 # The API asks the database for these.
+DATABASE_UP = Metric("jobs_database_up", "gauge", (), "Whether the database answers: 1 or 0")
 WAITING = Metric("jobs_waiting", "gauge", ("queue",), "Jobs that are due and wait")
 OLDEST = Metric(
     "jobs_oldest_waiting_seconds", "gauge", ("queue",), "How long the oldest of them has been due"
@@ -97,7 +98,6 @@ OVERDUE = Metric(
 )
 
 COUNTED = (TRIES, OUTCOMES, DURATION, START_DELAY, LEASES_LOST, BELLS_FAILED, TICKS_LATE, MISSED)
-ASKED_FOR = (WAITING, OLDEST, RUNNING, DEAD, PAUSED, PROCESSES, OVERDUE)
 
 
 async def overdue(session: AsyncSession) -> tuple[datetime, float]:

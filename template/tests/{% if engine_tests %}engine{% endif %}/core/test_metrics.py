@@ -35,6 +35,7 @@ OF_TRIES = {
     "jobs_start_delay_seconds_count": {"task"},
 }
 OF_THE_DATABASE = {
+    "jobs_database_up": set[str](),
     "jobs_waiting": {"queue"},
     "jobs_oldest_waiting_seconds": {"queue"},
     "jobs_running": {"queue"},
@@ -124,6 +125,7 @@ async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
     port = scraped.metrics["api"]
     await counted(port, 2, "jobs_waiting", queue="other")
     found = await scrape(port)
+    assert found.value("jobs_database_up") == 1
     assert found.value("jobs_oldest_waiting_seconds", queue="other") >= 60
     assert found.value("jobs_dead", queue="default") >= 1
     labels = {label["queue"] for label in found.labels("jobs_waiting")}
