@@ -10,16 +10,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
-from typing import (
-    Any,
-    Concatenate,
-    Generic,
-    ParamSpec,
-    Protocol,
-    TypeVar,
-    get_type_hints,
-    overload,
-)
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
@@ -87,8 +78,9 @@ class Task(Generic[P, V, R]):
         own = list(inspect.signature(self.fn).parameters.values())[bool(self.session) :]
         if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in own):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
+        hints = get_type_hints(self.fn, include_extras=True)
         object.__setattr__(self, "parameters", tuple(p.name for p in own))
-        object.__setattr__(self, "_adapter", arguments_adapter(own, get_type_hints(self.fn)))
+        object.__setattr__(self, "_adapter", arguments_adapter(own, hints))
 
     def _check_options(self) -> None:
         for name, least in (("timeout", timedelta.resolution), ("backoff", timedelta(0))):

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -64,6 +64,33 @@ def test_wrong_arguments_are_refused(
 ) -> None:
     with pytest.raises(error, match=match):
         probes.echo_sync.dump(*arguments)
+
+
+@task(name="contract.constrained")
+def constrained(
+    count: PositiveInt,
+    counts: list[PositiveInt],
+    code: Annotated[str, Field(max_length=3), AfterValidator(str.upper)],
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((-5, [], ""), r"count: .+ greater than 0, got int"),
+        ((5, [1, -5], ""), r"counts\.1: .+ greater than 0, got int"),
+        ((5, [], "SECRET"), r"code: .+ at most 3 characters, got str"),
+        (("5 or so", [], ""), r"count: .+ valid integer.+, got str"),
+        ((None, [], ""), r"count should be int, got NoneType"),
+    ],
+)
+def test_constraints_of_arguments_are_checked(arguments: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=rf"^contract\.constrained: {said}$"):
+        constrained.dump(*arguments)
+
+
+def test_validators_of_arguments_are_called() -> None:
+    assert constrained.dump(5, [1], "abc") == {"count": 5, "counts": [1], "code": "ABC"}
 
 
 def test_an_object_in_place_of_its_id_is_named() -> None:
