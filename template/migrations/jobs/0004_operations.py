@@ -50,20 +50,24 @@ def upgrade() -> None:
 
 
 def patiently(change: Callable[[], Any]) -> None:
-    """A change that waits for its lock makes all others wait: it gives way, and comes again."""
-    if op.get_context().dialect.name == "sqlite":
+    """A change that waits for its lock makes all others wait: it gives way, and comes again.
+
+    A pooler gives the connection to others: the limit must not outlive the transaction.
+    """
+    bind = op.get_bind()
+    if bind.dialect.name == "sqlite":
         change()
         return
-    op.execute("SET lock_timeout = '1s'")
+    driver: Any = bind.connection.driver_connection
     for _ in range(TIMES):
         try:
-            change()
-            break
+            with driver.transaction():
+                op.execute("SET LOCAL lock_timeout = '1s'")
+                change()
+            return
         except OperationalError:
             time.sleep(1)
-    else:
-        raise RuntimeError("a table is locked: end what holds its lock, and migrate again")
-    op.execute("RESET lock_timeout")
+    raise RuntimeError("a table is locked: end what holds its lock, and migrate again")
 
 
 def downgrade() -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database import async_url
 from app.jobs import Interval, Schedule
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from devtools.commands import CLOCK
+from devtools.processes import spawn, stop
 from tests.engine import probes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
@@ -27,7 +28,7 @@ from tests.engine.delivery.database import taken_from_a_frozen_host
 from tests.engine.delivery.pooler import CONNECTIONS, pooling
 from tests.engine.delivery.world import World
 from tests.engine.schedules.clocks import empty_database
-from tests.service import ROOT, eventually
+from tests.service import ROOT, START_LIMIT, eventually
 
 LONGEST = 6  # seconds, the timeout of tasks
 
@@ -43,6 +44,7 @@ LEFT = text(
     UNION ALL SELECT 'lock', objid::text FROM pg_locks WHERE locktype = 'advisory'
     """
 )
+WAIT = text("SELECT count(*) FROM pg_locks WHERE relation = 'jobs'::regclass AND NOT granted")
 
 
 @pytest.fixture(params=["prepares", "never prepares"])
@@ -52,7 +54,7 @@ async def pooled(
     direct, prepares = empty_database(tmp_path), request.param == "prepares"
     with pooling(direct, tmp_path / "pgbouncer.log", 200 if prepares else 0) as url:
         env = {"DATABASE_URL": url, "DATABASE_PREPARES": str(prepares)}
-        await migrate(env)
+        await run("app.migrate", **env)
         world = World(tmp_path / "world", backend, own_broker, **env)
         world.engine = create_async_engine(async_url(direct))
         world.shorten_timeouts(LONGEST)
@@ -61,8 +63,9 @@ async def pooled(
         await world.close()
 
 
-async def migrate(env: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "app.migrate"]
+async def run(*arguments: str, **env: str) -> None:
+    """Run a module to its end."""
+    command = [sys.executable, "-m", *arguments]
     whole = {**os.environ, **env}
     await asyncio.to_thread(subprocess.run, command, check=True, cwd=ROOT, env=whole)
 
@@ -82,6 +85,19 @@ async def left_behind(url: str) -> set[Any]:
         await connection.close()
     await engine.dispose()
     return found
+
+
+async def held_up(url: str, engine: AsyncEngine) -> subprocess.Popen[bytes]:
+    """A migration that has waited for the table `jobs` once, and sleeps now."""
+
+    async def waiting(count: int) -> bool:
+        async with engine.connect() as connection:
+            return bool((await connection.execute(WAIT)).scalar_one() == count)
+
+    process = spawn([sys.executable, "-m", "app.migrate"], cwd=ROOT, env={"DATABASE_URL": url})
+    await eventually(lambda: waiting(1))
+    await eventually(lambda: waiting(0))
+    return process
 
 
 async def add_schedule(world: World) -> None:
@@ -122,3 +138,22 @@ async def test_a_host_that_is_frozen_by_a_pooler_blocks_nobody_for_long(pooled: 
     await pooled.marked("held has written")
     row = await taken_from_a_frozen_host(pooled, job_id, 3 * LONGEST)
     assert (row.attempts, await pooled.effects("held")) == (2, 1)
+
+
+@pytest.mark.parametrize("before", ["jobs_0002", "jobs_0003"])
+async def test_a_migration_that_is_killed_leaves_no_setting_behind(
+    before: str, tmp_path: Path
+) -> None:
+    """It waits for a lock for a second at a time, and is killed between two such waits."""
+    direct = empty_database(tmp_path)
+    await run("alembic", "upgrade", before, DATABASE_URL=direct)
+    engine = create_async_engine(async_url(direct))
+    with pooling(direct, tmp_path / "pgbouncer.log", 200) as url:
+        async with engine.begin() as reader:
+            await reader.execute(select(jobs.c.id))
+            stop(await held_up(url, engine))
+            assert await left_behind(url) == set()
+            patient = await held_up(url, engine)
+        assert await asyncio.to_thread(patient.wait, START_LIMIT) == 0
+        assert await left_behind(url) == set()
+    await engine.dispose()
