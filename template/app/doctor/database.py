@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
@@ -22,10 +20,11 @@ from app.doctor import Finding, work
 from app.doctor.connections import most_of
 from app.jobs import Jobs
 from app.jobs.backends import ProcessState, try_to_write
+from app.migrate import alembic_config
 
 T = TypeVar("T")
 
-SCRIPTS = ScriptDirectory.from_config(Config(Path(__file__).parents[2] / "alembic.ini"))
+SCRIPTS = ScriptDirectory.from_config(alembic_config())
 SKEW = 1  # seconds by which a clock may differ from the database's
 LIMIT = text(
     """

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from app.migrate import alembic_config
 from tests.engine.devtools.started import POE
+from tests.engine.operations.command import findings
 from tests.service import ROOT
 
-CONFIG = Config(ROOT / "alembic.ini")
+CONFIG = alembic_config()
 WEBHOOK = """
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -66,10 +67,11 @@ def test_a_new_model_is_found_and_a_revision_is_never_empty(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database has no table yet."""
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{project}/new.db")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///new.db")
     versions = project / "migrations" / "versions"
     before = {*versions.glob("*.py")}
     (project / "app" / "models" / "webhook.py").write_text(WEBHOOK)
+    assert "run `poe migrate`" in findings(1, folder=project)["fault migrations"]
     migrated = run(project, sys.executable, "-m", "app.migrate", "--compare")
     assert "schema.differs" in migrated.stderr
 
@@ -91,7 +93,7 @@ def test_a_new_model_is_found_and_a_revision_is_never_empty(
 def test_a_revision_has_any_message(
     project: Path, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{project}/new.db")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///new.db")
     (project / "app" / "models" / "webhook.py").write_text(WEBHOOK)
     assert run(project, *POE, "revision", message).returncode == 0
     assert run(project, sys.executable, "-m", "app.migrate").returncode == 0
@@ -101,11 +103,13 @@ def test_a_revision_has_any_message(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    """A copy in a folder whose name Alembic would take for a variable."""
+    folder = tmp_path / "a%2Fb"
     for name in ("app", "migrations"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+        shutil.copytree(ROOT / name, folder / name)
     for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+        shutil.copy(ROOT / name, folder)
+    return folder
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
