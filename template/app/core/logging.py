@@ -119,6 +119,7 @@ def configure_logging() -> None:
         start_sentry(settings.sentry_dsn)
         handlers.append(SentryHandler())
     logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below it logs statements' parameters
     for server in ("uvicorn", "uvicorn.access"):
         logging.getLogger(server).handlers.clear()
         logging.getLogger(server).propagate = True

@@ -25,7 +25,7 @@ import structlog
 from billiard.util import get_logger
 from celery import bootsteps, signals
 from celery.app import trace
-from celery.concurrency import get_implementation
+from celery.concurrency import base, get_implementation
 from celery.worker import state, strategy
 
 from app import tasks
@@ -188,6 +188,7 @@ def _configure_logging(**_: Any) -> None:
     trace.LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
     for logger in (trace.logger, strategy.logger):
         logger.addFilter(_without_arguments)
+    base.logger.setLevel("INFO")  # below it logs each native task's arguments
     pool = get_logger()  # it writes to standard error itself
     pool.setLevel("ERROR")
     pool.propagate = True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from sqlalchemy import update
 
 from app.jobs.contract import Task
@@ -14,6 +17,7 @@ from app.jobs.runner import MAX_BACKOFF, next_delay
 from app.jobs.running import Claim
 from app.jobs.table import clock, jobs
 from tests.engine import probes
+from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
 
@@ -50,16 +54,27 @@ async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy:
     assert "minutes" in row.error
 
 
-async def test_no_log_shows_what_a_job_was_given(healthy: World) -> None:
+@pytest.fixture
+async def talkative(
+    backend: str, own_broker: Broker | None, tmp_path: Path
+) -> AsyncIterator[World]:
+    """A world in which each library logs all that it can."""
+    world = World(tmp_path, backend, own_broker, LOG_LEVEL="DEBUG")
+    await world.as_it_should_be()
+    yield world
+    await world.close()
+
+
+async def test_no_log_shows_what_a_job_was_given(talkative: World) -> None:
     """One job succeeds, one fails, and the arguments of one no longer fit."""
     secret = uuid4().hex
-    ids = [await healthy.submit(probes.echo_sync, secret)]
-    ids.append(await healthy.submit(probes.order_then_fail, secret))
-    ids.append(await healthy.submit(probes.slow, 0, delay=timedelta(hours=1)))
-    await change(healthy, ids[-1], args={"seconds": secret}, run_at=clock(0), wake_at=clock(0))
+    ids = [await talkative.submit(probes.echo_sync, secret)]
+    ids.append(await talkative.submit(probes.order_then_fail, secret))
+    ids.append(await talkative.submit(probes.slow, 0, delay=timedelta(hours=1)))
+    await change(talkative, ids[-1], args={"seconds": secret}, run_at=clock(0), wake_at=clock(0))
     for job_id in ids:
-        await healthy.row_is(job_id, "succeeded", "dead")
-    logs = [healthy.log(name) for name in healthy.processes]
+        await talkative.row_is(job_id, "succeeded", "dead")
+    logs = [talkative.log(name) for name in talkative.processes]
     assert any(str(ids[1]) in log for log in logs)
     assert not any(secret in log for log in logs)
 
