@@ -68,6 +68,10 @@ async def attempt(claim: Claim) -> Outcome | None:
             return _failed(claim, error)
         except SystemExit as error:  # it would end this process, and all its jobs with it
             return _failed(claim, RuntimeError(f"the task called sys.exit({error.code!r})"))
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # such as the panic of an extension in Rust
+            return _failed(claim, RuntimeError(f"the task raised {error!r}"))
     return None
 
 
@@ -138,7 +142,10 @@ def _failed(claim: Claim, error: Exception) -> Outcome:
     if is_outage(error):
         claim.end(Ending.HANDED_BACK, "no database: " + repr(error).splitlines()[0])
         return handed_back(claim, OUTAGE * random.uniform(0.5, 1.5))  # noqa: S311
-    outcome = failed(claim, error)
+    try:
+        outcome = failed(claim, error)
+    except Exception as mistake:  # as of a RetryLater that has no time
+        error, outcome = mistake, failed(claim, mistake)
     ending = Ending.DEAD if outcome.status is Status.DEAD else Ending.FAILED
     claim.end(ending, outcome.error, error)
     return outcome
@@ -161,8 +168,7 @@ def _traced(claim: Claim) -> Iterator[None]:
 def _context(claim: Claim) -> Iterator[None]:
     token = running_job.set(claim)
     bound = {"job_id": str(claim.id), "task": claim.task.name, "attempt": claim.attempt}
-    bound |= named(claim.origin)
-    before = structlog.contextvars.bind_contextvars(**bound)
+    before = structlog.contextvars.bind_contextvars(**bound, **named(claim.origin))
     try:
         yield
     finally:
@@ -240,5 +246,5 @@ def next_delay(claim: Claim, error: Exception) -> timedelta:
         return error.after
     # A try that isn't counted adds one to both numbers. A replay begins anew.
     counted = max(1, claim.task.tries - (claim.max_attempts - claim.attempt))
-    ceiling = min(MAX_BACKOFF, claim.task.backoff * 2 ** min(counted - 1, 30))
-    return timedelta(seconds=random.uniform(0, ceiling.total_seconds()))  # noqa: S311
+    grown = claim.task.backoff.total_seconds() * 2.0 ** min(counted - 1, 30)
+    return timedelta(seconds=random.uniform(0, min(MAX_BACKOFF.total_seconds(), grown)))  # noqa: S311

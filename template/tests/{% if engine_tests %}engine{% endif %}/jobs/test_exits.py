@@ -1,4 +1,4 @@
-"""A task that raises what ends a program, or what a stop raises, fails like any other."""
+"""A task fails, like any other, that raises what ends a program or what gives no outcome."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.jobs import Status, task
+from app.jobs import RetryLater, Status, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from tests.engine import probes
-from tests.engine.jobs.rows import status_is, submit
+from tests.engine.jobs.rows import BACKEND, idle, row_of, status_is, submit
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
@@ -42,6 +42,30 @@ def exits_sync() -> None:
     sys.exit(3)
 
 
+class Panic(BaseException):
+    """What extensions that are written in Rust raise is no Exception."""
+
+
+@task(name="exits.panics", tries=1)
+async def panics() -> None:
+    raise Panic("in Rust")
+
+
+@task(name="exits.panics_sync", tries=1)
+def panics_sync() -> None:
+    raise Panic("in Rust")
+
+
+class Busy(RetryLater):
+    def __init__(self) -> None:
+        """Forget the time."""
+
+
+@task(name="exits.later", tries=2)
+async def later() -> None:
+    raise Busy
+
+
 @pytest.mark.parametrize(
     ("what", "error"),
     [
@@ -49,6 +73,8 @@ def exits_sync() -> None:
         (cancelled_sync, "RuntimeError: the task itself raised CancelledError"),
         (exits, "RuntimeError: the task called sys.exit(3)"),
         (exits_sync, "RuntimeError: the task called sys.exit(3)"),
+        (panics, "RuntimeError: the task raised Panic('in Rust')"),
+        (panics_sync, "RuntimeError: the task raised Panic('in Rust')"),
     ],
 )
 async def test_the_try_fails_and_the_host_goes_on(
@@ -61,3 +87,12 @@ async def test_the_try_fails_and_the_host_goes_on(
     after = await submit(probes.echo, "goes on")
     host.ring()
     await status_is(after, Status.SUCCEEDED)
+
+
+async def test_a_try_without_an_outcome_fails_with_the_reason() -> None:
+    host, job_id = Host(BACKEND, 1), await submit(later)
+    await host._look()
+    await idle(host)
+    row = await row_of(job_id)
+    assert (row.status, row.crashes) == (Status.PENDING, 0)
+    assert row.error == "AttributeError: 'Busy' object has no attribute 'after'"
