@@ -43,7 +43,7 @@ def _begin_with_limit(connection: Connection) -> None:
     The limit is for this transaction alone, because a pooler gives the connection to others.
     """
     longest = max((task.timeout for task in registry().values()), default=timedelta(0))
-    limit = int(longest.total_seconds() * 1000)
+    limit = min(int(longest.total_seconds() * 1000), 2**31 - 1)  # the most that PostgreSQL takes
     connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
 
 
