@@ -1,5 +1,6 @@
 """The files that run a rendered service in production: compose file, image and workflow."""
 
+import json
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 
 import yaml
 
+from extensions.context import COMMANDS
 from tests.checks import none, problems_of_workflow, said
 from tests.composed import APP, SECRET, made_up, services
 from tests.conftest import Project
@@ -106,7 +108,9 @@ def test_each_command_is_the_catalogues(project: Project) -> None:
     for name, command in project.render.selection.processes():
         if name != "api":
             assert services(project)[name]["command"] == command
-    assert 'CMD ["uvicorn", "app.main:app", "--host", "0.0.0.0"' in project.files["Dockerfile"]
+    images = re.findall(r"^CMD (.+)$", project.files["Dockerfile"], re.MULTILINE)
+    listening = ["--host", "0.0.0.0", "--port", "8000"]
+    assert [json.loads(command) for command in images] == [COMMANDS["api"].split() + listening]
 
 
 def test_nothing_but_the_api_is_published(project: Project) -> None:
@@ -134,9 +138,12 @@ def test_each_service_is_checked(project: Project) -> None:
 
 def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:
     minutes = re.findall(r"timeout: timedelta = timedelta\(minutes=(\d+)\)", all_code(project))
-    limits = [int(limit) for limit in SETTING.findall(project.files["app/config.py"])]
-    longest = max([60 * int(minutes[0]), *limits])
-    (drain,) = re.findall(r"usual = (\d+) if self.environment", project.files["app/config.py"])
+    config = project.files["app/config.py"]
+    longest = max([60 * int(minutes[0]), *map(int, SETTING.findall(config))])
+    (drain,) = re.findall(r"usual = (\d+) if self.environment", config)
+    (default,) = re.findall(r"stop_grace: float = Field\(default=(\d+)", config)
+    (requests,) = re.findall(r"--timeout-graceful-shutdown (\d+)", COMMANDS["api"])
+    assert int(requests) < int(default) < longest  # a host's grace runs beside the requests'
     for name in set(services(project)) & APP:
         service = services(project)[name]
         grace = int(service["environment"]["STOP_GRACE"])

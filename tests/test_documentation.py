@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from extensions.context import COMMANDS
 from tests.renders import ROOT
 
 DOCS = ROOT / "docs"
@@ -76,6 +77,12 @@ def test_ci_runs_the_readmes_command() -> None:
 
 def test_contributing_is_one_page() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) <= 100
+
+
+def test_each_page_starts_the_api_as_a_service_does() -> None:
+    """Without a limit for its last requests a stop could take for ever."""
+    text = (DOCS / "operating.md").read_text("utf-8")
+    assert text.count(COMMANDS["api"]) == text.count("uvicorn app.main:app") > 1
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd isn't here")

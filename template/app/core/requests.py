@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import get_settings
+from app.jobs.backends import Host
 
 log = structlog.get_logger(__name__)
 
@@ -87,17 +88,25 @@ def is_draining() -> bool:
 
 
 @contextmanager
-def draining() -> Iterator[None]:
-    """Let SIGTERM stop the server only after DRAIN_SECONDS. A second SIGTERM stops it at once."""
-    stop, seconds = signal.getsignal(signal.SIGTERM), get_settings().drain
+def draining(hosts: Sequence[Host]) -> Iterator[None]:
+    """Let SIGTERM stop the server only after DRAIN_SECONDS. A second SIGTERM stops it at once.
+
+    Then the hosts take no more jobs: the server may wait for its last requests for a while.
+    """
+    stop_server, seconds = signal.getsignal(signal.SIGTERM), get_settings().drain
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not (seconds and callable(stop) and in_main_thread):
+    if not (callable(stop_server) and in_main_thread):
         yield
         return
     loop = asyncio.get_running_loop()
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        for host in hosts:
+            host.stop_looking()
+        stop_server(number, frame)
+
     def begin(number: int, frame: FrameType | None) -> None:
-        if is_draining():
+        if is_draining() or not seconds:
             stop(number, frame)
         else:
             _draining.set()
@@ -108,7 +117,7 @@ def draining() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGTERM, stop_server)
 
 
 class LastAnswers:

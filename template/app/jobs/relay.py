@@ -61,10 +61,10 @@ class InProcess:
     """The bell of a host that runs in the process that rings."""
 
     def __init__(self, host: Host) -> None:
-        self._host = host
+        self.host = host
 
     async def ring(self, messages: Sequence[Message]) -> None:
-        self._host.ring()
+        self.host.ring()
 
     async def ping(self) -> None:
         """There is no broker."""

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from app.jobs.table import jobs
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
-from tests.service import API_ENDED
+from tests.service import API_ENDED, eventually
+
+HALF_A_REQUEST = b"""POST /orders HTTP/1.1\r
+Host: localhost\r
+Content-Type: application/json\r
+Content-Length: 100\r
+Expect: 100-continue\r
+\r
+{"item":"""
+
+
+@contextmanager
+def half_a_request(port: int) -> Iterator[None]:
+    """A route waits for the rest of its body meanwhile."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(HALF_A_REQUEST)
+        assert client.recv(100).startswith(b"HTTP/1.1 100")
+        yield
 
 
 async def test_a_stop_lets_short_jobs_end_and_hands_the_rest_back_uncounted(world: World) -> None:
@@ -35,3 +57,24 @@ async def test_a_sync_job_that_cannot_be_stopped_does_not_hold_a_stop_up(world: 
     assert (row.status, row.crashes, row.attempts) == ("pending", 0, 1)
     async with world.engine.begin() as connection:
         await connection.execute(jobs.delete().where(jobs.c.id == job_id))
+
+
+async def test_a_request_that_never_ends_holds_no_stop_up(world: World) -> None:
+    """The host of an API takes no job while its server waits for the request."""
+    begun = await world.submit(delivered.work, "begun", 60)
+    await world.marked("begun runs")
+    stops = world.log("api").count("Shutting down")
+
+    async def stopping() -> bool:
+        return world.log("api").count("Shutting down") > stops
+
+    with half_a_request(world.port):
+        world.processes["api"].send_signal(signal.SIGTERM)
+        await eventually(stopping)
+        late = await world.submit(delivered.work, "late", 0)
+        assert set(world.stop(*{"api", world.host()})) <= {0, API_ENDED}
+    row = await world.row(begun)
+    assert (row.status, row.crashes, row.max_attempts) == ("pending", 0, 6)
+    assert not world.in_api or (await world.row(late)).attempts == 0
+    async with world.engine.begin() as connection:
+        await connection.execute(jobs.delete().where(jobs.c.id.in_([begun, late])))
