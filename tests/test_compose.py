@@ -43,6 +43,7 @@ def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_pa
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, "utf-8")
+    hide_from_others(tmp_path)
     settings = made_up(project) | {"COMPOSE_FILE": str(tmp_path / "compose.yaml"), "PORT": "0"}
     settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
     selection = project.render.selection
@@ -50,6 +51,13 @@ def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_pa
     others = sorted(set(services(project)) & APP - {"api", "migrate"})
     rollout = (sys.executable, ROOT / "tests" / "rollout.py", host)
     run(project, "compose", *settled, *bringing_up(tmp_path), *rollout, *others)
+
+
+def hide_from_others(folder: Path) -> None:
+    """Give the files the modes of umask 077. What containers mount must be readable for them."""
+    for path in folder.rglob("*"):
+        if path.relative_to(folder).parts[0] != "observability":
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def bringing_up(folder: Path) -> list[str | Path]:
