@@ -25,6 +25,16 @@ def test_an_event_is_a_name_and_no_sentence() -> None:
     )
 
 
+def test_a_unit_reaches_the_python_that_uv_brings() -> None:
+    """By itself uv puts it into the home of who calls it, which units can't see."""
+    section = PAGE.split("### With systemd\n")[1].split("\n## ")[0]
+    (where,) = re.findall(r"^UV_PYTHON_INSTALL_DIR=(\S+) uv sync ", section, re.MULTILINE)
+    hidden = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+    assert "ProtectHome=true" in section
+    assert where.startswith("/")
+    assert not where.startswith(hidden)
+
+
 def sources() -> list[str]:
     """The files of the template. Users may log other events in theirs."""
     paths = [path for path in APP.rglob("*.py*") if path.is_file() and path.suffix != ".pyc"]
