@@ -7,7 +7,6 @@ import json
 import keyword
 import re
 import shlex
-import tomllib
 import unicodedata
 from collections import ChainMap
 from collections.abc import Callable, Mapping
@@ -21,13 +20,8 @@ from copier_template_extensions import ContextHook
 
 HERE: Final = Path(__file__).parent
 QUESTIONS: Final = yaml.safe_load((HERE.parent / "copier.yml").read_text("utf-8"))
-REQUIREMENTS: Final = tomllib.loads((HERE / "dependencies.toml").read_text("utf-8"))
-PACKAGES: Final = {
-    re.split("[^a-z0-9-]", requirement)[0]
-    for group in REQUIREMENTS.values()
-    for requirements in group.values()
-    for requirement in requirements
-}
+# Each package that some service locks. A test of the services' locks says which are missing.
+PACKAGES: Final = frozenset((HERE / "packages.txt").read_text("utf-8").split())
 
 
 def toml_string(text: str) -> str:

@@ -54,6 +54,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "slug-long": ("project_slug", "x" * 64, "project_slug: must have at most 63"),
     "slug-keyword": ("project_slug", "class", "project_slug: must not be 'class'"),
     "slug-package": ("project_slug", "fastapi", "project_slug: must not be 'fastapi'"),
+    "slug-locked": ("project_slug", "packaging", "project_slug: must not be 'packaging'"),
 }
 
 

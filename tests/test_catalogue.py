@@ -166,6 +166,7 @@ def test_strings(text: str, literal: str) -> None:
         ("Привет", "my-service"),
         ("🚀", "my-service"),
         ("Celery", "celery-service"),
+        ("Packaging", "packaging-service"),
         ("class", "class-service"),
         ("ﷺ" * 60, slug_of("ﷺ" * 60)),
     ],

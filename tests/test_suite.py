@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from benchmarks.rendered import add_bench
+from extensions.answers import check_slug
 from extensions.context import NAMES
+from tests.checks import none
 from tests.conftest import Project
 from tests.left_out import (
     IN_PARTS,
@@ -95,6 +98,15 @@ def test_suite(project: Project) -> None:
     """With three back ends only the owner's tests run; with two or four the engine's run, too."""
     left_out = ["engine"] if project.name in THREE else left_out_of(project.render)
     run_tests(project, "suite", left_out)
+
+
+def test_no_service_has_the_name_of_a_package(project: Project) -> None:
+    """uv takes a service of that name for the package, and then resolves nothing."""
+    run(project, "lock", uv_command(), "lock")
+    locked = tomllib.loads((project.folder / "uv.lock").read_text("utf-8"))["package"]
+    names = [each["name"] for each in locked if "editable" not in each["source"]]
+    assert len(names) > 50
+    none([f"missing in extensions/packages.txt: {name}" for name in names if not check_slug(name)])
 
 
 @pytest.mark.slow
