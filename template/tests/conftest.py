@@ -22,7 +22,7 @@ from httpx import ASGITransport, AsyncClient
 
 from devtools import servers
 from devtools.processes import stop
-from tests.service import API_ENDED, ROOT, Service, copy_database
+from tests.service import API_ENDED, ROOT, Service, copy_database, drop_created
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -88,10 +88,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     for process in Service.spawned:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    for variable, process in config.stash.get(STARTED, {}).items():
+    started = config.stash.get(STARTED, {})
+    for variable, process in started.items():
         if variable == "DATABASE_URL":  # after SIGTERM PostgreSQL waits for its clients
             process.send_signal(signal.SIGINT)
         stop(process)
+    if "DATABASE_URL" not in started:
+        drop_created()
 
 
 @pytest.fixture(scope="session")

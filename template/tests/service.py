@@ -29,6 +29,8 @@ API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut 
 
 T = TypeVar("T")
 
+created: list[str] = []  # databases of this run on the server
+
 
 async def eventually(check: Callable[[], Awaitable[T | None]], limit: float = 20) -> T:
     """Wait until the check returns something true. Raises AssertionError after `limit` seconds."""
@@ -52,10 +54,26 @@ def copy_database(source: str, folder: Path) -> str:
     if url.get_backend_name() == "sqlite":
         copy = shutil.copy(str(url.database), folder / f"{uuid4().hex}.db")
         return f"sqlite:///{copy}"
-    name = f"copy_{uuid4().hex}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {url.database}".encode())
+    name = create_database("copy", of=str(url.database))
     return url.set(database=name).render_as_string(hide_password=False)
+
+
+def create_database(kind: str, of: str = "template1") -> str:
+    """Create a database on the server, a copy of another one; returns its name."""
+    name = f"{kind}_{uuid4().hex}"
+    on_server(f"CREATE DATABASE {name} TEMPLATE {of}")
+    created.append(name)
+    return name
+
+
+def drop_created() -> None:
+    for name in created:
+        on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def on_server(statement: str) -> None:
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute(statement.encode())
 
 
 class Service:

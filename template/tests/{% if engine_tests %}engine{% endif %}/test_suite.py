@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from tests.engine.devtools.started import unset
-from tests.service import ROOT
+from tests.service import ROOT, copy_database
 
 PART = ["tests/tasks", "tests/api/test_health.py"]
 OWNERS = """
@@ -33,3 +37,17 @@ def test_the_suite_does_not_read_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(OWNERS)
     ended = run_a_part(tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.postgresql
+def test_the_suite_leaves_no_database_on_a_server_of_the_owner(tmp_path: Path) -> None:
+    given = copy_database(os.environ["EMPTY_DATABASE"], tmp_path)
+    before = databases(given)
+    ended = run_a_part(tmp_path, "--database=postgresql", TEST_DATABASE_URL=given)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert databases(given) == before
+
+
+def databases(server: str) -> set[str]:
+    with psycopg.connect(server) as connection:
+        return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
-import psycopg
 from sqlalchemy import func, make_url, select
 
 from app.models import Order
@@ -18,7 +15,7 @@ from devtools.postgresql import find_programs
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
-from tests.service import eventually
+from tests.service import create_database, eventually
 
 
 def back_up(source: str, file: Path) -> None:
@@ -36,9 +33,7 @@ def restore(source: str, file: Path) -> str:
     url = make_url(source)
     if url.get_backend_name() == "sqlite":
         return f"sqlite:///{file}"
-    name = f"restored_{uuid4().hex}"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+    name = create_database("restored")
     restored = url.set(database=name).render_as_string(hide_password=False)
     subprocess.run([find_programs() / "pg_restore", f"--dbname={restored}", file], check=True)
     return restored

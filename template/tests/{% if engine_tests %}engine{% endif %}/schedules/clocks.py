@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
-import psycopg
 from sqlalchemy import make_url, select, update
 
 from app.config import get_settings
@@ -23,7 +22,7 @@ from app.jobs.table import jobs, schedules
 from devtools.commands import CLOCK, HOSTS
 from tests.engine.api import schedule_calls
 from tests.engine.delivery.world import World
-from tests.service import ROOT, eventually
+from tests.service import ROOT, create_database, eventually
 
 EVERY_SECOND = 'Schedule("every_second", Interval(seconds=1), work, ("tick", 0))'
 IMPORTS = """
@@ -45,12 +44,9 @@ class Tick(NamedTuple):
 
 def empty_database(folder: Path) -> str:
     """Make a database without tables; returns its address."""
-    name = f"empty_{uuid4().hex}"
     if IS_SQLITE:
-        return f"sqlite:///{folder}/{name}.db"
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    url = make_url(os.environ["DATABASE_URL"]).set(database=name)
+        return f"sqlite:///{folder}/empty_{uuid4().hex}.db"
+    url = make_url(os.environ["DATABASE_URL"]).set(database=create_database("empty"))
     return url.render_as_string(hide_password=False)
 
 
