@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError
-from pydantic_core import CoreConfig, SchemaValidator
+from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 
 MAX_ARGUMENT_BYTES = 64 * 1024
 
@@ -22,13 +22,16 @@ def arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> Ty
     fields = {p.name: hints.get(p.name, Any) for p in own}
     optional = {p.name: NotRequired[fields[p.name]] for p in own if p.default is not p.empty}
     arguments = TypedDict("arguments", fields | optional)  # type: ignore[misc]
+    limits = ConfigDict(extra="forbid", allow_inf_nan=False)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(arguments))
+        adapter: TypeAdapter[Any] = TypeAdapter(with_config(limits)(arguments))
     except PydanticSchemaGenerationError:
         raise NotJson(_not_json(fields)) from None
-    # A TypedDict's own configuration doesn't reach its errors: they would show the arguments.
-    hiding = CoreConfig(hide_input_in_errors=True)
-    adapter.validator = SchemaValidator(adapter.core_schema, hiding)
+    # Its own configuration doesn't reach its errors, which would show the arguments, nor what is
+    # dumped, where NaN would become None.
+    config = CoreConfig(hide_input_in_errors=True, ser_json_inf_nan="constants")
+    adapter.validator = SchemaValidator(adapter.core_schema, config)
+    adapter.serializer = SchemaSerializer(adapter.core_schema, config)
     return adapter
 
 

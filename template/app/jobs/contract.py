@@ -122,14 +122,13 @@ class Task(Generic[P, V, R]):
     def check(self, named: dict[str, Any]) -> dict[str, Any]:
         """Like `dump`, for arguments by name. Raises ValidationError, or ValueError over 64 KiB."""
         arguments: dict[str, Any] = self._adapter.dump_python(self.load(named), mode="json")
-        if len(json.dumps(arguments).encode()) > MAX_ARGUMENT_BYTES:
+        if len(json.dumps(arguments, allow_nan=False).encode()) > MAX_ARGUMENT_BYTES:
             raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
         return arguments
 
     def load(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Turn stored arguments into the function's types. Raises ValidationError."""
-        loaded: dict[str, Any] = self._adapter.validate_python(arguments)
-        return loaded
+        return self._adapter.validate_python(arguments)  # type: ignore[no-any-return]
 
 
 class SessionTask(Task[P, V, R]):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from structlog.testing import capture_logs
 
 from app.core.database import IS_SQLITE, AsyncSessionLocal, SyncSessionLocal
 from app.dependencies import get_session
-from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs
+from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs, task
 from app.jobs.submit import _holder
 from app.jobs.table import HEAD_START, clock, jobs
 from tests.engine import probes
@@ -95,6 +96,27 @@ async def test_what_it_cannot_run_is_refused(session: AsyncSession) -> None:
         await Jobs(session).submit(probes.echo, "a", at=datetime(2030, 1, 1))  # noqa: DTZ001
     with pytest.raises(ValueError, match="not both"):
         await Jobs(session).submit(probes.echo, "a", delay=hour, at=datetime.now(UTC))
+
+
+@task(name="submit.numbers")
+async def numbers(
+    number: float = 0, more: list[float] | None = None, other: Any = None
+) -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+async def test_a_number_that_json_lacks_is_refused(session: AsyncSession, wrong: float) -> None:
+    """On PostgreSQL it would end the caller's transaction."""
+    found = Jobs(session)
+    with pytest.raises(ValueError, match=r"^submit.numbers: number: .+ finite number, got float$"):
+        await found.submit(numbers, wrong)
+    with pytest.raises(ValueError, match=r"^submit.numbers: more.+ finite number, got float$"):
+        await found.submit(numbers, 0, [0, wrong])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        await found.submit(numbers, 0, [], {"wrong": [wrong]})
+    with pytest.raises(ValueError, match="finite number"):
+        await found.submit_many(numbers, [[0], [wrong]])
+    assert (await found.get((await found.submit(numbers, 1.5)).id)).args == {"number": 1.5}
 
 
 async def test_a_key_gives_the_job_that_is_there_until_it_has_finished(
