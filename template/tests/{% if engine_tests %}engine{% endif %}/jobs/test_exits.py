@@ -42,6 +42,16 @@ def exits_sync() -> None:
     sys.exit(3)
 
 
+@task(name="exits.stops_iterating", tries=1)
+async def stops_iterating() -> None:
+    next(iter(()))
+
+
+@task(name="exits.stops_iterating_sync", tries=1)
+def stops_iterating_sync() -> None:
+    next(iter(()))
+
+
 class Panic(BaseException):
     """What extensions that are written in Rust raise is no Exception."""
 
@@ -73,6 +83,8 @@ async def later() -> None:
         (cancelled_sync, "RuntimeError: the task itself raised CancelledError"),
         (exits, "RuntimeError: the task called sys.exit(3)"),
         (exits_sync, "RuntimeError: the task called sys.exit(3)"),
+        (stops_iterating, "RuntimeError: coroutine raised StopIteration"),
+        (stops_iterating_sync, "RuntimeError: the call raised StopIteration"),
         (panics, "RuntimeError: the task raised Panic('in Rust')"),
         (panics_sync, "RuntimeError: the task raised Panic('in Rust')"),
     ],
