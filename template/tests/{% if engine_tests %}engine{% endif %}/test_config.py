@@ -146,6 +146,11 @@ def test_a_task_whose_queue_nothing_carries_is_refused() -> None:
         ("QUEUES", "{bad"),
         ("ALLOWED_HOSTS", "example.com"),
         ("ALLOWED_HOSTS", '["*example.com"]'),
+        ("ALLOWED_HOSTS", '["https://api.example.com"]'),
+        ("ALLOWED_HOSTS", '["api.example.com", "api.example.com:8443"]'),
+        ("ALLOWED_HOSTS", '["api.example.com/"]'),
+        ("ALLOWED_HOSTS", '["*.example.com:8443"]'),
+        ("ALLOWED_HOSTS", '[""]'),
         ("DATABASE_URL", "postgres:/app:hunter2@db/app"),
         ("DATABASE_URL", "mysql://app:hunter2@db/app"),
         ("DATABASE_URL", "postgresql://app:hunter2@db:port/app"),
@@ -164,6 +169,11 @@ def test_a_wrong_value_names_its_variable_and_no_password(
     assert line is not None
     assert line.startswith(f"{name}: ")
     assert ("\n" in line, "hunter2" in line) == (False, False)
+
+
+def test_a_host_is_a_name_or_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ["*", "*.example.com", "api.example.com", "API_1", "10.0.0.7", "[::1]"]
+    assert end_of(monkeypatch, ALLOWED_HOSTS=json.dumps(hosts)) is None
 
 
 def test_a_wrong_value_is_one_line_and_no_traceback() -> None:
