@@ -98,7 +98,7 @@ async def in_thread(call: Callable[[], T]) -> T:
     def run() -> None:
         try:
             done.set_result(context.run(call))
-        except StopIteration as error:  # no future of asyncio takes it, as no coroutine raises it
+        except StopIteration as error:  # no future of asyncio takes it
             stopped = RuntimeError("the call raised StopIteration")
             done.set_exception(stopped.with_traceback(error.__traceback__))
         except BaseException as error:

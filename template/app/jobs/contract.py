@@ -78,6 +78,7 @@ class Task(Generic[P, V, R]):
         own = list(inspect.signature(self.fn).parameters.values())[bool(self.session) :]
         if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in own):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
+        object.__setattr__(self, "__call__", self.fn)  # Starlette looks there whether it is async
         hints = get_type_hints(self.fn, include_extras=True)
         object.__setattr__(self, "parameters", tuple(p.name for p in own))
         object.__setattr__(self, "_adapter", arguments_adapter(own, hints))
@@ -228,7 +229,6 @@ def registry() -> dict[str, Task[..., Any, Any]]:
 
 def find_task(name: str) -> Task[..., Any, Any]:
     """Raises UnknownTaskError."""
-    try:
-        return _registry[name]
-    except KeyError:
-        raise UnknownTaskError(name) from None
+    if found := _registry.get(name):
+        return found
+    raise UnknownTaskError(name)
