@@ -12,7 +12,18 @@ import time
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, DateTime, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    TypeDecorator,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -24,7 +35,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.config import get_settings
 from app.core import drivers
-from app.core.drivers import Tolerant, give_up
+from app.core.drivers import Unreadable, give_up, unreadable
 from app.core.outages import OwnAsyncPool, OwnPool, mark_errors_of
 
 CONTROL_CONNECTIONS = 2
@@ -39,11 +50,33 @@ CONNECT_ARGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 REQUEST_LIMIT = 15  # seconds for a statement of a request; then its connection is given up
+
+T = TypeVar("T")
 
 
 class Base(DeclarativeBase):
     """The base of all models, which are in `app/models/`."""
+
+
+class Tolerant(TypeDecorator[T]):
+    """A column's type that reads garbage as `Unreadable`."""
+
+    __abstract__ = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        process = super().result_processor(dialect, coltype)
+        if process is None:
+            return None
+
+        def read(value: Any) -> Any:
+            try:
+                return process(value)
+            except Exception as error:
+                return value if isinstance(value, Unreadable) else unreadable(error)
+
+        return read
 
 
 class UtcDateTime(Tolerant[datetime]):
@@ -118,6 +151,20 @@ def _limit_statements(engine: Engine) -> None:
     event.listen(engine, "checkin", lambda _, record: end(record))
 
 
+def _note_given_up(context: ExceptionContext) -> None:
+    """The error may be that of the cancelled statement. Its connection is lost all the same."""
+    pooled = context.connection and context.connection.connection
+    if pooled and pooled.driver_connection in drivers.given_up:
+        context.is_disconnect = True
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
 def _limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
     """Limit what SQLAlchemy first asks a server: all other connections wait for the answer."""
     timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
@@ -142,11 +189,12 @@ def owned(engine: E) -> E:
     """Prepare an engine for this process's database, and close it with the others."""
     target = engine.sync_engine if isinstance(engine, AsyncEngine) else engine
     if IS_SQLITE:
-        event.listen(target, "connect", drivers.prepare_sqlite)
+        event.listen(target, "connect", _prepare_sqlite)
     else:
         event.listen(target, "connect", _limit_questions, insert=True)
         event.listen(target, "connect", _prepare_postgresql)
         event.listen(target, "checkout", drivers.renew_closed)
+        event.listen(target, "handle_error", _note_given_up)
     mark_errors_of(target)
     _engines.append(engine)
     return engine

@@ -18,18 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Self
+from weakref import WeakSet
 
+import structlog
 from psycopg.abc import Buffer
 from psycopg.adapt import AdaptersMap, Loader
-from psycopg.pq import Format
-from sqlalchemy import Dialect, TypeDecorator
+from psycopg.pq import Format, TransactionStatus
+from psycopg.pq.abc import PGcancelConn
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 PATIENCE = 30  # seconds that a write waits for the one before it
 READS = ("SELECT", "VALUES", "PRAGMA", "EXPLAIN")
 # Comments, strings and quoted names; and what a `WITH` that writes has outside of these.
@@ -151,13 +152,6 @@ def _verb(sql: str) -> str:
     return verb
 
 
-def prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 def renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
     """Replace a connection that the server has closed: it is readable. A query would cost time."""
     driver: Any = record.driver_connection
@@ -180,17 +174,42 @@ def _is_readable(file: int) -> bool:
     return bool(poll.poll(0))
 
 
+given_up: WeakSet[Any] = WeakSet()  # drivers
+
+
 def give_up(driver: Any) -> None:
     """End a connection that is silent, so that whoever waits for its answer gets an error at once.
 
-    Cancelling the statement instead would again wait for the silent server.
+    PostgreSQL would notice it only when the statement ends, and keep its locks until then. So the
+    statement is cancelled, too.
     """
     if isinstance(driver, SqliteConnection):
         driver.give_up()
         return
     with suppress(Exception), socket.socket(fileno=os.dup(driver.fileno())) as mine:
-        mine.shutdown(socket.SHUT_RDWR)
         renew_open_connections()  # what has lost one of them may have lost the others as well
+        given_up.add(driver)
+        mine.shutdown(socket.SHUT_RD if _begins_to_cancel(driver, mine) else socket.SHUT_RDWR)
+
+
+def _begins_to_cancel(driver: Any, mine: socket.socket) -> bool:
+    """Cancel the statement that runs, if any, in a thread: the network may be what is silent."""
+    with suppress(Exception):
+        if driver.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            log.warning("statement.given_up")
+            what = driver.pgconn.cancel_conn(), mine.dup()
+            threading.Thread(target=_cancel, args=what, name="cancel", daemon=True).start()
+            return True
+    return False
+
+
+def _cancel(statement: PGcancelConn, mine: socket.socket) -> None:
+    """Then end the connection: a pooler doesn't cancel the statement of a client that is gone."""
+    with mine, suppress(Exception):
+        try:
+            statement.blocking()  # for `connect_timeout` at most
+        finally:
+            mine.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass(frozen=True)
@@ -203,27 +222,8 @@ class Unreadable:
         return False
 
 
-class Tolerant(TypeDecorator[T]):
-    """A column's type that reads garbage as `Unreadable`."""
-
-    __abstract__ = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        process = super().result_processor(dialect, coltype)
-        if process is None:
-            return None
-
-        def read(value: Any) -> Any:
-            try:
-                return process(value)
-            except Exception as error:
-                return value if isinstance(value, Unreadable) else _unreadable(error)
-
-        return read
-
-
 def tolerate(adapters: AdaptersMap) -> None:
-    """Do the same for the types that PostgreSQL's driver reads itself."""
+    """Have PostgreSQL's driver read garbage as `Unreadable`, too."""
     for name in ("timestamptz", "json", "jsonb"):
         oid = adapters.types[name].oid
         if strict := adapters.get_loader(oid, Format.TEXT):
@@ -240,10 +240,10 @@ def _tolerant(strict: Any) -> type[Loader]:
             try:
                 return self._strict.load(data)
             except Exception as error:
-                return _unreadable(error)
+                return unreadable(error)
 
     return TolerantLoader
 
 
-def _unreadable(error: Exception) -> Unreadable:
+def unreadable(error: Exception) -> Unreadable:
     return Unreadable(str(error)[:200] or type(error).__name__)

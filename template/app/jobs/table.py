@@ -29,8 +29,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
-from app.core.database import IS_SQLITE, UtcDateTime
-from app.core.drivers import Tolerant, renew_open_connections
+from app.core.database import IS_SQLITE, Tolerant, UtcDateTime
+from app.core.drivers import renew_open_connections
 
 MAX_COUNT = 2**31 - 1  # the largest count that a column keeps
 HEAD_START = 5  # seconds after which a message that was sent for a due job counts as late

@@ -11,11 +11,13 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database import async_url
+from app.core.drivers import give_up
 from app.jobs import Interval, Schedule
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
@@ -156,4 +158,27 @@ async def test_a_migration_that_is_killed_leaves_no_setting_behind(
             patient = await held_up(url, engine)
         assert await asyncio.to_thread(patient.wait, START_LIMIT) == 0
         assert await left_behind(url) == set()
+    await engine.dispose()
+
+
+async def test_a_statement_that_is_given_up_ends_behind_the_pooler_too(tmp_path: Path) -> None:
+    direct, sleep = empty_database(tmp_path), "SELECT pg_sleep(3600)"
+    running = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+    engine = create_async_engine(async_url(direct), isolation_level="AUTOCOMMIT")
+
+    async def runs() -> bool:
+        async with engine.connect() as watching:
+            return bool(await watching.scalar(running))
+
+    async def ended() -> bool:
+        return not await runs()
+
+    with pooling(direct, tmp_path / "pgbouncer.log", 0) as url:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as client:
+            waits = asyncio.create_task(client.execute(sleep))
+            await eventually(runs)
+            give_up(client)
+            with pytest.raises(psycopg.OperationalError):
+                await waits
+        await eventually(ended)
     await engine.dispose()

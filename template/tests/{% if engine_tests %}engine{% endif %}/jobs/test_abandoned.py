@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -83,6 +83,12 @@ def before_a_write(db: Session, name: str) -> None:
     hang_then_write(db, f"{name} late")
 
 
+@task(name="abandoned.in_a_statement", tries=1, timeout=SHORT)
+def in_a_statement(db: Session, name: str) -> None:
+    write(db, name)
+    db.execute(text("SELECT pg_sleep(3600)"))
+
+
 @task(name="abandoned.writes")
 def writes(db: Session, name: str) -> None:
     write(db, name)
@@ -127,3 +133,10 @@ async def test_a_thread_that_is_abandoned_holds_no_lock_and_writes_nothing(
     assert await written(name) == [name]
     for number in range(host.free):  # their connections are no longer those
         await run(host, writes, f"{name} {number}", Status.SUCCEEDED)
+
+
+@pytest.mark.postgresql
+async def test_a_thread_that_waits_for_the_server_holds_no_lock_either(host: Host) -> None:
+    name = str(uuid4())
+    await run(host, in_a_statement, name, Status.DEAD)
+    await run(host, writes, name, Status.SUCCEEDED)
