@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import QueryParams
 
 from app.api.errors import answers
 from app.core.security import REQUESTS, Limit, api_key_header, is_operator, require_operator
@@ -69,7 +70,7 @@ class Router(APIRouter):
 
 async def errors_of(request: Request, schema: TypeAdapter[Any] | None) -> list[Error]:
     found = errors_in(dict(request.path_params), "path")
-    found += errors_in(dict(request.query_params), "query")
+    found += errors_in(request.query_params, "query")
     if schema and (body := await request.body()):
         found += errors_in_body(body, schema)
     return found
@@ -103,13 +104,21 @@ def errors_in(value: Any, *loc: int | str) -> list[Error]:
 def _all_in(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
     """Each value and each name. A value that is nested too deep is only one."""
     yield loc, value
-    if not isinstance(value, dict | list) or len(loc) > MAX_DEPTH:
+    if len(loc) > MAX_DEPTH:
         return
-    for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+    for name, inner in _members(value):
         if isinstance(name, str):
             yield loc, name
         if not _unkept(name, loc):
             yield from _all_in(inner, (*loc, name))
+
+
+def _members(value: Any) -> Iterable[tuple[int | str, Any]]:
+    if isinstance(value, QueryParams):  # its `items()` has the last value of each name
+        return value.multi_items()
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _unkept(value: Any, loc: Loc) -> tuple[str, str] | None:
