@@ -9,12 +9,12 @@ from limits import parse
 from starlette.responses import RedirectResponse
 
 from app.core.security import client_of, count, is_operator
-from app.ops.page import LOGIN, render, router
+from app.ops.page import LOGIN, LONGEST, render, router
 from app.ops.session import SESSION, begin, drop, fields_of
 
 TRIES = parse("10/minute")  # of one client
 
-To = Annotated[str, Query(pattern=r"^/ops(/.*)?$", max_length=2000)]
+To = Annotated[str, Query(pattern=r"^/ops(/.*)?$", max_length=LONGEST)]
 
 routes = router()
 

@@ -23,6 +23,7 @@ from app.ops.text import environment
 
 FOLDER = Path(__file__).parent
 LOGIN = "/ops/login"
+LONGEST = 2000  # characters of an address to which a login leads
 POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -139,5 +140,6 @@ def _ask_to_log_in(request: Request) -> Response:
         return render(request, "login.html", 401, to="/ops", problem="Your session has ended.")
     if request.headers.get("Sec-Fetch-Site") == "cross-site":
         return HTMLResponse(AGAIN)
-    to = f"{request.url.path}?{request.url.query}".rstrip("?")
+    asked = f"{request.url.path}?{request.url.query}".rstrip("?")
+    to = asked if len(asked) <= LONGEST else "/ops"
     return RedirectResponse(f"{LOGIN}?{urlencode({'to': to})}", 303)

@@ -84,6 +84,14 @@ async def test_a_login_leads_to_what_was_asked_for(stranger: httpx.AsyncClient) 
     await text_of(stranger, "/ops/jobs", status="dead")
 
 
+async def test_a_login_is_asked_for_from_a_long_address_too(stranger: httpx.AsyncClient) -> None:
+    """Then it leads to the first page."""
+    answer = await stranger.get("/ops/jobs", params={"error": "ж" * 400})
+    login = answer.headers["Location"]
+    assert (answer.status_code, parse_qs(urlsplit(login).query)) == (303, {"to": ["/ops"]})
+    assert 'type="password"' in await text_of(stranger, login)
+
+
 @pytest.mark.parametrize("to", ["//evil.example", "https://evil.example", "/opsx", "/ops\n", "x"])
 async def test_a_login_leads_nowhere_else(stranger: httpx.AsyncClient, to: str) -> None:
     assert (await log_in(stranger, to=to)).status_code == 422
