@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from opentelemetry import trace
@@ -110,7 +110,8 @@ def _is_off() -> bool:
 
 
 def tell_error(span: Span, error: Exception) -> None:
-    span.record_exception(error)
+    with suppress(Exception):  # of an error that can't say what it is
+        span.record_exception(error)
     span.set_status(Status(StatusCode.ERROR, type(error).__name__))
 
 

@@ -10,7 +10,9 @@ from typing import ClassVar
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+from app.core.tracing import tell_error
 from devtools.commands import COMMANDS, HOSTS
 from tests.engine.api.schedule_calls import create
 from tests.engine.receiver import Receiver
@@ -201,3 +203,16 @@ async def test_a_process_that_stops_sends_its_spans(tmp_path: Path) -> None:
             await service.job_is(answer.json()["data"]["job_id"], "succeeded")
         names = {span.name for span in spans(collector)}
     assert {"POST /orders", "submit orders.process_order", "run orders.process_order"} <= names
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_that_cannot_say_what_it_is_is_told_all_the_same() -> None:
+    """Else the try would have no outcome."""
+    with TracerProvider().get_tracer("probe").start_as_current_span("run") as span:
+        tell_error(span, SpeechlessError())
+    assert isinstance(span, ReadableSpan)
+    assert span.status.description == "SpeechlessError"
