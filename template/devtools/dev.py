@@ -17,6 +17,7 @@ from pathlib import Path
 from devtools.processes import kill_group, registered, spawn
 
 REGISTER = Path(".dev", "processes")
+ADDRESSES = Path(".dev", "env")  # of its servers; app/config.py reads them
 
 
 def main() -> int:
@@ -37,6 +38,7 @@ def main() -> int:
         print("the supervisor was killed, and now all that it started", file=sys.stderr)
         for leader in registered(REGISTER).values():
             kill_group(leader)
+        ADDRESSES.unlink(missing_ok=True)
     return abs(code)
 
 

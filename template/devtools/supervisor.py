@@ -27,7 +27,7 @@ from watchfiles import PythonFilter, watch
 from app.config import ENV_FILE, Settings, get_settings, unknown_variables
 from devtools import servers
 from devtools.commands import COMMANDS, ENTRIES, SECRETS
-from devtools.dev import REGISTER
+from devtools.dev import ADDRESSES, REGISTER
 from devtools.processes import claim, enter, listening, spawn, stop
 from devtools.servers import Child
 
@@ -223,15 +223,15 @@ def wait_for_the_end() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser("poe dev", description="Start everything; Ctrl-C ends it.")
     parser.add_argument("--postgresql", action="store_true", help="a database in .dev, not SQLite")
-    wanted = [*servers.BROKERS]
-    if parser.parse_args().postgresql:
-        wanted.append("DATABASE_URL")
-        if is_set("DATABASE_URL"):
-            parser.error("--postgresql starts a database of its own, and DATABASE_URL names one")
+    own_database = parser.parse_args().postgresql
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     DATA.mkdir(exist_ok=True)
     claim(REGISTER)
+    ADDRESSES.unlink(missing_ok=True)  # a killed start has left it
+    if own_database and is_set("DATABASE_URL"):
+        parser.error("--postgresql starts a database of its own, and DATABASE_URL names one")
+    wanted = [*servers.BROKERS, *["DATABASE_URL"] * own_database]
     supervisor = Supervisor(listener())
     for unknown, nearest in unknown_variables():
         say("dev", f"nothing reads {unknown} of .env" + f": is it {nearest}?" * bool(nearest))
@@ -242,6 +242,7 @@ def main() -> int:
         supervisor.run(variable for variable in wanted if not is_set(variable))
     finally:
         supervisor.stop()
+        ADDRESSES.unlink(missing_ok=True)
     return 0 if stopping.is_set() else 1
 
 

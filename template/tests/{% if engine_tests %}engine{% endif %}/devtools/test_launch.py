@@ -22,6 +22,8 @@ claim(Path("processes"))
 enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
 """
 
+JOBS = "from app.cli import main; main()"
+
 WAIT = """
 from devtools.dev import launchers, wait_for
 from devtools.processes import spawn
@@ -43,6 +45,25 @@ def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
         dev.until(dev.answers)
         assert dev.succeeded(job["job_id"])["result"] == job["result"]
         assert dev.ends_by(dev.signalled(signal.SIGKILL)) == -signal.SIGKILL
+    assert not (project / ".dev" / "env").exists()
+
+
+def test_commands_beside_dev_use_its_servers(project: Path) -> None:
+    """The addresses that a killed start has left don't count."""
+    addresses = project / ".dev" / "env"
+    addresses.parent.mkdir()
+    addresses.write_text("DATABASE_URL=postgresql://app@127.0.0.1:1/app\n")
+    with Dev(project, "--postgresql") as dev:
+        dev.until(dev.answers)
+        job_id = dev.order()["job_id"]
+        shown = python(project, "-c", JOBS, "show", job_id)
+        assert job_id in shown.stdout, shown.stderr
+        dev.until(lambda: python(project, "-c", JOBS, "doctor").stdout == "ok     no fault\n")
+        assert not (project / "app.db").exists()
+        refused = python(project, "-c", "import app.main", ENVIRONMENT="production")
+        assert "DATABASE_URL has no password" in refused.stderr
+        assert dev.ends_by(dev.signalled(signal.SIGTERM)) == 0
+    assert not addresses.exists()
 
 
 def test_no_request_waits_for_an_api_that_cannot_start(project: Path) -> None:
