@@ -48,8 +48,8 @@ WHAT_THEY_TEST = (
     *(f"app/api/{name}.py" for name in ("errors", "health", "jobs", "orders", "queues")),
     *(f"app/api/{name}.py" for name in ("routing", "schedules")),
     *(f"app/core/{name}.py" for name in ("addresses", "concurrency", "control", "database")),
-    *(f"app/core/{name}.py" for name in ("drivers", "logging", "outages", "request_ids")),
-    "app/core/requests.py",
+    *(f"app/core/{name}.py" for name in ("drivers", "loading", "logging", "outages")),
+    *(f"app/core/{name}.py" for name in ("request_ids", "requests")),
     *(f"devtools/{name}.py" for name in ("dev", "postgresql", "processes", "supervisor")),
 )
 WHAT_REDIS_CHANGES = "app/core/security.py.jinja"

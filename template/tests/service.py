@@ -90,7 +90,9 @@ class Service:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
-        shutil.copytree(ROOT / "app", folder / "app", dirs_exist_ok=True)
+        for name in ("app", "migrations"):
+            shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+        shutil.copy(ROOT / "alembic.ini", folder)
         for module in self.probes:
             shutil.copy(module, folder / "app" / "tasks")
 

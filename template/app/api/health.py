@@ -10,6 +10,7 @@ from fastapi import Response, status
 
 from app.api.routing import Router
 from app.core.control import control
+from app.core.loading import Migrations
 from app.core.outages import database_clock
 from app.core.requests import is_draining
 from app.jobs.backends import current_relay, is_clock, ping_clock, try_to_write
@@ -18,7 +19,10 @@ from app.schemas.response import ApiResponse
 router = Router(prefix="/health", tags=["health"], limited=False)
 
 TIMEOUT = 2
+MIGRATIONS = Migrations()
 DOWN = {"model": ApiResponse[dict[str, str]], "description": "A part is down"}
+
+_migrated = False
 
 
 @router.get("/live")
@@ -32,17 +36,23 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
     While the database works, jobs are accepted all the same.
 
+    `migrations` is behind until this release's migrations have run: before, each write may fail.
+
     `clock` says for ten minutes that the database's clock has jumped. That alone is no 503.
     """
     running = current_relay()
     bells = running.bells if running else {}
-    checks = {"database": _ping_database()} | {name: bell.ping() for name, bell in bells.items()}
+    checks: dict[str, Awaitable[str | None]] = {
+        "database": _ping_database(),
+        "migrations": _compare_schema(),
+        **{name: bell.ping() for name, bell in bells.items()},
+    }
     if is_clock():
         checks["schedules"] = ping_clock()
     states = await asyncio.gather(*map(_state, checks.values()))
     parts = dict(zip(checks, states, strict=True))
     parts["api"] = "stopping" if is_draining() else "ok"
-    if {"down", "stopping"} & set(parts.values()):
+    if {"down", "behind", "stopping"} & set(parts.values()):
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     jumped = database_clock.recent_jump()
     return ApiResponse(data=parts | {"clock": str(jumped) if jumped else "ok"})
@@ -53,9 +63,15 @@ async def _ping_database() -> None:
     database_clock.note(await control(try_to_write, transaction=True), asked)
 
 
-async def _state(check: Awaitable[None]) -> str:
+async def _compare_schema() -> str:
+    """Once nothing is missing, the database isn't asked again."""
+    global _migrated
+    _migrated = _migrated or not (await control(MIGRATIONS.compare)).missing
+    return "ok" if _migrated else "behind"
+
+
+async def _state(check: Awaitable[str | None]) -> str:
     try:
-        await asyncio.wait_for(check, TIMEOUT)
+        return await asyncio.wait_for(check, TIMEOUT) or "ok"
     except Exception:  # its text may name hosts, and so it isn't in the answer
         return "down"
-    return "ok"

@@ -1,12 +1,22 @@
-"""Imports modules that may have a mistake, because somebody has just written them."""
+"""Loads modules that may have a mistake, because somebody has just written them; and migrations.
+
+Alembic is imported where it is used, because workers do without it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import traceback
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Connection
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 APP = Path(__file__).parents[1]
 NOT_THE_OWNERS = (Path(__file__), APP / "jobs")
@@ -24,6 +34,48 @@ def load_module(name: str) -> ModuleType:
     except Exception as error:
         text = (str(error).splitlines() or [""])[0]
         sys.exit(f"{_place(error)}: {type(error).__name__}: {text}: mend the file")
+
+
+def alembic_config(**options: Any) -> Config:
+    """What alembic.ini says. Alembic alone would take a percent sign in the path for a variable."""
+    from alembic.config import Config
+
+    config = Config(APP.parent / "alembic.ini", **options)
+    config.file_config.set("DEFAULT", "here", str(APP.parent).replace("%", "%%"))
+    return config
+
+
+class Schema(NamedTuple):
+    """The revisions of a database, compared with those of this release."""
+
+    has: list[str]
+    newer: list[str]  # those that this release doesn't know
+    missing: list[str]  # this release's last ones, as far as the database lacks them
+
+
+class Migrations:
+    """The revisions of this release, as its files are now."""
+
+    def __init__(self) -> None:
+        from alembic.script import ScriptDirectory
+
+        self._scripts = ScriptDirectory.from_config(alembic_config())
+        self._known = self._up_to("heads")
+
+    def compare(self, connection: Connection) -> Schema:
+        from alembic.runtime.migration import MigrationContext
+
+        has = {*MigrationContext.configure(connection).get_current_heads()}
+        newer = has - self._known
+        lacks = {*self._scripts.get_heads()} - self._up_to(*has - newer)
+        # A branch with none of its revisions there is the branch of one that is newer.
+        missing = [each for each in lacks if not newer or has & self._up_to(each)]
+        return Schema(sorted(has), sorted(newer), sorted(missing))
+
+    def _up_to(self, *revisions: str) -> set[str]:
+        """These, and all that must run before them."""
+        steps = (self._scripts.iterate_revisions(each, "base") for each in revisions)
+        return {script.revision for script in chain.from_iterable(steps)}
 
 
 def _place(error: Exception) -> str:

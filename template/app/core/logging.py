@@ -120,6 +120,7 @@ def configure_logging() -> None:
         handlers.append(SentryHandler())
     logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
     logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below it logs statements' parameters
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # below it names its own plugins
     for server in ("uvicorn", "uvicorn.access"):
         logging.getLogger(server).handlers.clear()
         logging.getLogger(server).propagate = True

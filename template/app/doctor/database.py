@@ -7,24 +7,22 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.concurrency import in_thread
 from app.core.control import control_now
 from app.core.database import IS_SQLITE, AsyncSessionLocal
+from app.core.loading import Migrations
 from app.core.outages import is_read_only, said
 from app.doctor import Finding, work
 from app.doctor.connections import most_of
 from app.jobs import Jobs
 from app.jobs.backends import ProcessState, try_to_write
-from app.migrate import alembic_config
 
 T = TypeVar("T")
 
-SCRIPTS = ScriptDirectory.from_config(alembic_config())
+MIGRATIONS = Migrations()
 SKEW = 1  # seconds by which a clock may differ from the database's
 LIMIT = text(
     """
@@ -59,16 +57,16 @@ async def examine() -> AsyncIterator[Finding]:
 
 async def _schema() -> list[Finding]:
     try:
-        has = set(await _ask(lambda each: MigrationContext.configure(each).get_current_heads()))
+        schema = await _ask(MIGRATIONS.compare)
     except SQLAlchemyError as error:
         what = f"DATABASE_URL: {said(error)}"
         return [Finding("database", what, "start it, or correct the address")]
-    if newer := has - {each.revision for each in SCRIPTS.walk_revisions()}:
-        what = f"its schema has {', '.join(sorted(newer))}, which this release doesn't know"
-        return [Finding("migrations", what, "in a deploy that is as it should be", "note")]
-    if missing := set(SCRIPTS.get_heads()) - has:
-        what = f"its schema lacks {', '.join(sorted(missing))}"
+    if schema.missing:
+        what = f"its schema lacks {', '.join(schema.missing)}"
         return [Finding("migrations", what, "run `poe migrate` (python -m app.migrate)")]
+    if schema.newer:
+        what = f"its schema has {', '.join(schema.newer)}, which this release doesn't know"
+        return [Finding("migrations", what, "in a deploy that is as it should be", "note")]
     return []
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -11,12 +12,14 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from app.migrate import alembic_config
+from app.core.loading import alembic_config
 from tests.engine.devtools.started import POE
 from tests.engine.operations.command import findings
-from tests.service import ROOT
+from tests.service import ROOT, Service, eventually
 
 CONFIG = alembic_config()
+MIGRATE = (sys.executable, "-m", "app.migrate")
+ALEMBIC = (sys.executable, "-m", "alembic")
 WEBHOOK = """
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -28,6 +31,16 @@ class Webhook(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
 """
+REVISION = """
+revision = "{name}"
+down_revision = "{after}"
+branch_labels = None
+depends_on = {depends_on!r}
+
+
+def upgrade() -> None: ...
+"""
+ORDER = {"item": "book", "quantity": 1}
 NAMES = {"jobs", "jobs_due", "known_tasks", "processes", "schedules", "orders", "user_sessions"}
 
 
@@ -101,6 +114,61 @@ def test_a_revision_has_any_message(
     assert ast.get_docstring(ast.parse(written.read_text())) == message
 
 
+async def test_an_api_is_ready_when_no_migration_is_missing(tmp_path: Path) -> None:
+    async with Service.alone(tmp_path) as service:
+        env = {**os.environ, **service.env}
+        run(ROOT, *ALEMBIC, "downgrade", "jobs@-1", env=env).check_returncode()
+        service.start("api")
+        answer = await service.client.get("/health/ready")
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["data"]["migrations"] == "behind"
+        run(ROOT, *MIGRATE, env=env).check_returncode()
+        await eventually(lambda: is_ready(service))
+        assert (await service.client.post("/orders", json=ORDER)).status_code == 201
+
+
+async def test_a_release_runs_on_the_schema_of_a_newer_one(project: Path, tmp_path: Path) -> None:
+    """Somebody has gone back to it: it leaves the schema as it is."""
+    async with Service.alone(tmp_path / "service") as service:
+        env = {**os.environ, **service.env}
+        newer = add_revision(project, "newer", after="app_0001")
+        run(project, *MIGRATE, env=env).check_returncode()
+        newer.unlink()
+        migrated = run(project, *MIGRATE, "--compare", env=env)
+        assert migrated.returncode == 0, migrated.stderr
+        assert "Traceback" not in migrated.stderr
+        [line] = [line for line in migrated.stderr.splitlines() if "schema." in line]
+        assert "schema.newer" in line and "['newer']" in line
+        service.start("api")
+        assert await is_ready(service)
+        assert (await service.client.post("/orders", json=ORDER)).status_code == 201
+
+
+def test_what_is_missing_is_not_hidden_by_what_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/new.db")
+    run(ROOT, *ALEMBIC, "upgrade", "jobs_0003").check_returncode()
+    with sqlite3.connect(tmp_path / "new.db") as database:
+        database.execute("INSERT INTO alembic_version VALUES ('newer')")
+    database.close()
+    migrated = run(ROOT, *MIGRATE)
+    assert migrated.returncode == 1
+    [line] = migrated.stderr.splitlines()
+    assert "lacks jobs_0004" in line and "has newer" in line
+    assert "lacks jobs_0004" in findings(1)["fault migrations"]
+
+
+def test_a_revision_may_depend_on_one_of_the_template(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two the database then names the other one alone."""
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///new.db")
+    add_revision(project, "needs_jobs", after="app_0001", depends_on="jobs_0004")
+    run(project, *MIGRATE).check_returncode()
+    assert "fault migrations" not in findings(1, folder=project)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy in a folder whose name Alembic would take for a variable."""
@@ -112,5 +180,17 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=project, capture_output=True, text=True)
+def add_revision(project: Path, name: str, after: str, depends_on: str | None = None) -> Path:
+    file = project / "migrations" / "versions" / f"{name}.py"
+    file.write_text(REVISION.format(name=name, after=after, depends_on=depends_on))
+    return file
+
+
+async def is_ready(service: Service) -> bool:
+    return (await service.client.get("/health/ready")).status_code == 200
+
+
+def run(
+    project: Path, *command: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=env)
