@@ -223,6 +223,7 @@ def main(host: str, services: list[str]) -> None:
             balancer.paused.set()
         kill_in_mid_job(host, balancer.urls[0])
         balancer.paused.clear()
+        compose("run", "--build", "--rm", "--no-deps", "migrate")
         for service in services:
             roll(service)
         roll_the_api(balancer)

@@ -69,8 +69,6 @@ class Clocks(World):
             copy = {"spy": "spy", "probes": "scheduled_probes"}[name]
             source = ROOT / "tests" / "engine" / "schedules" / f"{name}.py"
             shutil.copy(source, folder / "app" / "tasks" / f"{copy}.py")
-        shutil.copytree(ROOT / "migrations", folder / "migrations", dirs_exist_ok=True)
-        shutil.copy(ROOT / "alembic.ini", folder)
 
     def declare(self, *declared: str) -> Self:
         """Add schedules to the code of this release."""
