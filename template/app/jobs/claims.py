@@ -71,21 +71,23 @@ ENDED = [jobs.c[name] for name in ("id", "task", "queue", "status", "attempts", 
 
 @cache  # SQLAlchemy compiles a statement once, as long as it stays the same object
 def _claim(bounded: bool) -> Update:
-    mine = update(jobs).where(
+    mine = select(jobs.c.id).where(
         jobs.c.id == bindparam("job_id", type_=Uuid),
         jobs.c.task == bindparam("name", type_=String),
         WAITS,
         DUE,
         CARRIED,
         text(COUNTED),
-        LAZY,
     )
     if bounded:
         others = jobs.alias("others")
         running = others.c.task == bindparam("name"), text("others.status = 'running'")
         busy = select(func.count()).select_from(others).where(*running)
         mine = mine.where(busy.scalar_subquery() < bindparam("max_running", type_=Integer))
-    return mine.values(
+    # A claim that waited for a locked row would keep the whole host from looking.
+    free = jobs.c.id.in_(mine.with_for_update(skip_locked=True))
+    claimed = update(jobs).where(free, LAZY)
+    return claimed.values(
         status=Status.RUNNING,
         attempts=jobs.c.attempts + 1,
         started_at=clock(0),
@@ -148,12 +150,23 @@ def is_suspect(crashes: Any) -> Any:
     return crashes >= get_settings().max_crashes - 1
 
 
-def extend(connection: Connection, held: Sequence[tuple[UUID, int]]) -> set[UUID]:
-    """Extend the leases of these (id, attempt) pairs. Returns the ids that are still held."""
-    mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held)
-    extended = update(jobs).where(mine, jobs.c.status == Status.RUNNING, LAZY)
+def extend(
+    connection: Connection, held: Sequence[tuple[UUID, int]], *, waits: bool = False
+) -> dict[UUID, bool]:
+    """Extend the leases of these (id, attempt) pairs. Returns those that are still held.
+
+    Unless it waits, a row that somebody has locked holds up no other one. It stays as it is, and
+    has False: nobody can take it back meanwhile.
+    """
+    mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held) & (jobs.c.status == Status.RUNNING)
+    free = select(jobs.c.id).where(mine).with_for_update(skip_locked=not waits)
     lease = clock(get_settings().lease)
-    return set(connection.scalars(extended.values(wake_at=lease).returning(jobs.c.id)))
+    extended = update(jobs).where(jobs.c.id.in_(free), LAZY).values(wake_at=lease)
+    if IS_SQLITE:
+        return dict.fromkeys(connection.scalars(extended.returning(jobs.c.id)), True)
+    done = extended.returning(jobs.c.id).cte()
+    found = select(jobs.c.id, jobs.c.id.in_(select(done.c.id))).where(mine)
+    return {row[0]: row[1] for row in connection.execute(found)}
 
 
 def is_cancelled(connection: Connection, job_id: UUID) -> bool:

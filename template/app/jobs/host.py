@@ -39,8 +39,7 @@ class Host:
     last_writes = 5.0  # seconds in which jobs are handed back after the stop grace
 
     def __init__(self, backend: str, slots: int, statements: Control = control) -> None:
-        settings = get_settings()
-        self._control = statements
+        self._control, settings = statements, get_settings()
         self._queues = [queue for queue, name in settings.queues.items() if name == backend]
         self._slots, self._lease, self._interval = slots, settings.lease, settings.relay_interval
         self._claims: dict[UUID, Claim] = {}
@@ -201,12 +200,13 @@ class Host:
 
     async def _extend(self) -> None:
         begun, held = time.monotonic(), dict(self._claims)
-        if held:
-            fences = [(job_id, each.attempt) for job_id, each in held.items()]
-            kept = await control(lambda connection: claims.extend(connection, fences))
-            for job_id in held.keys() - kept:
-                self._stop_lost(held[job_id])
+        fences = [(job_id, each.attempt) for job_id, each in held.items()]
+        kept = await control(lambda connection: claims.extend(connection, fences)) if held else {}
+        for job_id in held.keys() - kept:
+            self._stop_lost(held[job_id])
         self._extended = begun
+        if locked := [fence for fence in fences if kept.get(fence[0]) is False]:
+            await control(lambda connection: claims.extend(connection, locked, waits=True))
 
     def _stop_lost(self, claim: Claim) -> None:
         if claim.running and claim.running in self._running and not claim.fenced:
