@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _COMMITTING = "jobs to ring for after the commit"
-_SUBMITTED = "how many jobs of which task were submitted since the last commit"
+_SUBMITTED = "how many jobs of which task each transaction since the last commit submitted"
 
 BATCH = 1000  # jobs that one ring is about
 PAUSE = 0.005  # seconds after a ring: what is committed meanwhile is rung for together
@@ -164,12 +164,13 @@ def ring_after_commit(session: Session, *messages: Message) -> None:
 
 
 def note_submitted(session: Session, task: str, number: int) -> None:
-    session.info.setdefault(_SUBMITTED, Counter())[task] += number
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    session.info.setdefault(_SUBMITTED, {}).setdefault(transaction, Counter())[task] += number
 
 
 def warn_of_uncommitted(session: AsyncSession) -> None:
     """Log jobs that were neither committed nor rolled back: closing the session loses them."""
-    submitted: Counter[str] = session.info.get(_SUBMITTED, Counter())
+    submitted: Counter[str] = sum(session.info.get(_SUBMITTED, {}).values(), Counter())
     if number := submitted.total():
         said = "1 job was" if number == 1 else f"{number} jobs were"
         lost = f"{said} submitted but never committed: {', '.join(submitted)}"
@@ -190,7 +191,16 @@ def _ring_for_committed(session: Session) -> None:
 def _forget_rolled_back(session: Session, previous: SessionTransaction) -> None:
     if previous.parent is None:
         session.info.pop(_COMMITTING, None)
-        session.info.pop(_SUBMITTED, None)
+    submitted = session.info.get(_SUBMITTED, {})
+    for transaction in [each for each in submitted if _is_within(each, previous)]:
+        del submitted[transaction]
+
+
+def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    """A savepoint that was released belongs to what it was in."""
+    while transaction and transaction is not outer:
+        transaction = transaction.parent
+    return transaction is outer
 
 
 @asynccontextmanager

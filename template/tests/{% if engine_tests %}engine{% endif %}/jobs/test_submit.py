@@ -236,3 +236,13 @@ async def test_a_request_that_forgets_its_commit_is_logged(end: str, lost: str |
                 await getattr(session, end)()
     told = [line["lost"] for line in logs if line["event"] == "session.uncommitted"]
     assert told == [lost] * bool(lost)
+
+
+async def test_what_was_rolled_back_to_a_savepoint_is_not_lost() -> None:
+    with capture_logs() as logs:
+        async with asynccontextmanager(get_session)() as session:
+            savepoint = await session.begin_nested()
+            async with session.begin_nested():
+                await Jobs(session).submit(probes.echo, "a")
+            await savepoint.rollback()
+    assert [line for line in logs if line["event"] == "session.uncommitted"] == []
