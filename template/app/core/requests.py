@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 import structlog
 from fastapi import HTTPException, status
@@ -22,7 +23,6 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import get_settings
-from app.jobs.backends import Host
 
 log = structlog.get_logger(__name__)
 
@@ -88,13 +88,17 @@ class BodyLimit:
             raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, detail)
 
 
+class _Host(Protocol):
+    def stop_looking(self) -> None: ...
+
+
 def is_draining() -> bool:
     """Whether this process will stop soon."""
     return _draining.is_set()
 
 
 @contextmanager
-def draining(hosts: Sequence[Host]) -> Iterator[None]:
+def draining(hosts: Sequence[_Host]) -> Iterator[None]:
     """Let SIGTERM stop the server only after DRAIN_SECONDS. A second SIGTERM stops it at once.
 
     Then the hosts take no more jobs: the server may wait for its last requests for a while.

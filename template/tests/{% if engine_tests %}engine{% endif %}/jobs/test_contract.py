@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from fastapi import BackgroundTasks
 from pydantic import AfterValidator, Field, PositiveInt, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -22,24 +21,6 @@ from tests.engine import probes
 
 def test_a_task_stays_a_plain_function() -> None:
     assert send_email("a@example.com", "hello") == {"sent_to": "a@example.com"}
-
-
-@task(name="contract.notes")
-async def notes(found: list[str], text: str) -> None:
-    found.append(text)
-
-
-@task(name="contract.notes_sync")
-def notes_sync(found: list[str], text: str) -> None:
-    found.append(text)
-
-
-async def test_a_task_may_be_called_after_a_response() -> None:
-    background, found = BackgroundTasks(), list[str]()
-    background.add_task(notes, found, "async")
-    background.add_task(notes_sync, found, text="sync")
-    await background()
-    assert found == ["async", "sync"]
 
 
 def test_tasks_are_found_and_named_after_their_module() -> None:
