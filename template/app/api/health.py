@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from fastapi import Response, status
 
 from app.api.routing import Router
+from app.core.concurrency import in_thread
 from app.core.control import control
 from app.core.loading import Migrations
 from app.core.outages import database_clock
@@ -19,7 +20,6 @@ from app.schemas.response import ApiResponse
 router = Router(prefix="/health", tags=["health"], limited=False)
 
 TIMEOUT = 2
-MIGRATIONS = Migrations()
 DOWN = {"model": ApiResponse[dict[str, str]], "description": "A part is down"}
 
 _migrated = False
@@ -66,7 +66,9 @@ async def _ping_database() -> None:
 async def _compare_schema() -> str:
     """Once nothing is missing, the database isn't asked again."""
     global _migrated
-    _migrated = _migrated or not (await control(MIGRATIONS.compare)).missing
+    if not _migrated:
+        migrations = await in_thread(Migrations)  # it imports Alembic, and reads files
+        _migrated = not (await control(migrations.compare)).missing
     return "ok" if _migrated else "behind"
 
 
