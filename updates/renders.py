@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +36,12 @@ def removed() -> list[str]:
     return files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")
 
 
+def owned(names: Iterable[str], own: list[str]) -> list[str]:
+    """Those of the names that the user has taken over, by themselves or with their folder."""
+    folders = tuple(f"{name}/" for name in own)
+    return [name for name in names if f"{name}/".startswith(folders)]
+
+
 def rendered_names() -> Iterator[str]:
     """Every file that this release renders for some answers."""
     root = TEMPLATE / "template"
@@ -58,11 +64,11 @@ def moved(old: dict[str, Any], new: dict[str, Any], answers_file: str) -> Iterat
     Copier leaves such a file alone. Only git's history tells it from one that was never rendered.
     """
     missing = {*removed_before()} - {*files("ls-tree", "-r", "--name-only", "HEAD")}
-    own = tuple(f"{name}/" for name in new.get("own_files") or [])
-    names = [name for name in rendered_names() if name in missing]
-    was = rendered(old, answers_file, [name for name in names if not f"{name}/".startswith(own)])
+    names = missing & {*rendered_names()}
+    names -= {*owned(names, new.get("own_files") or [])}
+    was = rendered(old, answers_file, sorted(names))
     new = {**new, "_src_path": str(TEMPLATE), "_commit": "HEAD"}
-    for name, text in rendered(new, answers_file, sorted(was)).items():
+    for name, text in rendered(new, answers_file, [*was]).items():
         if text != was[name]:
             yield f"{name}: git diff {blob(was[name])} {blob(text)}"
 

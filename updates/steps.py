@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from updates import changelog
-from updates.renders import at_head, files, git, gone, moved, removed, rendered_names
+from updates.renders import at_head, files, git, gone, moved, owned, removed, rendered_names
 
 TEMPLATE = Path(__file__).parents[1]
 
@@ -96,8 +96,7 @@ def after(answers_file: str) -> Iterator[str]:
 
 def keep(own: list[str]) -> None:
     """Restore the user's own files: the first update that excludes a file removes it."""
-    folders = tuple(f"{name}/" for name in own)
-    if back := [name for name in removed() if f"{name}/".startswith(folders)]:
+    if back := owned(removed(), own):
         git("checkout", "--quiet", "HEAD", "--", *back)
 
 
