@@ -13,6 +13,10 @@ from app.core.database import ASYNC_URL
 BACKEND = text("SELECT pg_backend_pid()")
 LOCK = 20_260_101
 WAIT = text(f"SELECT pg_advisory_xact_lock_shared({LOCK})")
+BLOCKED = text(  # how many statements wait for a lock
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 def wait(connection: Connection) -> int:

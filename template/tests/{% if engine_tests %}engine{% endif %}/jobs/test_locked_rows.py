@@ -18,7 +18,7 @@ from app.jobs import Status, claims
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from tests.engine import probes
-from tests.engine.core.waits import outside
+from tests.engine.core.waits import BLOCKED, outside
 from tests.engine.jobs.rows import database_now, end, row_of, status_is, statuses, submit
 from tests.service import eventually
 
@@ -26,10 +26,6 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("no_other_jobs")]
 
 LEASE = timedelta(seconds=get_settings().lease)
 LOCK = text("SELECT FROM jobs WHERE id = :id FOR UPDATE")
-BLOCKED = text(
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND wait_event_type = 'Lock'"
-)
 
 
 @asynccontextmanager
