@@ -27,13 +27,17 @@ class _Watch:
         self._presence = presence or Presence()
         self._lease, self._interval = settings.lease, settings.relay_interval
         self._looked, self._judges, self._judged = time.monotonic(), 0.0, float("-inf")
-        self._asked, self._jump = float("-inf"), database_clock.jump
+        self._asked, self._jump, self._failed = float("-inf"), database_clock.jump, False
 
     def wait(self, seconds: float) -> None:
         """Call no lease lost for so many seconds, so that live processes can extend theirs."""
         self._judges = time.monotonic() + seconds
 
     async def step(self) -> None:
+        if self._failed:  # what refused a write here has kept hosts from extending leases, too
+            await control(processes.try_to_write)
+            self.wait(self._lease / 2)
+        self._failed = True
         if not self._may_judge() or time.monotonic() - self._asked > self._lease / 3:
             await self._ask_the_clock()
         if database_clock.jump is not self._jump:
@@ -49,6 +53,7 @@ class _Watch:
         if judges and time.monotonic() - self._judged > processes.judge_every():
             _report(await control(processes.end_unknown))
             self._judged = time.monotonic()
+        self._failed = False
 
     async def _ask_the_clock(self) -> None:
         self._asked = time.monotonic()

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -18,6 +20,8 @@ from app.core.database import dispose
 from app.jobs import Jobs, Status, current_job, task
 from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, Outcomes
+from app.jobs.table import clock
+from app.jobs.watch import _Watch
 from app.models import Order
 from tests.engine import probes
 from tests.engine.core.waits import outside
@@ -111,6 +115,21 @@ async def test_jobs_that_end_while_the_database_is_read_only_keep_their_outcomes
         row = await status_is(job_id, Status.SUCCEEDED)
         assert row.attempts == row.max_attempts > 1  # none of its tries was counted
         assert (row.crashes, await orders_of(job_id)) == (0, 1)
+
+
+async def test_leases_are_extended_before_a_job_is_taken_back() -> None:
+    """No host could extend a lease while the database was read-only, but each can now."""
+    held: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
+    job_id, watch = await submit(probes.echo, "a", **held), _Watch()
+    async with database_has("default_transaction_read_only", "on"):
+        for _ in range(3):
+            with pytest.raises(DBAPIError, match="read-only"):
+                await watch.step()
+    await watch.step()
+    assert (await row_of(job_id)).status == Status.RUNNING
+    watch.wait(0)
+    await watch.step()
+    assert (await row_of(job_id)).status == Status.PENDING
 
 
 @pytest.mark.parametrize(
