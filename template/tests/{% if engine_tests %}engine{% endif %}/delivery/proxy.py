@@ -1,9 +1,10 @@
-"""A proxy that can forget its connections, as a firewall or a load balancer does."""
+"""A proxy that can forget its connections, as a load balancer does, or make a server slow."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -39,6 +40,7 @@ class Proxy:
         self._forgotten: list[threading.Event] = []
         self._flows = self._new_gate()
         self.damage: Damage | None = None
+        self.delay = 0.0  # seconds for each part of a connection
         self._open: dict[int, tuple[socket.socket, socket.socket]] = {}
         _start(self._accept)
 
@@ -104,6 +106,7 @@ class Proxy:
             while more and (data := source.recv(65536)):
                 if self.damage:
                     data, more = self.damage.on(data)
+                time.sleep(self.delay)
                 gate.wait()
                 sink.sendall(data)
         gate.wait()
