@@ -42,8 +42,9 @@ IN_PARTS = (
     "operations/test_doctors_redis.py",
     "operations/test_doctors_rabbitmq.py",
 )
-PARTS_NOW = ("background", "arq")
-PARTS_LATER = ("celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)  # marked slow
+PARTS_NOW = ("background",)
+# In tests that are marked slow.
+PARTS_LATER = ("arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
 
 
 def left_out_of(render: Render) -> list[str]:
