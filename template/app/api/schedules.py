@@ -9,10 +9,9 @@ from fastapi import Path, status
 from app.api.errors import answers
 from app.api.routing import PageLimit, Router
 from app.dependencies import OPERATORS, DBSession, SchedulesDep
-from app.jobs.backends import ID_PATTERN
 from app.schemas.jobs import JobAccepted
 from app.schemas.response import ApiResponse, Page
-from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleOut
+from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleId, ScheduleOut
 
 router = Router(
     prefix="/schedules",
@@ -21,7 +20,7 @@ router = Router(
     responses=answers(401, 503),
 )
 
-Id = Annotated[str, Path(pattern=ID_PATTERN)]
+Id = Annotated[ScheduleId, Path()]
 
 
 @router.get("", responses=answers(422))

@@ -16,7 +16,7 @@ from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying, warn_of_uncommitted
 from app.jobs.runner import attempt
 from app.jobs.running import Claim, claim_of
-from app.jobs.schedules import ID_PATTERN, MAX_GRACE, CatchUp, Definition, Overlap
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, MAX_ID, CatchUp, Definition, Overlap
 from app.jobs.submit import submit_named
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
 from app.jobs.timetable import Changes, reconcile
@@ -32,6 +32,7 @@ __all__ = [
     "LAZILY",
     "MAX_COUNT",
     "MAX_GRACE",
+    "MAX_ID",
     "PAUSED",
     "Bell",
     "CatchUp",

@@ -18,7 +18,7 @@ from app.jobs.triggers import EPOCH, Trigger, next_tick, require
 ON_TIME = timedelta(seconds=5)  # a tick is late only if it is later than this
 MAX_GRACE = timedelta(days=366)
 MAX_LATE = 1000  # ticks within the grace of a schedule whose `catch_up` is `each`
-ID_PATTERN = r"^\w[\w .:-]{0,199}$"
+ID_PATTERN, MAX_ID = r"^\w[\w .:-]*$", 200
 
 CatchUp = Literal["latest", "each"]
 Overlap = Literal["queue", "skip"]
@@ -46,7 +46,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         try:
-            require(bool(re.fullmatch(ID_PATTERN, self.id)), f"no id: must match {ID_PATTERN}")
+            is_id = len(self.id) <= MAX_ID and re.fullmatch(ID_PATTERN, self.id)
+            require(bool(is_id), f"no id: must match {ID_PATTERN}, at most {MAX_ID} characters")
             self.task.dump(*self.args)
             check_grace(self.trigger, self.misfire_grace, self.catch_up)
         except (TypeError, ValueError) as error:

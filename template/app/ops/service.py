@@ -7,15 +7,14 @@ from typing import Annotated, Literal
 from fastapi import Query, Request, Response
 
 from app.dependencies import DBSession, JobsDep, SchedulesDep
-from app.jobs.backends import ID_PATTERN
 from app.ops.page import done, render, router
-from app.schemas.schedules import MAX_REVISION
+from app.schemas.schedules import MAX_REVISION, ScheduleId
 
 PAGE = 50  # schedules
 
 Pause = Literal["pause", "resume"]
 Name = Annotated[str, Query(max_length=300)]
-Id = Annotated[str, Query(pattern=ID_PATTERN)]
+Id = Annotated[ScheduleId, Query()]
 
 routes = router()
 

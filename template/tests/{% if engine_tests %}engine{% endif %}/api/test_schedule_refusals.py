@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
 WRONG_AT_FIRST: list[tuple[dict[str, Any], list[str], str]] = [
     ({"task": "os.system"}, ["task"], "unknown task"),
     ({"id": "a/b"}, ["id"], "match pattern"),
-    ({"id": "x" * 201}, ["id"], "match pattern"),
+    ({"id": "x" * 201}, ["id"], "at most 200 characters"),
 ]
 
 
