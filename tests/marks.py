@@ -4,7 +4,7 @@ import pytest
 
 from tests.renders import RENDERS
 
-THREE = tuple(name for name, what in RENDERS.items() if len(what.backends) == 3)
+SEVERAL = tuple(name for name, what in RENDERS.items() if len(what.backends) in (2, 3))
 
 PLAIN = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
 

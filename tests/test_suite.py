@@ -33,7 +33,7 @@ from tests.left_out import (
     parts,
     run_by_others,
 )
-from tests.marks import PLAIN, THREE
+from tests.marks import PLAIN, SEVERAL
 from tests.renders import RENDERS, ROOT, Render, render, uv_command
 from tests.running import check_types, check_types_of, run, type_checker
 
@@ -95,8 +95,8 @@ def database_of(what: Render) -> str:
 
 
 def test_suite(project: Project) -> None:
-    """With three back ends only the owner's tests run; with two or four the engine's run, too."""
-    left_out = ["engine"] if project.name in THREE else left_out_of(project.render)
+    """With two or three back ends only the owner's tests run; else the engine's run, too."""
+    left_out = ["engine"] if project.name in SEVERAL else left_out_of(project.render)
     run_tests(project, "suite", left_out)
 
 
@@ -110,8 +110,9 @@ def test_no_service_has_the_name_of_a_package(project: Project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.renders(*THREE)
-def test_suite_of_three(project: Project) -> None:
+@pytest.mark.parts
+@pytest.mark.renders(*SEVERAL)
+def test_suite_of_several(project: Project) -> None:
     run_tests(project, "suite", left_out_of(project.render))
 
 
