@@ -73,8 +73,8 @@ async def replay_jobs(
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
-    wanted = JobFilter(**selection.wanted).to_replay()
-    return await _changed(session, jobs, wanted, jobs.replay_some, selection.dry_run)
+    wanted = await jobs.until_now(JobFilter(**selection.wanted))
+    return await _changed(session, jobs, wanted.to_replay(), jobs.replay_some, selection.dry_run)
 
 
 @router.post("/jobs/cancel", dependencies=OPERATORS, responses=CHANGE_MANY)
@@ -85,8 +85,8 @@ async def cancel_jobs(
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """
-    wanted = JobFilter(**selection.wanted).to_cancel()
-    return await _changed(session, jobs, wanted, jobs.cancel_some, selection.dry_run)
+    wanted = await jobs.until_now(JobFilter(**selection.wanted))
+    return await _changed(session, jobs, wanted.to_cancel(), jobs.cancel_some, selection.dry_run)
 
 
 @router.post("/jobs/{job_id}/replay", dependencies=OPERATORS, responses=CHANGE)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -13,12 +12,10 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli import output
-from app.cli.running import Json, Yes, confirm, run
+from app.cli.running import Json, Yes, confirm, cursor, moment, run
 from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
-from app.jobs.backends import EPOCH, Try
+from app.jobs.backends import Try
 from app.schemas.jobs import (
-    CURSOR_PATTERN,
-    LATEST,
     ChangedOut,
     JobDetails,
     JobListed,
@@ -27,31 +24,7 @@ from app.schemas.jobs import (
 )
 from app.schemas.response import ApiResponse, Page
 
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 BATCH = 1000
-
-
-def moment(text: str) -> datetime:
-    """An aware time, or how long ago. Raises BadParameter."""
-    if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
-        now, age = datetime.now(UTC), timedelta(**{UNITS[ago[2]]: int(ago[1])})
-        return now - min(age, now - EPOCH)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not like 2h or 2026-01-31T12:00Z") from None
-    if found.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} has no time zone: add Z, or one like +01:00")
-    if not EPOCH <= found <= LATEST:
-        raise typer.BadParameter(f"{text!r} is not within 1970 and 3000")
-    return found
-
-
-def cursor(text: str) -> str:
-    """Raises BadParameter."""
-    if not re.fullmatch(CURSOR_PATTERN, text):
-        raise typer.BadParameter("it must be what the page before named")
-    return text
 
 
 Id = Annotated[UUID, typer.Argument(metavar="ID")]
@@ -207,8 +180,7 @@ def _changed(
     if ids:
         run(lambda session: _these(session, change, ids))
         return ChangedOut(found=len(ids), changed=len(ids), left=0)
-    each = change.those(wanted)
-    found = run(lambda session: _count(session, each))
+    each, found = run(lambda session: _found(session, change, wanted))
     if found:
         confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)
     return run(lambda session: _in_batches(session, change, each, found))
@@ -221,6 +193,14 @@ async def _these(session: AsyncSession, change: Change, ids: list[UUID]) -> None
             await change.to_one(Jobs(session), job_id)
         except JobStateError as error:
             raise JobStateError(f"{job_id}: {error}; nothing was changed") from None
+
+
+async def _found(
+    session: AsyncSession, change: Change, wanted: JobFilter
+) -> tuple[list[JobFilter], int]:
+    """What is to change, and how many. Jobs that are created from now on aren't among them."""
+    each = change.those(await Jobs(session).until_now(wanted))
+    return each, await _count(session, each)
 
 
 async def _count(session: AsyncSession, wanted: list[JobFilter]) -> int:

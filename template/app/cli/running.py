@@ -1,12 +1,14 @@
-"""Runs a command's work on the database. An error ends the command with one line."""
+"""Reads a command's options, and runs its work on the database. An error is one line."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -24,6 +26,8 @@ from app.jobs import (
     ScheduleConflictError,
     ScheduleNotFoundError,
 )
+from app.jobs.backends import EPOCH
+from app.schemas.jobs import CURSOR_PATTERN, LATEST
 
 T = TypeVar("T")
 
@@ -35,6 +39,32 @@ MISSING: dict[type[LookupError], str] = {
     QueueNotFoundError: "no queue {}: `jobs queues` shows those that there are",
     ScheduleNotFoundError: "no schedule {}: `jobs schedules` shows those that there are",
 }
+
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def moment(text: str) -> datetime:
+    """An aware time, or how long ago. Raises BadParameter."""
+    if ago := re.fullmatch(r"(\d{1,6})([smhdw])", text):
+        now, age = datetime.now(UTC), timedelta(**{UNITS[ago[2]]: int(ago[1])})
+        return now - min(age, now - EPOCH)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not like 2h or 2026-01-31T12:00Z") from None
+    if found.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone: add Z, or one like +01:00")
+    if not EPOCH <= found <= LATEST:
+        raise typer.BadParameter(f"{text!r} is not within 1970 and 3000")
+    return found
+
+
+def cursor(text: str) -> str:
+    """Raises BadParameter."""
+    if not re.fullmatch(CURSOR_PATTERN, text):
+        raise typer.BadParameter("it must be what the page before named")
+    return text
 
 
 def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:

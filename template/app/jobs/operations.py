@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -30,14 +30,6 @@ class JobStateError(RuntimeError):
     """The job isn't in a state that allows this."""
 
 
-@dataclass
-class _Replay:
-    """A bulk replay. Each batch begins where the last one ended."""
-
-    died_until: datetime
-    after: Place | None = None
-
-
 _ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
 
 
@@ -48,8 +40,10 @@ class Operations:
         if isinstance(session, Session):
             raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
-        self._replays = dict[JobFilter, _Replay]()
-        self._pruned = dict[Status, Place | None]()  # where the last batch ended
+        self._died_until: datetime | None = None  # what dies later isn't replayed
+        # Where the last batch ended.
+        self._replayed = dict[JobFilter, Place | None]()
+        self._pruned = dict[Status, Place | None]()
 
     async def get(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
@@ -75,6 +69,14 @@ class Operations:
         """How many jobs match. It stops counting at `most`."""
         counted = await self._session.execute(finding.number(wanted, most))
         return int(counted.scalar_one())
+
+    async def until_now(self, wanted: JobFilter) -> JobFilter:
+        """The filter without jobs that are created from now on, by the database's clock."""
+        now = await self._now()
+        return replace(wanted, until=min(now, wanted.until or now))
+
+    async def _now(self) -> datetime:
+        return (await self._session.execute(select(clock(0)))).scalar_one()
 
     async def replay(self, job_id: UUID) -> None:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
@@ -113,8 +115,9 @@ class Operations:
         """
         if not wanted.to_replay():
             return 0
-        replay = await self._replay_of(wanted)
-        dead = finding.replayable(wanted, limit, replay.died_until, replay.after)
+        self._died_until = self._died_until or await self._now()
+        after = self._replayed.get(wanted)
+        dead = finding.replayable(wanted, limit, self._died_until, after)
         try:
             async with self._session.begin_nested():  # on SQLite nobody else writes from here on
                 rows = (await self._session.execute(dead)).all()
@@ -123,16 +126,10 @@ class Operations:
                 await self._session.execute(changed)
         except IntegrityError:  # somebody has taken a key since it was read
             return await self.replay_some(wanted, limit)
-        replay.after = finding.place_of(rows) or replay.after
+        self._replayed[wanted] = finding.place_of(rows) or after
         for queue in {row.queue for row in one_each}:
             self._ring_for(queue)
         return len(one_each)
-
-    async def _replay_of(self, wanted: JobFilter) -> _Replay:
-        if wanted not in self._replays:
-            now = (await self._session.execute(select(clock(0)))).scalar_one()
-            self._replays[wanted] = _Replay(died_until=now)
-        return self._replays[wanted]
 
     async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Cancel a batch of the jobs that wait or run, as `replay_some` replays dead ones."""

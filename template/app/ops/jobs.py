@@ -99,7 +99,8 @@ async def confirm(
     request: Request, action: Action, wanted: Annotated[Wanted, Query()], jobs: JobsDep
 ) -> Response:
     """Ask, with the number of jobs. Jobs that are created from now on aren't among them."""
-    wanted = wanted.model_copy(update={"until": wanted.until or datetime.now(UTC)})
+    until = (await jobs.until_now(wanted.filter)).until
+    wanted = wanted.model_copy(update={"until": until})
     count = sum([await jobs.count(each) for each in CHANGED_BY[action](wanted.filter)])
     return render(request, "confirm.html", action=action, wanted=wanted, count=count)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
+import termios
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.engine.devtools.started import ON_A_TERMINAL
 from tests.service import ROOT
 
 JOBS = str(Path(sys.executable).with_name("jobs"))
@@ -38,6 +41,46 @@ def jobs(
 
 def as_json(*arguments: str, **how: Any) -> Any:
     return json.loads(jobs(*arguments, "--json", **how))
+
+
+def on_a_terminal(
+    *arguments: str,
+    answer: str = "",
+    meanwhile: Callable[[], object] = lambda: None,
+    columns: int = 500,
+    **env: str,
+) -> tuple[int, str]:
+    """Run the command on a terminal; returns its exit code and all that the terminal shows.
+
+    It is answered when it asks. `meanwhile` is called before that.
+    """
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_A_TERMINAL, JOBS, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", **env},
+        stdin=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    for part in until_closed(ours):
+        said += part
+        if answer and b"Go on?" in said:
+            meanwhile()
+            os.write(ours, answer.encode())
+            answer = ""
+    os.close(ours)
+    return process.wait(), said.decode()
+
+
+def until_closed(terminal: int) -> Iterator[bytes]:
+    """Read until the terminal is closed, which Linux reports by an error."""
+    try:
+        while part := os.read(terminal, 4096):
+            yield part
+    except OSError:
+        return
 
 
 def findings(code: int | None, **how: Any) -> dict[str, str]:

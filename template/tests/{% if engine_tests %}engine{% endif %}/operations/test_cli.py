@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,17 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner
 
 from app.cli.commands import COMMANDS, cli
-from app.cli.jobs import REPLAY, _in_batches, moment
+from app.cli.jobs import REPLAY, _in_batches
+from app.cli.running import moment
 from app.jobs import JobFilter, Jobs
 from app.jobs.backends import EPOCH
 from app.jobs.table import clock, jobs
 from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
 from app.tasks.schedules import SCHEDULES
-from tests.engine.devtools.started import ON_A_TERMINAL
-from tests.engine.operations.command import JOBS, as_json
+from tests.engine.operations.command import as_json, on_a_terminal
 from tests.engine.operations.command import jobs as command
-from tests.service import ROOT
 
 OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
 # It would set a terminal's title, make text red, and be read as markup.
@@ -214,28 +209,3 @@ def test_a_wrong_call_says_what_is_right(arguments: str, line: str) -> None:
 
 def test_longer_ago_than_any_job_is_when_time_began() -> None:
     assert moment("999999d") == moment("999999w") == EPOCH
-
-
-def on_a_terminal(*arguments: str, answer: str = "", **env: str) -> tuple[int, str]:
-    """Run the command on a terminal; returns its exit code and all that the terminal shows."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", ON_A_TERMINAL, JOBS, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "500", **env},
-        stdin=theirs,
-    )
-    os.close(theirs)
-    os.write(ours, answer.encode())
-    said = b"".join(until_closed(ours))
-    os.close(ours)
-    return process.wait(), said.decode()
-
-
-def until_closed(terminal: int) -> Iterator[bytes]:
-    """Read until the terminal is closed, which Linux reports by an error."""
-    try:
-        while part := os.read(terminal, 4096):
-            yield part
-    except OSError:
-        return
