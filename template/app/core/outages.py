@@ -31,6 +31,7 @@ SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE
 READ_ONLY = ("25006", "SQLITE_READONLY")
 # PostgreSQL's states of a statement that lost to another one, or that a time limit ended.
 IN_THE_WAY = ("40001", "40P01", "55P03", "57014")
+MIGRATE = "run `poe migrate` (python -m app.migrate)"
 OURS = "of this service's database"
 
 # Seconds of a jump that isn't noticed: less than a lease has left when it is extended.

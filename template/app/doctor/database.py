@@ -14,7 +14,7 @@ from app.core.concurrency import in_thread
 from app.core.control import control_now
 from app.core.database import IS_SQLITE, AsyncSessionLocal
 from app.core.loading import Migrations
-from app.core.outages import is_read_only, said
+from app.core.outages import MIGRATE, is_read_only, said
 from app.doctor import Finding, work
 from app.doctor.connections import most_of
 from app.jobs import Jobs
@@ -63,7 +63,7 @@ async def _schema() -> list[Finding]:
         return [Finding("database", what, "start it, or correct the address")]
     if schema.missing:
         what = f"its schema lacks {', '.join(schema.missing)}"
-        return [Finding("migrations", what, "run `poe migrate` (python -m app.migrate)")]
+        return [Finding("migrations", what, MIGRATE)]
     if schema.newer:
         what = f"its schema has {', '.join(schema.newer)}, which this release doesn't know"
         return [Finding("migrations", what, "in a deploy that is as it should be", "note")]

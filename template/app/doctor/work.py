@@ -1,16 +1,19 @@
-"""Finds queues that no process carries, late schedules and dead jobs."""
+"""Finds what no process carries or knows, late schedules, and dead jobs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from itertools import groupby
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.outages import MIGRATE
 from app.doctor import Finding
 from app.jobs import Jobs, Schedules, StoredSchedule
-from app.jobs.backends import ProcessState, QueueState
+from app.jobs.backends import WAITING, ProcessState, QueueState, agrees
+from app.tasks.schedules import SCHEDULES
 
 PAGE = 100
 
@@ -18,26 +21,35 @@ PAGE = 100
 async def examine_all(
     session: AsyncSession, processes: list[ProcessState]
 ) -> AsyncIterator[Finding]:
+    alive = [each for each in processes if each.alive]
     queues = await Jobs(session).queues()
-    for finding in (*_not_carried(queues), *_to_know(queues)):
-        yield finding
-    schedules, last = Schedules(session), ""
-    while page := await schedules.find(PAGE, after=last):
+    waiting = [(row.queue, row.task) for row in await session.execute(text(WAITING))]
+    schedules, last = list[StoredSchedule](), ""
+    while page := await Schedules(session).find(PAGE, after=last):
         last = page[-1].id
-        for problem in filter(None, map(_of_schedule, page)):
-            yield problem
-    for finding in _of_processes(processes):
+        schedules += page
+    for finding in (
+        *_not_carried(queues, alive),
+        *_not_known(waiting, alive),
+        *_to_know(queues),
+        *_of_schedules(schedules),
+        *_of_processes(alive),
+    ):
         yield finding
 
 
-def _not_carried(queues: list[QueueState]) -> Iterator[Finding]:
+def _not_carried(queues: list[QueueState], alive: list[ProcessState]) -> Iterator[Finding]:
     """One line for each back end."""
+    hosted = {each.backend for each in alive}
     left = sorted((each for each in queues if not each.processes), key=_backend)
     for backend, those in groupby(left, _backend):
         found = [each for each in those if backend or each.waiting or each.running]
         names = ", ".join(each.name for each in found)
         waiting = f"{_waiting(*found)} jobs wait in {names}"
-        if backend:
+        if backend in hosted:
+            what = f"no live process of {backend} carries a queue, {waiting}"
+            yield Finding("queues", what, "give it this QUEUES, and restart it")
+        elif backend:
             what = f"no process of {backend} lives, {waiting}"
             yield Finding("queues", what, "start one, as the Procfile says")
         elif found:
@@ -53,6 +65,17 @@ def _waiting(*queues: QueueState) -> str:
     return f"{sum(each.waiting for each in queues)}{'+' * more}"
 
 
+def _not_known(waiting: Sequence[tuple[str, str]], alive: list[ProcessState]) -> Iterator[Finding]:
+    """A queue that no live process carries is a fault of its own."""
+    carried = {queue for each in alive for queue in each.queues}
+    known = {(queue, task) for each in alive for queue in each.queues for task in each.tasks}
+    for queue, task in sorted({*waiting} - known):
+        if queue in carried:
+            what = f"jobs wait in {queue}, and no live process that carries it knows {task}"
+            todo = f"deploy a release that has the task, or jobs cancel --task {task}"
+            yield Finding("jobs", what, todo)
+
+
 def _to_know(queues: list[QueueState]) -> Iterator[Finding]:
     for each in queues:
         if each.paused_at:
@@ -65,19 +88,30 @@ def _to_know(queues: list[QueueState]) -> Iterator[Finding]:
             yield Finding("jobs", what, see, "note")
 
 
-def _of_schedule(schedule: StoredSchedule) -> Finding | None:
-    if schedule.problem:
-        what = f"{schedule.id} can't run: {schedule.problem}"
-        return Finding("schedules", what, "change it or delete it")
-    if schedule.late:
-        late = timedelta(seconds=round(schedule.late.total_seconds()))
-        what = f"{schedule.id} is late by {late}"
-        return Finding("schedules", what, "start what ticks, as the Procfile says")
-    return None
+def _of_schedules(stored: list[StoredSchedule]) -> Iterator[Finding]:
+    if undone := _not_as_declared(stored):
+        what = f"the table doesn't have what the code declares: {', '.join(sorted(undone))}"
+        yield Finding("schedules", what, MIGRATE)
+    for each in stored:
+        if each.problem and each.id not in undone:
+            todo = "change it or delete it" if each.declared is None else "change it"
+            yield Finding("schedules", f"{each.id} can't run: {each.problem}", todo)
+        elif each.late:
+            late = timedelta(seconds=round(each.late.total_seconds()))
+            what = f"{each.id} is late by {late}"
+            yield Finding("schedules", what, "start what ticks, as the Procfile says")
 
 
-def _of_processes(processes: list[ProcessState]) -> Iterator[Finding]:
-    versions = sorted({str(each.version) for each in processes if each.alive})
+def _not_as_declared(stored: list[StoredSchedule]) -> set[str]:
+    """Those that `app.migrate` would add, change or delete."""
+    code = {each.id: each for each in SCHEDULES}
+    rows = {each.id: each for each in stored if each.declared is not None}
+    same = {name for name in code.keys() & rows.keys() if agrees(rows[name], code[name])}
+    return (code.keys() | rows.keys()) - same
+
+
+def _of_processes(alive: list[ProcessState]) -> Iterator[Finding]:
+    versions = sorted({str(each.version) for each in alive})
     if len(versions) > 1:
         what = f"processes of several releases run: {', '.join(versions)}"
         yield Finding("processes", what, "in a deploy that is as it should be", "note")

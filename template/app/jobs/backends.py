@@ -5,13 +5,11 @@ from app.jobs.claims import claim
 from app.jobs.contract import Task, find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
 from app.jobs.endings import Ended, Ending, at_each_end
-from app.jobs.finding import JobFilter, JobPage, StoredJob
 from app.jobs.host import Host, hosting
 from app.jobs.looks import COUNTED, LAZILY, Taken
 from app.jobs.metrics import Recorder, record_with
-from app.jobs.operations import QueueNotFoundError
 from app.jobs.outcomes import write_all
-from app.jobs.processes import Presence, present, try_to_write
+from app.jobs.processes import WAITING, Presence, present, try_to_write
 from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying, warn_of_uncommitted
 from app.jobs.runner import attempt
@@ -19,7 +17,7 @@ from app.jobs.running import Claim, claim_of
 from app.jobs.schedules import ID_PATTERN, MAX_GRACE, MAX_ID, CatchUp, Definition, Overlap
 from app.jobs.submit import submit_named
 from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
-from app.jobs.timetable import Changes, reconcile
+from app.jobs.timetable import Changes, agrees, reconcile
 from app.jobs.tries import Try
 from app.jobs.triggers import EPOCH
 from app.jobs.watch import new_watch, watch
@@ -34,6 +32,7 @@ __all__ = [
     "MAX_GRACE",
     "MAX_ID",
     "PAUSED",
+    "WAITING",
     "Bell",
     "CatchUp",
     "Changes",
@@ -43,19 +42,16 @@ __all__ = [
     "Ending",
     "Host",
     "InProcess",
-    "JobFilter",
-    "JobPage",
     "Message",
     "Overlap",
     "Presence",
     "ProcessState",
-    "QueueNotFoundError",
     "QueueState",
     "Recorder",
-    "StoredJob",
     "Taken",
     "Task",
     "Try",
+    "agrees",
     "at_each_end",
     "attempt",
     "claim",

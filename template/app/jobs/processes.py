@@ -146,12 +146,12 @@ KINDS = """
     )
     SELECT queue, task FROM jobs JOIN kind ON kind.id = jobs.id
 """
-_KNOWN = "SELECT name FROM known_tasks WHERE seen_at >= :since"
 # Each queue is at least '': without the condition SQLite reads all waiting jobs.
 _CRASHED = """
     SELECT queue, task FROM jobs WHERE status = 'pending' AND crashes > 0 AND queue >= ''
 """
-_UNHEARD_OF = f"task NOT IN ({_KNOWN})"
+WAITING = f"{KINDS} UNION {_CRASHED}"
+_UNHEARD_OF = "task NOT IN (SELECT name FROM known_tasks WHERE seen_at >= :since)"
 _UNKNOWN = text(f"{KINDS} WHERE {_UNHEARD_OF} UNION {_CRASHED} AND {_UNHEARD_OF}")
 
 

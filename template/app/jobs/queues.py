@@ -71,6 +71,7 @@ class ProcessState:
     backend: str | None
     version: str | None
     queues: list[str]
+    tasks: list[str]  # that it knows
     slots: int
     busy: int
     started_at: datetime
@@ -125,7 +126,8 @@ async def process_states(session: AsyncSession) -> list[ProcessState]:
 
 def _process(**row: Any) -> ProcessState:
     carries = row["queues"] if isinstance(row["queues"], list) else []
-    return ProcessState(**{**row, "queues": carries})
+    knows = list(row["tasks"]) if isinstance(row["tasks"], dict) else []
+    return ProcessState(**{**row, "queues": carries, "tasks": knows})
 
 
 async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:

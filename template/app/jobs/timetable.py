@@ -213,8 +213,10 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
     await session.execute(delete(schedules).where(*gone))
 
 
-def _is_same(before: Any, now: dict[str, Any], task: Task[..., Any, Any]) -> bool:
-    """Whether the code declares the same. A set has another order in each process."""
+def agrees(stored: StoredSchedule, schedule: Schedule) -> bool:
+    """Whether the code declares what it last did. A set has another order in each process."""
+    before: Any = stored.declared
+    now, task = definition_of(schedule), schedule.task
     if before == now:
         return True
     try:
@@ -232,7 +234,7 @@ async def _declare(
     first = {"next_tick": next_tick(schedule.trigger, now)}
     if stored is None:
         await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
-    elif not _is_same(stored.declared, definition, schedule.task):
+    elif not agrees(stored, schedule):
         # If the trigger is the same, ticks that are due stay due.
         before = stored.definition.get("trigger") if isinstance(stored.definition, dict) else None
         moved = first if before != definition["trigger"] else {}

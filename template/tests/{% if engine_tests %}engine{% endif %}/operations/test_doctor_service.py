@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +29,26 @@ from tests.service import Service, eventually
 URLS = [name.upper() for name in REQUIRED if name.endswith("_url")]
 
 
+# What the code of a new release might change.
+NEW_SCHEDULES = """
+from dataclasses import replace
+
+SCHEDULES.remove(next(each for each in SCHEDULES if each.id == "prune_jobs"))
+SCHEDULES[1] = replace(SCHEDULES[1], misfire_grace=timedelta(hours=7))
+SCHEDULES.append(Schedule("a_new_one", Interval(hours=1), prune_finished_jobs))
+"""
+
+
+@asynccontextmanager
+async def changing(service: Service) -> AsyncIterator[AsyncSession]:
+    """A session on the service's database. It commits at the end."""
+    engine = create_async_engine(async_url({**os.environ, **service.env}["DATABASE_URL"]))
+    async with AsyncSession(engine) as session:
+        yield session
+        await session.commit()
+    await engine.dispose()
+
+
 def test_what_production_lacks(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("API_KEYY=x\n")
     own = {"ENVIRONMENT": "production", "API_KEY": "", "ENV_FILE": str(tmp_path / ".env")}
@@ -38,13 +65,10 @@ async def test_what_no_process_works_on(tmp_path: Path) -> None:
     service = Service.alone(tmp_path)
     carried = sorted({*get_settings().queues.values()})
     await service.submit(send_email, "ada@example.com", "Hello")
-    engine = create_async_engine(async_url(service.env["DATABASE_URL"]))
-    async with AsyncSession(engine) as session:
+    async with changing(service) as session:
         await session.execute(update(schedules).values(next_tick=clock(-100)))
         await session.execute(update(jobs).values(status="dead", finished_at=clock(0)))
         await Jobs(session).pause("default")
-        await session.commit()
-    await engine.dispose()
     said = findings(1, env=service.env)
     for backend in carried:
         assert f"no process of {backend} lives, " in said["fault queues"]
@@ -68,6 +92,54 @@ async def test_a_count_that_ended_early_says_so(
     assert "2+ jobs of the queue notifications are dead" in said
     assert "notifications is paused, 1+ jobs wait" in said
     assert any("lives, 1+ jobs wait in " in line for line in said)
+
+
+def test_schedules_that_the_table_does_not_have(tmp_path: Path) -> None:
+    service = Service.alone(tmp_path)
+    with (tmp_path / "app" / "tasks" / "schedules.py").open("a") as code:
+        code.write(NEW_SCHEDULES)
+    how = {"folder": tmp_path, "env": service.env}
+    said = findings(1, **how)["fault schedules"]
+    assert ": a_new_one, daily_report, prune_jobs: run `poe migrate`" in said
+    migrate = [sys.executable, "-m", "app.migrate"]
+    subprocess.run(migrate, check=True, cwd=tmp_path, env={**os.environ, **service.env})
+    assert findings(1, **how)["fault schedules"] == ""
+
+
+async def test_a_schedule_that_cannot_run(tmp_path: Path) -> None:
+    """The declared one can't be deleted."""
+    service = Service.alone(tmp_path)
+    broken = update(schedules).values(definition={})
+    async with changing(service) as session:
+        await session.execute(broken.where(schedules.c.id == "prune_jobs"))
+        by_operator = schedules.c.id == "daily_report"
+        await session.execute(broken.where(by_operator).values(id="own", declared=None))
+    lines = findings(1, env=service.env)["fault schedules"].splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        "run `poe migrate` (python -m app.migrate)",  # it brings daily_report back
+        "change it or delete it",
+        "change it",
+    ]
+
+
+async def test_a_task_that_no_process_knows(service: Service) -> None:
+    hour = timedelta(hours=1)
+    job_id = await service.submit(send_email, "ada@example.com", "Hello", delay=hour)
+    async with changing(service) as session:
+        gone = update(jobs).where(jobs.c.id == job_id).values(task="notifications.gone")
+        await session.execute(gone)
+    said = findings(1, env=service.env)["fault jobs"]
+    assert "no live process that carries it knows notifications.gone: deploy" in said
+    jobs_command("cancel", str(job_id), env=service.env)
+    assert findings(None, env=service.env)["fault jobs"] == ""
+
+
+async def test_a_queue_that_a_live_back_end_does_not_carry(service: Service) -> None:
+    queues = get_settings().queues
+    backend = queues["default"]
+    env = {**service.env, "QUEUES": json.dumps({**queues, "reports": backend})}
+    said = findings(1, env=env)["fault queues"]
+    assert f"no live process of {backend} carries a queue, 0 jobs wait in reports: give" in said
 
 
 async def test_a_service_without_faults_is_ok(tmp_path: Path) -> None:
