@@ -14,6 +14,8 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.renders import KEPT, RENDERS, ROOT, TESTED, Render, replace_with
 from tests.services import make_template
 
+pytest_plugins = ["tests.ops_browser"]
+
 
 @dataclass(frozen=True)
 class Project:

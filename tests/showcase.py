@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -33,6 +34,17 @@ class Shop:
     def fill(self) -> None:
         command = [str(self.folder / ".venv/bin/python"), "-m", "app.tasks.shop"]
         subprocess.run(command, cwd=self.folder, env=self.env, check=True, timeout=LIMIT)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """The API answers nothing meanwhile, and afterwards all that it was asked."""
+        lines = (self.folder / ".dev/processes").read_text().splitlines()
+        (group,) = [int(line.split()[0]) for line in lines if line.endswith(" api")]
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
 
 
 @contextmanager

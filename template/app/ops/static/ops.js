@@ -63,6 +63,14 @@ function toggle() {
   if (on) refresh();
 }
 
+// One press sends one form. A browser may show the page again, as it was, to whoever goes back.
+let sent = false;
+addEventListener("pageshow", () => { sent = false; });
+addEventListener("submit", (event) => {
+  if (sent) event.preventDefault();
+  sent = true;
+});
+
 if (live && regions().length > 0) {
   live.hidden = false;
   live.setAttribute("aria-pressed", sessionStorage.getItem("live") !== "false");

@@ -1,0 +1,84 @@
+"""What one press on the operators' page does in a real browser, and that it does no more."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, expect
+
+from tests.showcase import KEY, Shop
+
+pytestmark = pytest.mark.renders("arq-apscheduler")
+
+
+def ask(page: Page, shop: Shop, method: str, path: str, **body: Any) -> Any:
+    """What another operator does, by REST."""
+    headers = {"X-API-Key": KEY}
+    answer = page.request.fetch(
+        f"{shop.url}{path}", method=method, headers=headers, data=body or None
+    )
+    assert answer.ok, answer.text()
+    return answer.json()["data"]
+
+
+def paused(page: Page, shop: Shop) -> set[str]:
+    return {each["queue"] for each in ask(page, shop, "GET", "/queues") if each["paused_at"]}
+
+
+def forms_of(page: Page) -> list[str]:
+    """The addresses to which the page sends forms from now on."""
+    sent = list[str]()
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            sent.append(request.url)
+
+    page.on("request", note)
+    return sent
+
+
+def press(page: Page) -> None:
+    page.mouse.down()
+    page.mouse.up()
+
+
+def press_again_at_once(page: Page, button: Locator) -> None:
+    """The second press is at the same place, as soon as the next page says what the first did.
+
+    Until then the page's animations stand still, so that a slow machine is as quick as a hand.
+    """
+    button.hover()
+    time = page.context.new_cdp_session(page)
+    time.send("Animation.enable")
+    time.send("Animation.setPlaybackRate", {"playbackRate": 0})
+    for _ in range(2):
+        press(page)
+        expect(page.locator(".notice")).to_be_visible()
+    time.send("Animation.setPlaybackRate", {"playbackRate": 1})
+
+
+def test_a_double_click_pauses_one_queue(page: Page, shop: Shop) -> None:
+    before = paused(page, shop)
+    pause = page.get_by_role("button", name=re.compile("^Pause queue ")).last
+    name = (pause.get_attribute("aria-label") or "").removeprefix("Pause queue ")
+    sent = forms_of(page)
+    press_again_at_once(page, pause)
+    with page.expect_response("**/ops/queues"):
+        pass
+    assert (paused(page, shop), len(sent)) == (before | {name}, 1)
+    page.get_by_role("button", name=f"Resume queue {name}").click()
+    expect(page.locator(".notice")).to_have_text(f"Queue {name}: resumed.")
+    assert paused(page, shop) == before
+
+
+def test_a_double_click_runs_one_job(page: Page, shop: Shop) -> None:
+    page.goto(f"{shop.url}/ops/schedules")
+    jobs = "/jobs?status=any&limit=100"
+    before, sent = len(ask(page, shop, "GET", jobs)), forms_of(page)
+    page.get_by_role("button", name="Run remind_team now").hover()
+    with shop.silent():
+        with page.expect_request("**/ops/schedules/run?*"):
+            press(page)
+        press(page)
+    expect(page.locator(".notice")).to_have_text("A job of remind_team is submitted.")
+    assert (len(ask(page, shop, "GET", jobs)) - before, len(sent)) == (1, 1)
