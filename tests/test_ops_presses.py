@@ -82,3 +82,23 @@ def test_a_double_click_runs_one_job(page: Page, shop: Shop) -> None:
         press(page)
     expect(page.locator(".notice")).to_have_text("A job of remind_team is submitted.")
     assert (len(ask(page, shop, "GET", jobs)) - before, len(sent)) == (1, 1)
+
+
+def test_the_focus_stays_on_the_schedule_where_it_is(page: Page, shop: Shop) -> None:
+    """Another operator creates a schedule that is listed before it."""
+    page.goto(f"{shop.url}/ops/schedules")
+    button = page.get_by_role("button", name="Run remind_team now")
+    button.focus()
+    every = {"id": "a_first", "task": "customers.welcome", "args": {"customer": "ada"}}
+    ask(page, shop, "POST", "/schedules", **every, trigger={"kind": "interval", "hours": 5})
+    expect(page.locator("#live-schedules tbody tr").first).to_contain_text("a_first")
+    expect(button).to_be_focused()
+
+
+def test_the_focus_never_moves_to_the_opposite(page: Page, shop: Shop) -> None:
+    """Another operator has paused the queue: the key that was to pause it doesn't resume it."""
+    page.get_by_role("button", name="Pause queue default").focus()
+    ask(page, shop, "POST", "/queues/default/pause")
+    resume = page.get_by_role("button", name="Resume queue default")
+    expect(resume).to_be_visible()
+    expect(resume).not_to_be_focused()

@@ -14,7 +14,8 @@ function isBusy() {
   return document.hidden || !isOn() || (selection !== null && !selection.isCollapsed);
 }
 
-// One that has no id of its own can't be found again: its region waits.
+// An element is found again by its id, which says whose it is. Without an id it can't be: then its
+// region waits.
 function replace(region, next) {
   if (region.innerHTML === next.innerHTML) return;
   const focused = region.contains(document.activeElement) ? document.activeElement : null;

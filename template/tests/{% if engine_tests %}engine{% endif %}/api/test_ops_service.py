@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -51,11 +52,11 @@ async def test_processes_are_listed(page: httpx.AsyncClient, host: object) -> No
 async def test_a_schedule_pauses_goes_on_and_runs(page: httpx.AsyncClient, hourly: str) -> None:
     text = await text_of(page, "/ops/schedules")
     assert hourly in text and "every 1 h" in text and re.search("in (29|30) min", text)
-    for paused in (True, False):
-        text = await press(page, text, "change-1")
+    for action, paused in (("pause", True), ("resume", False)):
+        text = await press(page, text, f"{action}-{quote(hourly)}")
         async with AsyncSessionLocal() as session:
             assert (await Schedules(session).get(hourly)).paused is paused
-    text = await press(page, text, "run-1")
+    text = await press(page, text, f"run-{quote(hourly)}")
     assert f"A job of {hourly} is submitted." in text and "tick" in text
 
 
