@@ -102,3 +102,23 @@ def test_the_focus_never_moves_to_the_opposite(page: Page, shop: Shop) -> None:
     resume = page.get_by_role("button", name="Resume queue default")
     expect(resume).to_be_visible()
     expect(resume).not_to_be_focused()
+
+
+def test_a_button_that_is_held_over_a_refresh_is_pressed(page: Page, shop: Shop) -> None:
+    page.get_by_role("button", name="Pause queue notifications").hover()
+    with page.expect_response("**/ops/queues") as answer, shop.silent():
+        with page.expect_request("**/ops/queues"):
+            pass
+        page.evaluate("document.querySelector('#live-queues').append('not up to date')")
+        page.mouse.down()
+    answer.value.finished()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    page.mouse.up()
+    expect(page.locator(".notice")).to_have_text("Queue notifications: paused.")
+
+
+def test_it_says_when_the_service_hangs(page: Page, shop: Shop) -> None:
+    with shop.silent():
+        said = expect(page.locator("#state"))
+        said.to_have_text("Not up to date: the service doesn't answer", timeout=20_000)
+    expect(page.locator("#state")).to_have_text("")

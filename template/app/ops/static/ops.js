@@ -1,8 +1,10 @@
 // Refreshes what is marked `data-live`, and nothing else: what somebody types stays, and so does
-// the place where they are. It rests while the tab is hidden, while text is selected, and when told to.
+// the place where they are. It rests while the tab is hidden, while text is selected or a button is
+// held, and when told to.
 "use strict";
 
 const EVERY = 3000; // milliseconds
+const LONGEST = 10000; // milliseconds until an answer is no longer awaited
 const live = document.getElementById("live");
 const state = document.getElementById("state");
 const regions = () => document.querySelectorAll("[data-live]");
@@ -11,7 +13,8 @@ const isOn = () => live.getAttribute("aria-pressed") === "true";
 
 function isBusy() {
   const selection = document.getSelection();
-  return document.hidden || !isOn() || (selection !== null && !selection.isCollapsed);
+  const selects = selection !== null && !selection.isCollapsed;
+  return document.hidden || !isOn() || selects || document.querySelector("[data-live] :active");
 }
 
 // An element is found again by its id, which says whose it is. Without an id it can't be: then its
@@ -32,8 +35,9 @@ function replace(region, next) {
 async function refresh() {
   if (isBusy()) return;
   try {
-    const answer = await fetch(location.href, { cache: "no-store" });
-    if (answer.redirected) return location.reload(); // the session has ended
+    const signal = AbortSignal.timeout(LONGEST);
+    const answer = await fetch(location.href, { cache: "no-store", signal });
+    if (answer.redirected) return say("Your session has ended: log in", answer.url);
     if (!answer.ok) throw new Error(answer.status);
     const text = await answer.text();
     if (isBusy()) return;
@@ -48,8 +52,9 @@ async function refresh() {
   }
 }
 
-function say(text) {
-  if (state.textContent !== text) state.textContent = text;
+function say(text, href) {
+  if (state.textContent === text) return;
+  state.replaceChildren(href ? Object.assign(document.createElement("a"), { href, text }) : text);
 }
 
 async function refreshOn() {
