@@ -26,7 +26,7 @@ from app.config import get_settings
 from app.core import database
 from app.core.loading import Migrations, Schema, alembic_config, load_module
 from app.core.logging import configure_logging
-from app.core.outages import said
+from app.core.outages import advice, mark_errors_of
 from app.jobs import Schedule
 from app.jobs.backends import reconcile
 
@@ -47,7 +47,7 @@ def upgrade() -> Schema:
     try:
         before = schema()
     except OperationalError as error:
-        sys.exit(f"DATABASE_URL: {said(error)}: start it, or correct the address")
+        sys.exit(advice(error))
     if before.newer:
         _leave(before)
         return before
@@ -88,6 +88,7 @@ def revise(message: str) -> None:
 def schema() -> Schema:
     """Raises OperationalError when the database can't be reached."""
     engine = create_engine(database.sync_url(get_settings().database_url), poolclass=NullPool)
+    mark_errors_of(engine)
     with engine.connect() as connection:
         return Migrations().compare(connection)
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli.output import complain
 from app.core import database
 from app.core.logging import configure_logging
-from app.core.outages import is_outage, is_read_only, said
+from app.core.outages import advice
 from app.jobs import (
     JobNotFoundError,
     JobStateError,
@@ -76,7 +76,7 @@ def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     except (JobStateError, ScheduleConflictError) as error:
         line = str(error)
     except SQLAlchemyError as error:
-        line = _of_the_database(error)
+        line = advice(error)
     complain(line)
     raise typer.Exit(1)
 
@@ -108,14 +108,6 @@ async def _in_session(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         done = await work(session)
         await session.commit()
         return done
-
-
-def _of_the_database(error: SQLAlchemyError) -> str:
-    if is_read_only(error):
-        return "the database is read-only: name the primary in DATABASE_URL"
-    if is_outage(error):
-        return f"DATABASE_URL: {said(error)}: start it, or correct the address"
-    return f"{said(error)}: run `poe migrate` (python -m app.migrate), or ask `jobs doctor`"
 
 
 def confirm(question: str, *, yes: bool) -> None:

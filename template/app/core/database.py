@@ -36,7 +36,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.config import get_settings
 from app.core import drivers
 from app.core.drivers import Unreadable, give_up, unreadable
-from app.core.outages import OwnAsyncPool, OwnPool, mark_errors_of
+from app.core.outages import GIVEN_UP, OwnAsyncPool, OwnPool, mark_errors_of
 
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
@@ -156,6 +156,8 @@ def _note_given_up(context: ExceptionContext) -> None:
     pooled = context.connection and context.connection.connection
     if pooled and pooled.driver_connection in drivers.given_up:
         context.is_disconnect = True
+        if context.sqlalchemy_exception:
+            context.sqlalchemy_exception.add_note(GIVEN_UP)
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -1,12 +1,14 @@
-"""Recognizes outages of the database, and jumps of its clock, which decides what is due.
+"""Recognizes outages of the database, and what helps; and jumps of its clock.
 
-Each answer of the clock is compared with the monotonic clock of this process. The monotonic times
-before and after the question are noted, so that a slow answer isn't taken for a jump.
+The clock decides what is due. Each of its answers is compared with the monotonic clock of this
+process. The monotonic times before and after the question are noted, so that a slow answer isn't
+taken for a jump.
 """
 
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 import time
 from dataclasses import dataclass
@@ -31,8 +33,32 @@ SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE
 READ_ONLY = ("25006", "SQLITE_READONLY")
 # PostgreSQL's states of a statement that lost to another one, or that a time limit ended.
 IN_THE_WAY = ("40001", "40P01", "55P03", "57014")
-MIGRATE = "run `poe migrate` (python -m app.migrate)"
 OURS = "of this service's database"
+GIVEN_UP = "no answer in time"
+
+MIGRATE = "run `poe migrate` (python -m app.migrate)"
+BUSY = "something may hold what it needs: try again, or end that"
+AWAY = "start it, or correct the address"
+# What helps, by the beginnings of the errors' codes, and by what those say that have no code of
+# their own: a connection that PostgreSQL refuses, and most errors of SQLite.
+REMEDIES = (
+    ("it is read-only: name the primary in DATABASE_URL", READ_ONLY, r"readonly database"),
+    (
+        "correct its user, its password or its rights",
+        ("28", "42501"),
+        r"authentication failed|no password supplied|pg_hba\.conf|permission denied"
+        r'|role ".*" (does not exist|is not permitted)',
+    ),
+    (
+        "raise its limit of connections, lower DATABASE_CONNECTIONS, or put PgBouncer between",
+        ("53300",),
+        r"too many (clients|connections)|connection slots|no more connections allowed",
+    ),
+    ("free its disk", ("53100", "SQLITE_FULL"), r"disk is full"),
+    (BUSY, (*IN_THE_WAY, "SQLITE_BUSY", "SQLITE_LOCKED"), r"database is locked"),
+    (MIGRATE, ("42P01", "42703"), r"no such (table|column)|has no column named"),
+)
+UNCODED = ("None", "SQLITE_ERROR")
 
 # Seconds of a jump that isn't noticed: less than a lease has left when it is extended.
 TOLERANCE = min(2.0, get_settings().lease / 3)
@@ -107,7 +133,26 @@ def _code(error: BaseException) -> str:
 
 def said(error: SQLAlchemyError) -> str:
     """What the server or its driver said, in one line."""
+    if GIVEN_UP in getattr(error, "__notes__", ()):
+        return GIVEN_UP
     return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
+def remedy(error: SQLAlchemyError) -> str:
+    """What an operator can do. It is empty for an error that only a developer can mend."""
+    code, text = _code(error), said(error)
+    if text == GIVEN_UP:
+        return BUSY
+    for todo, codes, words in REMEDIES:
+        if code.startswith(codes) or (code in UNCODED and re.search(words, text)):
+            return todo
+    return AWAY if is_outage(error) else ""
+
+
+def advice(error: SQLAlchemyError) -> str:
+    """What is wrong and what an operator can do, in one line."""
+    parts = "DATABASE_URL" * is_outage(error), said(error), remedy(error)
+    return ": ".join(filter(None, parts))
 
 
 def tell(what: str, error: BaseException) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from app.core.concurrency import in_thread
 from app.core.control import control_now
 from app.core.database import IS_SQLITE, AsyncSessionLocal
 from app.core.loading import Migrations
-from app.core.outages import MIGRATE, is_read_only, said
+from app.core.outages import MIGRATE, remedy, said
 from app.doctor import Finding, work
 from app.doctor.connections import most_of
 from app.jobs import Jobs
@@ -23,6 +24,7 @@ from app.jobs.backends import ProcessState, try_to_write
 T = TypeVar("T")
 
 MIGRATIONS = Migrations()
+PATIENCE = 5_000  # milliseconds of a write to SQLite: it ends within the doctor's limit
 SKEW = 1  # seconds by which a clock may differ from the database's
 LIMIT = text(
     """
@@ -35,16 +37,20 @@ LIMIT = text(
 
 async def examine() -> AsyncIterator[Finding]:
     """It stops at a fault of the server or the schema, which the rest needs."""
+    try:
+        async for finding in _examine():
+            yield finding
+    except SQLAlchemyError as error:
+        yield Finding("database", f"DATABASE_URL: {said(error)}", remedy(error))
+
+
+async def _examine() -> AsyncIterator[Finding]:
     for finding in await _schema():
         yield finding
         if finding.level == "fault":
             return
     asked = time.time()
-    try:
-        now = await _ask(try_to_write)
-    except SQLAlchemyError as error:
-        yield _not_written(error)
-        return
+    now = await _ask(_try_to_write)
     for finding in _clock(asked, now.timestamp()):
         yield finding
     async with AsyncSessionLocal() as session:
@@ -56,11 +62,7 @@ async def examine() -> AsyncIterator[Finding]:
 
 
 async def _schema() -> list[Finding]:
-    try:
-        schema = await _ask(MIGRATIONS.compare)
-    except SQLAlchemyError as error:
-        what = f"DATABASE_URL: {said(error)}"
-        return [Finding("database", what, "start it, or correct the address")]
+    schema = await _ask(MIGRATIONS.compare)
     if schema.missing:
         what = f"its schema lacks {', '.join(schema.missing)}"
         return [Finding("migrations", what, MIGRATE)]
@@ -70,10 +72,10 @@ async def _schema() -> list[Finding]:
     return []
 
 
-def _not_written(error: SQLAlchemyError) -> Finding:
-    if is_read_only(error):
-        return Finding("database", "it is read-only", "name the primary in DATABASE_URL")
-    return Finding("database", f"nothing can be written: {said(error)}", "free its disk")
+def _try_to_write(connection: Connection) -> datetime:
+    if IS_SQLITE:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {PATIENCE}")
+    return try_to_write(connection)
 
 
 def _clock(asked: float, now: float) -> list[Finding]:
