@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ from app.config import get_settings
 
 SESSION, NOTICE = "ops_session", "ops_notice"  # cookies
 AGES = {SESSION: 8 * 3600, NOTICE: 60}  # seconds after which each expires
+AHEAD = timedelta(minutes=5)  # so far may the clock of another replica, which signed it, be ahead
 SIGNING: dict[str, Any] = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 FOREIGN = "This form was not made for your session. Go back, reload the page and try again."
 
@@ -35,11 +37,15 @@ def keep(request: Request, response: Response, cookie: str, value: str) -> None:
 
 def kept(request: Request, cookie: str) -> str | None:
     """The cookie's value. None if it has expired, or another key has signed it."""
+    value: str
     try:
-        value: str = _signer(cookie).loads(request.cookies.get(cookie, ""), max_age=AGES[cookie])
+        value, signed_at = _signer(cookie).loads(
+            request.cookies.get(cookie, ""), return_timestamp=True
+        )
     except BadSignature:
         return None
-    return value
+    age = datetime.now(UTC) - signed_at
+    return value if -AHEAD <= age <= timedelta(seconds=AGES[cookie]) else None
 
 
 def drop(response: Response, cookie: str) -> None:

@@ -126,13 +126,30 @@ async def test_tries_to_log_in_have_a_rate(stranger: httpx.AsyncClient) -> None:
         assert (await log_in(another)).status_code == 303
 
 
-async def test_a_session_ends(operator: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    await text_of(operator, "/ops/jobs")
-    now = TimestampSigner("").get_timestamp()
-    for hours, code in ((7.9, 200), (8.1, 303)):
-        later = now + int(hours * 3600)
-        monkeypatch.setattr(TimestampSigner, "get_timestamp", lambda _, at=later: at)
-        assert (await operator.get("/ops/jobs")).status_code == code
+async def log_in_at(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """By a replica whose clock is ahead by so much, or so long ago if the number is negative."""
+    at = TimestampSigner("").get_timestamp() + int(seconds)
+    with monkeypatch.context() as patch:
+        patch.setattr(TimestampSigner, "get_timestamp", lambda _: at)
+        assert (await log_in(client)).status_code == 303
+
+
+@pytest.mark.parametrize(("hours", "code"), [(7.9, 200), (8.1, 303)])
+async def test_a_session_ends(
+    stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, hours: float, code: int
+) -> None:
+    await log_in_at(stranger, monkeypatch, -hours * 3600)
+    assert (await stranger.get("/ops/jobs")).status_code == code
+
+
+@pytest.mark.parametrize(("minutes", "code"), [(0.1, 200), (4, 200), (6, 303)])
+async def test_another_replicas_clock_may_be_ahead(
+    stranger: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, minutes: float, code: int
+) -> None:
+    await log_in_at(stranger, monkeypatch, minutes * 60)
+    assert (await stranger.get("/ops/jobs")).status_code == code
 
 
 async def test_another_key_ends_all_sessions(
