@@ -11,7 +11,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs, Schedules
+from app.jobs import Jobs, Schedules, Status, queues
 from app.jobs.table import clock, schedules
 from tests.engine import probes
 from tests.engine.api.ops import press, send, text_of
@@ -39,6 +39,16 @@ async def test_a_queue_that_nobody_carries_is_called_out(page: httpx.AsyncClient
     text = await text_of(page, "/ops/queues")
     assert "<strong>default</strong>: no live process carries it." in text
     assert "<strong>elsewhere</strong>: QUEUES doesn&#39;t name it" in text
+
+
+async def test_a_queue_may_have_dead_jobs_beyond_the_counted(
+    page: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "MOST", 1)
+    for _ in range(2):
+        await submit(probes.echo, "hello", status=Status.DEAD, finished_at=clock(0))
+    text = await text_of(page, "/ops/queues")
+    assert re.search(r'id="dead-orders"[^>]+>0\+<', text)
 
 
 async def test_processes_are_listed(page: httpx.AsyncClient, host: object) -> None:
