@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_jsonable_python
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +24,8 @@ from rich.text import Text
 from app.core.logging import escaped
 
 WIDEST = 100_000  # characters of a line that no terminal cuts
+GAP = 2  # characters between columns
+CUT = 20  # characters that the last column keeps, if it is cut
 STYLES = {
     "fault": "red",
     "dead": "red",
@@ -37,10 +40,10 @@ STYLES = {
 
 def console(*, stderr: bool = False) -> Console:
     """A console. It writes plain text if NO_COLOR is set or the output is no terminal."""
-    file = sys.stderr if stderr else sys.stdout
+    file = sys.stderr if stderr else sys.stdout  # None: it is closed
     return Console(
         stderr=stderr,
-        width=None if file.isatty() else WIDEST,
+        width=None if file and file.isatty() else WIDEST,
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         highlight=False,
         markup=False,
@@ -54,14 +57,35 @@ def show_json(document: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], none: str) -> None:
-    """Write a table. On a terminal the last column is cut if a row is too long."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        last = name == columns[-1]
-        table.add_column(name, no_wrap=True, overflow="ellipsis" if last else "fold")
+    """Write a table. A terminal cuts the last column alone; if that isn't enough, write lists."""
+    found, to = [[*map(text_of, row)] for row in rows], console()
+    if not found:
+        to.print(none, soft_wrap=True)
+        return
+    by_column = zip(columns, *found, strict=True)
+    *whole, last = [max(cell_len(escaped(text)) for text in column) for column in by_column]
+    left = to.width - sum(each + GAP for each in whole)
+    if left < min(last, CUT):
+        _show_lists(columns, found)
+    else:
+        to.print(_table(columns, found, left))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], last: int) -> Table:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = True
+    table.columns[-1].max_width = last
     for row in rows:
         table.add_row(*map(_cell, row))
-    console().print(table if table.row_count else none, soft_wrap=not table.row_count)
+    return table
+
+
+def _show_lists(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for number, row in enumerate(rows):
+        if number:
+            say("")
+        show_pairs({name: text for name, text in zip(columns, row, strict=True) if text})
 
 
 def show_pairs(pairs: Mapping[str, object]) -> None:
