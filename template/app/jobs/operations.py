@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, case, delete, select, update
+from sqlalchemy import ColumnElement, Delete, Select, Update, case, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -41,9 +42,7 @@ class Operations:
             raise TypeError("Jobs takes an AsyncSession; in a sync task, use SyncJobs")
         self._session = session
         self._died_until: datetime | None = None  # what dies later isn't replayed
-        # Where the last batch ended.
-        self._replayed = dict[JobFilter, Place | None]()
-        self._pruned = dict[Status, Place | None]()
+        self._passed = dict[object, Place | None]()  # where the last batch ended
 
     async def get(self, job_id: UUID) -> StoredJob:
         """Raises JobNotFoundError."""
@@ -116,7 +115,7 @@ class Operations:
         if not wanted.to_replay():
             return 0
         self._died_until = self._died_until or await self._now()
-        after = self._replayed.get(wanted)
+        after = self._passed.get(wanted)
         dead = finding.replayable(wanted, limit, self._died_until, after)
         try:
             async with self._session.begin_nested():  # on SQLite nobody else writes from here on
@@ -126,7 +125,7 @@ class Operations:
                 await self._session.execute(changed)
         except IntegrityError:  # somebody has taken a key since it was read
             return await self.replay_some(wanted, limit)
-        self._replayed[wanted] = finding.place_of(rows) or after
+        self._passed[wanted] = finding.place_of(rows) or after
         for queue in {row.queue for row in one_each}:
             self._ring_for(queue)
         return len(one_each)
@@ -134,12 +133,22 @@ class Operations:
     async def cancel_some(self, wanted: JobFilter, limit: int = 1000) -> int:
         """Cancel a batch of the jobs that wait or run, as `replay_some` replays dead ones."""
         for status in wanted.statuses(Status.PENDING, Status.RUNNING):
-            # PostgreSQL reads a CTE once. It may read a subquery again, and pass its limit.
-            found = select(finding.oldest(wanted, status, limit).cte().c.id)
-            ended = _ENDED.where(jobs.c.id.in_(found)).returning(jobs.c.id)
-            if rows := (await self._session.execute(ended)).all():
-                return len(rows)
+            lane = replace(wanted, status=status)
+            found = finding.oldest(lane, status, limit, self._passed.get(lane))
+            if number := await self._next(_ENDED, found, lane):
+                return number
+        self._passed.clear()
         return 0
+
+    async def _next(self, change: Update | Delete, found: Select[Any], lane: object) -> int:
+        """Change what was found, and keep where it ends. Returns how many jobs it has."""
+        # PostgreSQL reads a CTE once. It may read a subquery again, and pass its limit.
+        ids = select(found.cte().c.id)
+        changed = change.where(jobs.c.id.in_(ids)).returning(jobs.c.id, jobs.c.created_at)
+        if rows := (await self._session.execute(changed)).all():
+            places = filter(None, (finding.place_of([row]) for row in rows))
+            self._passed[lane] = max(places, default=None)
+        return len(rows)
 
     async def queues(self) -> list[QueueState]:
         """The queues of the setting QUEUES, and those that only rows name."""
@@ -179,14 +188,10 @@ class Operations:
         and repeat until it is 0: each batch of this object begins where the last one ended.
         """
         for status in (Status.CANCELLED, Status.SUCCEEDED):
-            old = finding.prunable(status, age, limit, self._pruned.get(status))
-            ids = select(old.cte().c.id)
-            gone = delete(jobs).where(jobs.c.id.in_(ids)).returning(jobs.c.id, jobs.c.created_at)
-            if rows := (await self._session.execute(gone)).all():
-                places = filter(None, (finding.place_of([row]) for row in rows))
-                self._pruned[status] = max(places, default=None)
-                return len(rows)
-        self._pruned.clear()
+            old = finding.prunable(status, age, limit, self._passed.get(status))
+            if number := await self._next(delete(jobs), old, status):
+                return number
+        self._passed.clear()
         return 0
 
 
