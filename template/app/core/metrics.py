@@ -169,10 +169,10 @@ class _Database:
 async def _ask_in_time() -> dict[metrics.Metric, Values]:
     async with asyncio.timeout(PATIENCE), control_session() as session:
         queues = await Jobs(session).queues()
-        now, overdue = await metrics.overdue(session)
+        overdue = await metrics.overdue(session)
 
     def age(queue: QueueState) -> float:
-        return (now - queue.oldest).total_seconds() if queue.oldest else 0
+        return queue.age.total_seconds() if queue.age else 0
 
     return {
         metrics.DATABASE_UP: [((), 1)],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import func, select, text
@@ -100,12 +99,12 @@ OVERDUE = Metric(
 COUNTED = (TRIES, OUTCOMES, DURATION, START_DELAY, LEASES_LOST, BELLS_FAILED, TICKS_LATE, MISSED)
 
 
-async def overdue(session: AsyncSession) -> tuple[datetime, float]:
-    """The database's time, and for how many seconds the most overdue tick has been due."""
-    due = schedules.c.next_tick <= clock(0), text(NOT_PAUSED)
-    found = select(clock(0), func.min(schedules.c.next_tick)).where(*due)
+async def overdue(session: AsyncSession) -> float:
+    """For how many seconds the most overdue tick has been due."""
+    tick = schedules.c.next_tick
+    found = select(clock(0), func.min(tick)).where(tick <= clock(0), text(NOT_PAUSED))
     now, first = (await session.execute(found)).one()
-    return now, (now - first).total_seconds() if first else 0.0
+    return (now - first).total_seconds() if first else 0.0
 
 
 _recorder: Recorder | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -43,7 +43,7 @@ DUE = jobs.c.run_at <= clock(0)
 
 @dataclass(frozen=True)
 class QueueState:
-    """`waiting` counts due jobs; `oldest` is when the first of them fell due.
+    """`waiting` counts due jobs; `oldest` is when the first fell due, `age` how long ago.
 
     If `..._is_at_least` is set, the count ended early and there may be more. `processes` counts the
     live processes that carry the queue.
@@ -54,6 +54,7 @@ class QueueState:
     waiting: int
     waiting_is_at_least: bool
     oldest: datetime | None
+    age: timedelta | None
     running: int
     dead: int
     dead_is_at_least: bool
@@ -95,6 +96,7 @@ class _Counts:
 async def queue_states(session: AsyncSession) -> list[QueueState]:
     """The queues in QUEUES, and those that only rows name."""
     counts = await _count(session)
+    now = (await session.execute(select(clock(0)))).scalar_one()
     live = [each for each in await process_states(session) if each.alive]
     carried, dead = get_settings().queues, sum(each.numbers["dead"] for each in counts.values())
     names = [*carried, *sorted(set(counts) - set(carried))]
@@ -105,6 +107,7 @@ async def queue_states(session: AsyncSession) -> list[QueueState]:
             waiting=min(found.numbers["waiting"], MOST),
             waiting_is_at_least=found.numbers["waiting"] > MOST,
             oldest=found.since.get("waiting"),
+            age=now - found.since["waiting"] if "waiting" in found.since else None,
             running=found.numbers["running"],
             dead=found.numbers["dead"],
             dead_is_at_least=dead > MOST,

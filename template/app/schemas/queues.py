@@ -26,8 +26,7 @@ class QueueOut(BaseModel):
 
     @classmethod
     def of(cls, state: QueueState) -> Self:
-        age = datetime.now(UTC) - state.oldest if state.oldest else None
-        seconds = age.total_seconds() if age else None
+        seconds = None if state.age is None else state.age.total_seconds()
         return cls(queue=state.name, oldest_seconds=seconds, **vars(state))
 
 

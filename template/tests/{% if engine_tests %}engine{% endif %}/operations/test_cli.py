@@ -22,6 +22,7 @@ from app.jobs.table import clock, jobs
 from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
 from app.tasks.schedules import SCHEDULES
+from tests.engine.delivery.faked_time import faked_time
 from tests.engine.operations.command import as_json, on_a_terminal
 from tests.engine.operations.command import jobs as command
 
@@ -160,6 +161,16 @@ async def test_queues_and_schedules_are_steered(session: AsyncSession, api: Asyn
     job_id = as_json("run", "prune_jobs")["data"]["job_id"]
     assert statuses("--task", "maintenance.prune_finished_jobs") == {job_id: "pending"}
     assert command("processes") == "no processes\n"
+
+
+@pytest.mark.postgresql
+async def test_a_queue_is_as_old_as_its_database_says(session: AsyncSession) -> None:
+    await submit(session, 1)
+    with faked_time() as time:
+        time.shift(-3600)
+        queues = as_json("queues", env=time.env)["data"]
+    (oldest,) = [each["oldest_seconds"] for each in queues if each["waiting"]]
+    assert 0 <= oldest < 3600
 
 
 def test_the_help_says_what_there_is_and_how_it_ends() -> None:
