@@ -9,6 +9,7 @@ from app import doctor
 
 def main() -> None:
     """Run the command. The doctor reports wrong settings and broken tasks as findings."""
+    _refuse_other_encodings()
     try:
         from app import tasks
         from app.cli import commands
@@ -20,3 +21,11 @@ def main() -> None:
         found = [doctor.Finding("settings", line) for line in str(wrong.code).splitlines()]
         sys.exit(doctor.report(found, as_json="--json" in sys.argv))
     commands.cli(prog_name="jobs")
+
+
+def _refuse_other_encodings() -> None:
+    try:
+        "".join(sys.argv).encode()
+    except UnicodeEncodeError:
+        print("the command is not in UTF-8", file=sys.stderr)
+        sys.exit(2)

@@ -13,7 +13,7 @@ from app.cli.running import Json, finish
 HELP = "Jobs, queues and schedules: see what there is and steer it, also while the API is down."
 CODES = (
     "Exit codes: 0 done; 1 what was asked for can't be done, or the doctor found a fault; "
-    "2 the command was wrong."
+    "2 the command was wrong; 130 it was interrupted."
 )
 
 

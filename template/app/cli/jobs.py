@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli import output
-from app.cli.running import Json, Yes, confirm, cursor, moment, run
+from app.cli.running import Json, Yes, confirm, cursor, moment, part, run
 from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
 from app.jobs.backends import Try
 from app.schemas.jobs import (
@@ -25,6 +25,7 @@ from app.schemas.jobs import (
 from app.schemas.response import ApiResponse, Page
 
 BATCH = 1000
+COUNTED = 100_000  # jobs of a status, at most
 
 
 Id = Annotated[UUID, typer.Argument(metavar="ID")]
@@ -46,7 +47,10 @@ Until = Annotated[
     datetime | None,
     typer.Option("--until", parser=moment, metavar="TIME", help="Created before that."),
 ]
-Error = Annotated[str | None, typer.Option("--error", help="A part of the error's text.")]
+Error = Annotated[
+    str | None,
+    typer.Option("--error", parser=part, metavar="TEXT", help="A part of the error's text."),
+]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000)]
 After = Annotated[
     str | None,
@@ -178,11 +182,13 @@ def _changed(
     if bool(ids) == (every or wanted != JobFilter()):
         raise typer.BadParameter("give ids, or options that name jobs; --all means every one")
     if ids:
-        run(lambda session: _these(session, change, ids))
-        return ChangedOut(found=len(ids), changed=len(ids), left=0)
+        each_once = [*dict.fromkeys(ids)]
+        run(lambda session: _these(session, change, each_once))
+        return ChangedOut(found=len(each_once), changed=len(each_once), left=0)
     each, found = run(lambda session: _found(session, change, wanted))
     if found:
-        confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)
+        more = " or more" if found >= COUNTED else ""
+        confirm(f"{found} jobs{more} are to be {change.done}. Go on?", yes=yes)
     return run(lambda session: _in_batches(session, change, each, found))
 
 
@@ -204,7 +210,7 @@ async def _found(
 
 
 async def _count(session: AsyncSession, wanted: list[JobFilter]) -> int:
-    return sum([await Jobs(session).count(each) for each in wanted])
+    return sum([await Jobs(session).count(each, COUNTED) for each in wanted])
 
 
 async def _in_batches(
@@ -212,13 +218,17 @@ async def _in_batches(
 ) -> ChangedOut:
     """Change no more jobs than were counted, so that a job that is dead again doesn't loop."""
     changed, jobs = 0, Jobs(session)
-    with output.progress(change.done, found) as advance:
-        for each in wanted:
-            while number := await change.to_some(jobs, each, min(BATCH, found - changed)):
-                await session.commit()
-                changed += number
-                advance(number)
-    return ChangedOut(found=found, changed=changed, left=await _count(session, wanted))
+    try:
+        with output.progress(change.done, found) as advance:
+            for each in wanted:
+                while number := await change.to_some(jobs, each, min(BATCH, found - changed)):
+                    await session.commit()
+                    changed += number
+                    advance(number)
+        return ChangedOut(found=found, changed=changed, left=await _count(session, wanted))
+    except BaseException:  # Ctrl-C, too. A commit whose answer was lost may have changed more
+        output.complain(f"{change.done} at least {changed} of {found} jobs, then stopped")
+        raise
 
 
 def _report(changed: ChangedOut, change: Change, as_json: bool) -> None:

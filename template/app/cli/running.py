@@ -67,6 +67,13 @@ def cursor(text: str) -> str:
     return text
 
 
+def part(text: str) -> str:
+    """Raises BadParameter."""
+    if not text:
+        raise typer.BadParameter("it is empty, which any error has as a part")
+    return text
+
+
 def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Do the work in a session, whose transaction is committed at the end."""
     try:
@@ -114,7 +121,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """End the command unless the answer is yes. Without a terminal nobody can be asked."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it is closed
         complain(f"{question} Nobody can be asked here, nothing was changed: add --yes")
         raise typer.Exit(2)
     if not typer.confirm(question, err=True):

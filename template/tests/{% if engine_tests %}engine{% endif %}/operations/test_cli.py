@@ -178,6 +178,7 @@ def test_the_help_says_what_there_is_and_how_it_ends() -> None:
     assert [line.split()[0] for line in said.partition("Commands:\n")[2].splitlines()[:11]] == [
         *COMMANDS
     ]
+    assert "130 it was interrupted" in " ".join(said.split())
     assert "0 done; 1 what was asked for can't be done" in " ".join(said.split())
 
 
