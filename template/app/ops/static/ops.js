@@ -69,10 +69,11 @@ function toggle() {
   if (on) refresh();
 }
 
-// One press sends one form. A browser may show the page again, as it was, to whoever goes back.
+// One press makes one change. A browser may show the page again, as it was, to whoever goes back.
 let sent = false;
 addEventListener("pageshow", () => { sent = false; });
 addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
   if (sent) event.preventDefault();
   sent = true;
 });
