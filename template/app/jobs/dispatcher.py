@@ -149,8 +149,9 @@ async def _dispatch(batch: Batch, schedule: StoredSchedule) -> None:
         since = f"{found.missed_since}"
         missed = partial(log.warning, "schedule.ticks_missed", schedule_id=schedule.id, since=since)
         batch.said += [MISSED.add, missed]
+    taken = False
     for tick in found.ticks:
-        if tick > found.ticks[0] and batch.is_full:
+        if tick > found.ticks[0] and (batch.is_full or taken):
             values["next_tick"] = tick
             break
         batch.left -= 1
@@ -158,7 +159,9 @@ async def _dispatch(batch: Batch, schedule: StoredSchedule) -> None:
             skipped = partial(log.info, "schedule.tick_skipped", schedule_id=schedule.id)
             batch.said.append(partial(skipped, tick=f"{tick}"))
             continue
-        values |= await _submit(batch, schedule.id, tick, task, args)
+        submitted = await _submit(batch, schedule.id, tick, task, args)
+        taken = not submitted  # then its last job is newer than what was read here
+        values |= submitted
     await move(batch.session, schedule, **values)
 
 

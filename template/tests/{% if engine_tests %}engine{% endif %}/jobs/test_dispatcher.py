@@ -66,6 +66,21 @@ async def test_a_tick_is_never_submitted_again(session: AsyncSession) -> None:
     assert (row.last_job_id, row.next_tick) == (job.id, None)
 
 
+async def test_no_tick_runs_beside_the_job_that_another_clock_has_made(
+    session: AsyncSession,
+) -> None:
+    """On SQLite two clocks may read the same row. The second one knows no job of the first."""
+    schedule_id, tick = await add(session, Interval(seconds=1), 3 * SECOND)
+    await change_definition(session, catch_up="each", overlap="skip")
+    await run_due()
+    [job] = await jobs_of(session, schedule_id)
+    await session.execute(update(schedules).values(next_tick=tick, last_job_id=None))
+    await session.commit()
+    await run_due()
+    assert [each.id for each in await jobs_of(session, schedule_id)] == [job.id]
+    assert (await row_of(session, schedule_id)).next_tick == tick + SECOND
+
+
 @pytest.mark.sqlite  # PostgreSQL locks the rows that it claims
 async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSession) -> None:
     schedule_id, _ = await add_late(session)
