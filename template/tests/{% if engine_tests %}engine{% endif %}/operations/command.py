@@ -56,10 +56,11 @@ def on_a_terminal(
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
+    here = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     process = subprocess.Popen(
         [sys.executable, "-c", ON_A_TERMINAL, JOBS, *arguments],
         cwd=ROOT,
-        env={**os.environ, "TERM": "xterm", **env},
+        env={**here, "TERM": "xterm", **env},
         stdin=theirs,
     )
     os.close(theirs)
