@@ -19,8 +19,8 @@ from app.core.database import IS_SQLITE, UtcDateTime
 from app.core.outages import database_clock
 from app.jobs.contract import registry
 from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
-from app.jobs.table import NOT_PAUSED, jobs, schedules
-from app.jobs.timetable import database_now, read
+from app.jobs.table import NOT_PAUSED, database_now, jobs, schedules
+from app.jobs.timetable import read
 from app.jobs.triggers import Trigger, next_tick
 
 # A process that froze while it locks rows would stop their schedules in all other processes.

@@ -16,7 +16,7 @@ from app.jobs import finding, relay
 from app.jobs.contract import registry
 from app.jobs.finding import JobFilter, JobPage, Place, StoredJob, stored
 from app.jobs.queues import ProcessState, QueueState, pausing, process_states, queue_states
-from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, jobs
+from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, database_now, jobs
 
 
 class JobNotFoundError(LookupError):
@@ -71,11 +71,8 @@ class Operations:
 
     async def until_now(self, wanted: JobFilter) -> JobFilter:
         """The filter without jobs that are created from now on, by the database's clock."""
-        now = await self._now()
+        now = await database_now(self._session)
         return replace(wanted, until=min(now, wanted.until or now))
-
-    async def _now(self) -> datetime:
-        return (await self._session.execute(select(clock(0)))).scalar_one()
 
     async def replay(self, job_id: UUID) -> None:
         """Run a dead job again, with all its tries. Raises JobNotFoundError, JobStateError."""
@@ -114,7 +111,7 @@ class Operations:
         """
         if not wanted.to_replay():
             return 0
-        self._died_until = self._died_until or await self._now()
+        self._died_until = self._died_until or await database_now(self._session)
         after = self._passed.get(wanted)
         dead = finding.replayable(wanted, limit, self._died_until, after)
         try:

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.processes import FORGOTTEN, KINDS, SILENT
-from app.jobs.table import clock, jobs, processes, queues
+from app.jobs.table import clock, database_now, jobs, processes, queues
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
 
@@ -96,7 +96,7 @@ class _Counts:
 async def queue_states(session: AsyncSession) -> list[QueueState]:
     """The queues in QUEUES, and those that only rows name."""
     counts = await _count(session)
-    now = (await session.execute(select(clock(0)))).scalar_one()
+    now = await database_now(session)
     live = [each for each in await process_states(session) if each.alive]
     carried, dead = get_settings().queues, sum(each.numbers["dead"] for each in counts.values())
     names = [*carried, *sorted(set(counts) - set(carried))]

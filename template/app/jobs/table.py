@@ -22,9 +22,11 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     false,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
@@ -100,6 +102,10 @@ def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     # Null for null, as in PostgreSQL; printf() would make it 0.
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', round({seconds}, 3) || ' seconds')"
+
+
+async def database_now(session: AsyncSession) -> datetime:
+    return (await session.execute(select(clock(0)))).scalar_one()
 
 
 def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:

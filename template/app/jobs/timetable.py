@@ -29,7 +29,7 @@ from app.jobs.schedules import (
     one_line,
 )
 from app.jobs.submit import Job, submit_named
-from app.jobs.table import MAX_COUNT, clock, schedules
+from app.jobs.table import MAX_COUNT, clock, database_now, schedules
 from app.jobs.triggers import Trigger, next_tick
 
 # Somebody may have written JSON's null by hand.
@@ -189,10 +189,6 @@ def _part(*name: str) -> Iterator[None]:
 async def read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
     rows = await session.execute(found.add_columns(clock(0).label("now")))
     return [StoredSchedule.of(**row._mapping) for row in rows]
-
-
-async def database_now(session: AsyncSession) -> datetime:
-    return (await session.execute(select(clock(0)))).scalar_one()
 
 
 async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
