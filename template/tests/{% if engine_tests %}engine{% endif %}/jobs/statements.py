@@ -30,7 +30,7 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 
 async def plans_of(
-    step: Callable[[Connection], object], *, without: str | None = None
+    step: Callable[[Connection], object], *, without: str | None = None, bitmaps: bool = True
 ) -> list[str]:
     """The database's plans for the statements of this step."""
     with statements() as made:
@@ -39,6 +39,7 @@ async def plans_of(
     async with jobs_engine.connect() as connection:
         if not IS_SQLITE:
             await connection.exec_driver_sql("SET enable_seqscan = off")  # the table is small
+            await connection.exec_driver_sql(f"SET enable_bitmapscan = {bitmaps}")
         if without:  # dropped until the rollback
             if IS_SQLITE:
                 await connection.exec_driver_sql("BEGIN")

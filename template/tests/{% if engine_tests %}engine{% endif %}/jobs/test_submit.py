@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -156,10 +155,10 @@ async def test_a_key_is_found_by_its_index() -> None:
         with Session(connection) as own:
             found.append(_holder(own, probes.echo.name, key).id)
 
-    [plan] = await plans_of(find)
+    # In a table that has been large a bitmap of the same index may cost as much.
+    [plan] = await plans_of(find, bitmaps=False)
     assert found == [first.id]
-    by_key = r"Index Scan (using|on) jobs_key\b"  # also for a bitmap
-    assert re.search(r"jobs_key \(task=\? AND key=\?\)" if IS_SQLITE else by_key, plan), plan
+    assert "jobs_key (task=? AND key=?)" in plan if IS_SQLITE else "using jobs_key" in plan, plan
 
 
 async def test_a_kept_key_is_kept_for_good(session: AsyncSession) -> None:
