@@ -2,12 +2,11 @@
 
 import re
 
-from extensions.context import NAMES
+from tests.marks import ALL
 from tests.renders import ROOT, Render
 
 TESTS = ROOT / "template" / "tests" / "{% if engine_tests %}engine{% endif %}"
 BACK_ENDS_OWN = re.compile(r"\{% if has_(arq|celery|beat|apscheduler_\d) %\}test_")
-ALL = "-".join(NAMES)
 RENDERED = re.compile(r"\{% if .+? %\}(.+?)\{% endif %\}")
 
 # Tests of the engine, of `app/core` and of routes in each service. No answer changes their result.
@@ -28,40 +27,38 @@ LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # they run on SQLite and on PostgreSQL
 # The services that run them. Rates may be counted in Redis; `poe dev` starts each kind of server.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# Tests with a case for each route, setting, process or part of the README.
-IN_PARTS = (
-    "api/test_strangers.py",
-    "test_broken_tasks.py",
-    "test_config.py",
-    "test_imports.py",
-    "test_readme.py",
-    "test_sentry.py",
-    "test_tracing.py",
-    "core/test_heartbeat.py",
-    "core/test_metrics.py",
-    "devtools",
-    "operations/test_doctor_service.py",
-    "operations/test_doctors_redis.py",
-    "operations/test_doctors_rabbitmq.py",
-)
-PARTS_NOW = ("background",)
-# In tests that are marked slow.
-PARTS_LATER = ("arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
+# Each run has them in one service only. In the slow run the others that have them run them, too.
+# The first have a case for each route, setting, process or part of the README.
+IN_PARTS = {
+    "background": (
+        "api/test_strangers.py",
+        "test_broken_tasks.py",
+        "test_config.py",
+        "test_imports.py",
+        "test_readme.py",
+        "test_sentry.py",
+        "test_tracing.py",
+        "core/test_heartbeat.py",
+        "core/test_metrics.py",
+        "devtools",
+        "operations/test_doctor_service.py",
+        "operations/test_doctors_redis.py",
+        "operations/test_doctors_rabbitmq.py",
+    ),
+    "apscheduler-4": THE_SAME,
+}
+# They run the tests of their back ends, and in the slow run those parts.
+WHOLE = ("background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
 
 
 def left_out_of(render: Render) -> list[str]:
     """The tests that needn't run in this service, by their names there.
 
-    Tests of one back end run in services with one back end, and in one with all four. The tests
-    IN_PARTS run in PARTS_NOW in each run, and in PARTS_LATER in the slow run. The tests of the
-    whole run in every service: processes, queues, jobs, schedules.
+    Tests of one back end run in services with one back end, and in one with all four. The tests of
+    the whole run in every service: processes, queues, jobs, schedules.
     """
-    left_out = run_by_others(render)
-    if render.name not in PARTS_NOW:
-        left_out += parts()
-    if render.name not in (*PARTS_NOW, *PARTS_LATER):
-        left_out += of_one_back_end()
-    return left_out
+    left_out = run_by_others(render) + parts_later(render)
+    return left_out if render.name in WHOLE else left_out + of_one_back_end()
 
 
 def run_by_others(render: Render) -> list[str]:
@@ -70,8 +67,10 @@ def run_by_others(render: Render) -> list[str]:
     return [f"engine/{name}" for tests in of_others for name in tests]
 
 
-def parts() -> list[str]:
-    return [f"engine/{name}" for name in IN_PARTS]
+def parts_later(render: Render) -> list[str]:
+    """The parts that this service runs in the slow run, if at all."""
+    later = [names for name, names in IN_PARTS.items() if name != render.name]
+    return [f"engine/{name}" for names in later for name in names]
 
 
 def of_one_back_end() -> list[str]:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from extensions.context import NAMES
 from tests.renders import RENDERS
 
-SEVERAL = tuple(name for name, what in RENDERS.items() if len(what.backends) in (2, 3))
+ALL = "-".join(NAMES)
+
+SEVERAL = tuple(name for name, what in RENDERS.items() if len(what.backends) > 1)
 
 PLAIN = pytest.mark.renders("background", "arq", "celery", "apscheduler", "arq-apscheduler")
 
@@ -17,4 +20,4 @@ EACH_CLOCK = pytest.mark.renders(
     "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
 )
 
-ASKED = pytest.mark.renders(*EACH_BACKEND.args, "background-arq-celery-apscheduler")
+ASKED = pytest.mark.renders(*EACH_BACKEND.args, ALL)

@@ -20,17 +20,16 @@ from tests.conftest import Project
 from tests.left_out import (
     IN_PARTS,
     LAUNCH,
-    PARTS_LATER,
-    PARTS_NOW,
     RATES,
     RENDERED,
     RUN_BY,
     TESTS,
     THE_SAME,
     TWO,
+    WHOLE,
     left_out_of,
     of_one_back_end,
-    parts,
+    parts_later,
     run_by_others,
 )
 from tests.marks import PLAIN, SEVERAL
@@ -95,9 +94,15 @@ def database_of(what: Render) -> str:
 
 
 def test_suite(project: Project) -> None:
-    """With two or three back ends only the owner's tests run; else the engine's run, too."""
-    left_out = ["engine"] if project.name in SEVERAL else left_out_of(project.render)
-    run_tests(project, "suite", left_out)
+    """The owner's tests, and with one back end the engine's.
+
+    The owner's run in the plain render where a single back end has one.
+    """
+    if project.name in SEVERAL:
+        run_tests(project, "suite", ["engine"], "tests")
+    else:
+        where = "tests/engine" if project.name in PLAIN.args else "tests"
+        run_tests(project, "suite", left_out_of(project.render), where)
 
 
 def test_no_service_has_the_name_of_a_package(project: Project) -> None:
@@ -112,17 +117,18 @@ def test_no_service_has_the_name_of_a_package(project: Project) -> None:
 @pytest.mark.slow
 @pytest.mark.parts
 @pytest.mark.renders(*SEVERAL)
-def test_suite_of_several(project: Project) -> None:
-    run_tests(project, "suite", left_out_of(project.render))
+def test_the_engines_suite_of_several(project: Project) -> None:
+    run_tests(project, "engines-suite", left_out_of(project.render), "tests/engine")
 
 
 @pytest.mark.slow
 @pytest.mark.parts
-@pytest.mark.renders(*PARTS_LATER, also=())
+@pytest.mark.renders(*WHOLE, also=())
 def test_parts(project: Project) -> None:
-    tests = project.folder / "tests"
-    there = [f"tests/{name}" for name in parts() if (tests / name).exists()]
-    run_tests(project, "parts", run_by_others(project.render), *there)
+    tests, left_out = project.folder / "tests", run_by_others(project.render)
+    own = [name for name in parts_later(project.render) if name not in left_out]
+    there = [f"tests/{name}" for name in own if (tests / name).exists()]
+    run_tests(project, "parts", left_out, *there)
 
 
 def run_tests(project: Project, what: str, left_out: list[str], *tests: str) -> None:
@@ -134,7 +140,7 @@ def run_tests(project: Project, what: str, left_out: list[str], *tests: str) -> 
 
 
 def test_what_is_left_out_runs_elsewhere() -> None:
-    own, in_parts = of_one_back_end(), parts()
+    own = of_one_back_end()
     assert "{" not in "".join(own)
     assert {"engine/core/test_arq.py", "engine/core/test_flower.py"} < set(own)
     run_own = [r for r in RENDERS.values() if not {*own} & {*left_out_of(r)}]
@@ -142,13 +148,15 @@ def test_what_is_left_out_runs_elsewhere() -> None:
         *("background", "arq", "celery_redis", "celery_rabbitmq", "apscheduler_3", "apscheduler_4")
     }
     assert {len(r.backends) for r in run_own} == {1, len(NAMES)}
-    assert {r.name for r in run_own} == {*PARTS_NOW, *PARTS_LATER}
-    assert {r.name for r in run_own if not {*in_parts} & {*left_out_of(r)}} == {*PARTS_NOW}
+    assert {r.name for r in run_own} == {*WHOLE}
+    for service, tests in IN_PARTS.items():
+        assert {r.name for r in RENDERS.values() if runs(r, tests)} == {service}
     assert {database_of(RENDERS[name]) for name in TWO} == {"sqlite", "postgresql"}
     for tests, services in RUN_BY.items():
-        run_now = {r.name for r in RENDERS.values() if runs(r, tests)}
-        assert run_now <= {*services} <= run_now | {*PARTS_LATER}
-    assert {r.name for r in RENDERS.values() if runs(r, THE_SAME)} == {*TWO}
+        assert {*services} <= {*WHOLE}
+        in_parts = {name for names in IN_PARTS.values() for name in names}
+        now = tuple(name for name in tests if not in_parts & {name, name.split("/")[0]})
+        assert not now or {r.name for r in RENDERS.values() if runs(r, now)} == {*services}
     assert {needs for name in RUN_BY[RATES] for needs in RENDERS[name].brokers} == {"redis"}
     assert {needs for name in RUN_BY[LAUNCH] for needs in RENDERS[name].brokers} == {
         *("redis", "rabbitmq")
@@ -165,7 +173,7 @@ def test_what_is_left_out_is_there() -> None:
     """pytest doesn't complain about a missing file that it is told to leave out."""
     there = [path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*")]
     rendered = Counter(RENDERED.sub(r"\1", name) for name in there)
-    for name in (*THE_SAME, *RATES, *LAUNCH, *IN_PARTS):
+    for name in (*THE_SAME, *RATES, *LAUNCH, *(n for names in IN_PARTS.values() for n in names)):
         assert rendered[name] == 1, name
 
 
