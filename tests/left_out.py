@@ -27,7 +27,14 @@ LAUNCH = ("devtools/test_launch.py",)
 TWO = ("background", "apscheduler-4")  # they run on SQLite and on PostgreSQL
 # The services that run them. Rates may be counted in Redis; `poe dev` starts each kind of server.
 RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rabbitmq")}
-# Each run has them in one service only. In the slow run the others that have them run them, too.
+# The quick run leaves them to the slow one: each starts tens of processes.
+SLOW = (
+    "devtools",
+    "operations/test_remedies.py",
+    "test_migrations.py",
+    "test_suite.py",
+)
+# The quick run has them in one service only. The others that have them run them in the slow run.
 # The first have a case for each route, setting, process or part of the README.
 IN_PARTS = {
     "background": (
@@ -40,12 +47,11 @@ IN_PARTS = {
         "test_tracing.py",
         "core/test_heartbeat.py",
         "core/test_metrics.py",
-        "devtools",
         "operations/test_doctor_service.py",
         "operations/test_doctors_redis.py",
         "operations/test_doctors_rabbitmq.py",
     ),
-    "apscheduler-4": THE_SAME,
+    "apscheduler-4": tuple(name for name in THE_SAME if name not in SLOW),
 }
 # They run the tests of their back ends, and in the slow run those parts.
 WHOLE = ("background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
@@ -69,7 +75,7 @@ def run_by_others(render: Render) -> list[str]:
 
 def parts_later(render: Render) -> list[str]:
     """The parts that this service runs in the slow run, if at all."""
-    later = [names for name, names in IN_PARTS.items() if name != render.name]
+    later = [SLOW, *(names for name, names in IN_PARTS.items() if name != render.name)]
     return [f"engine/{name}" for names in later for name in names]
 
 

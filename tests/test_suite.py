@@ -23,6 +23,7 @@ from tests.left_out import (
     RATES,
     RENDERED,
     RUN_BY,
+    SLOW,
     TESTS,
     THE_SAME,
     TWO,
@@ -51,6 +52,7 @@ WHAT_THEY_TEST = (
     *(f"app/core/{name}.py" for name in ("request_ids", "requests")),
     *(f"devtools/{name}.py" for name in ("dev", "postgresql", "processes", "supervisor")),
 )
+PARTS = (*SLOW, *(name for names in IN_PARTS.values() for name in names))
 WHAT_REDIS_CHANGES = "app/core/security.py.jinja"
 
 
@@ -151,11 +153,11 @@ def test_what_is_left_out_runs_elsewhere() -> None:
     assert {r.name for r in run_own} == {*WHOLE}
     for service, tests in IN_PARTS.items():
         assert {r.name for r in RENDERS.values() if runs(r, tests)} == {service}
+    assert not [r.name for r in RENDERS.values() for name in SLOW if runs(r, (name,))]
     assert {database_of(RENDERS[name]) for name in TWO} == {"sqlite", "postgresql"}
     for tests, services in RUN_BY.items():
         assert {*services} <= {*WHOLE}
-        in_parts = {name for names in IN_PARTS.values() for name in names}
-        now = tuple(name for name in tests if not in_parts & {name, name.split("/")[0]})
+        now = tuple(name for name in tests if not {*PARTS} & {name, name.split("/")[0]})
         assert not now or {r.name for r in RENDERS.values() if runs(r, now)} == {*services}
     assert {needs for name in RUN_BY[RATES] for needs in RENDERS[name].brokers} == {"redis"}
     assert {needs for name in RUN_BY[LAUNCH] for needs in RENDERS[name].brokers} == {
@@ -173,7 +175,7 @@ def test_what_is_left_out_is_there() -> None:
     """pytest doesn't complain about a missing file that it is told to leave out."""
     there = [path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*")]
     rendered = Counter(RENDERED.sub(r"\1", name) for name in there)
-    for name in (*THE_SAME, *RATES, *LAUNCH, *(n for names in IN_PARTS.values() for n in names)):
+    for name in (*THE_SAME, *RATES, *LAUNCH, *PARTS):
         assert rendered[name] == 1, name
 
 
