@@ -96,9 +96,8 @@ def check_own_files(answer: object) -> str:
     """Refuse wildcards: each name becomes a pattern of files that aren't rendered."""
     answer = parsed(answer)
     names = answer if isinstance(answer, list) else [""]
-    plain = all(
-        isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) for name in names
-    )
+    part = r"(?!\.{1,2}(/|$))[\w.-]+"
+    plain = all(isinstance(name, str) and re.fullmatch(f"{part}(/{part})*", name) for name in names)
     return "" if plain else "must be a list of files, for example '[app/core/logging.py]'"
 
 

@@ -1,5 +1,6 @@
 """The steps before and after Copier's own work in an update: what they refuse and change."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from copier.errors import TaskError, UserMessageError
 from tests.services import HOW, Service, release
 from updates import history
 from updates.history import ROOT, git
+from updates.steps import before
 
 
 def test_an_update_is_undone_in_the_services_folder_alone(template: Path, tmp_path: Path) -> None:
@@ -40,12 +42,62 @@ def test_an_edited_file_that_git_ignores_is_refused(
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
     service.append(".gitignore", "Procfile\n")
     service.append("Procfile", "more: true\n")
-    before = service.committed().files()
+    was = service.committed().files()
     with pytest.raises(TaskError):
         service.update(backends=["celery"])
-    refused = "Git ignores Procfile, which the template renders: "
-    assert capfd.readouterr().err.splitlines()[-1].startswith(refused)
-    assert service.files() == before
+    said = "Git ignores Procfile, which the template renders: "
+    assert capfd.readouterr().err.splitlines()[-1].startswith(said)
+    assert service.files() == was
+
+
+def refused(service: Service, capfd: pytest.CaptureFixture[str]) -> str:
+    """What the step before an update says, which refuses it."""
+    capfd.readouterr()
+    with contextlib.chdir(service.folder):
+        assert before(Path(".copier-answers.yml")) == 1
+    return capfd.readouterr().err
+
+
+def test_what_git_overlooks_is_refused(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}).committed()
+    for flag in ("skip-worktree", "assume-unchanged"):
+        service.git("update-index", f"--{flag}", "Procfile")
+        service.append("Procfile", "more: true\n")
+        assert service.git("status", "--porcelain") == []
+        assert refused(service, capfd).startswith("Git doesn't look at Procfile, which ")
+        service.git("update-index", f"--no-{flag}", "Procfile")
+    (service.folder / "café.md").touch()
+    service.committed()
+    for bad, good in (
+        ("status.showUntrackedFiles no", "status.showUntrackedFiles normal"),
+        ("apply.whitespace error-all", "apply.whitespace nowarn"),
+        ("core.quotePath off", "core.quotePath true"),
+    ):
+        service.git("config", *bad.split())
+        assert f" Run git config {good}. " in refused(service, capfd)
+        service.git("config", *good.split())
+    with contextlib.chdir(service.folder):
+        assert before(Path(".copier-answers.yml")) == 0
+
+
+def test_a_repository_that_is_not_whole_is_refused(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    everything = tmp_path / "all"
+    service = Service(template, everything / "one").render({"backends": ["arq"]})
+    for name in ("other/x", "third/x"):
+        (everything / name).parent.mkdir()
+        (everything / name).write_text("theirs\n")
+    git(everything, "init", "--quiet")
+    git(everything, "add", "--all")
+    service.committed()
+    (everything / "third" / "x").unlink()
+    assert "files ../third/x are missing on disk" in refused(service, capfd)
+    git(everything, "restore", ".")
+    git(everything, "sparse-checkout", "set", "one", "third")
+    assert "files ../other/x are missing on disk" in refused(service, capfd)
 
 
 @pytest.mark.slow

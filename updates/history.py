@@ -21,6 +21,7 @@ PARTS: Final = (
     "updates/__main__.py",
     "updates/backends.yml",
     "updates/changelog.py",
+    "updates/checkout.py",
     "updates/renders.py",
     "updates/steps.py",
 )

@@ -70,7 +70,7 @@ def moved(old: dict[str, Any], new: dict[str, Any], answers_file: str) -> Iterat
     new = {**new, "_src_path": str(TEMPLATE), "_commit": "HEAD"}
     for name, text in rendered(new, answers_file, [*was]).items():
         if text != was[name]:
-            yield f"{name}: git diff {blob(was[name])} {blob(text)}"
+            yield f"{name}: git diff --no-ext-diff --no-color {blob(was[name])} {blob(text)}"
 
 
 def removed_before() -> list[str]:

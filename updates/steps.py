@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from updates import changelog
+from updates.checkout import better_settings, ignored, missing_outside, unwatched
 from updates.renders import at_head, files, git, gone, moved, owned, removed, rendered_names
 
 TEMPLATE = Path(__file__).parents[1]
@@ -38,17 +39,36 @@ def main(answers_file: str) -> int:
 
 
 def before(answers_file: Path) -> int:
-    ignored = {*files("ls-files", "--others", "--ignored", "--exclude-standard")}
-    if lost := sorted(ignored & set(rendered_names())):
-        print(
-            f"Git ignores {', '.join(lost)}, which the template renders: an update could not give "
-            "back what you wrote there. Commit it (git add --force), or remove it. "
-            "Nothing was changed.",
-            file=sys.stderr,
-        )
+    if problem := next(problems(), ""):
+        print(f"{problem} Nothing was changed.", file=sys.stderr)
         return 1
     answers_file.write_text(renamed(answers_file.read_text("utf-8")), "utf-8")
     return 0
+
+
+def problems() -> Iterator[str]:
+    """Why Copier would lose something, or end half-way, and what to do."""
+    names = {*rendered_names()}
+    if lost := sorted(names & {*ignored()}):
+        yield (
+            f"Git ignores {', '.join(lost)}, which the template renders: an update could not give "
+            "back what you wrote there. Commit it (git add --force), or remove it."
+        )
+    if lost := sorted(names & {*unwatched()}):
+        yield (
+            f"Git doesn't look at {', '.join(lost)}, which the template renders: an update could "
+            "not give back what you wrote there. Run git update-index --no-skip-worktree "
+            "--no-assume-unchanged, and commit it."
+        )
+    if missing := sorted(missing_outside()):
+        yield (
+            f"The repository's files {', '.join(missing[:3])} are missing on disk: an update would "
+            "write them again. Bring them back (git restore, git sparse-checkout disable)."
+        )
+    yield from (
+        f"Copier would leave out or lose what you wrote. Run git config {setting}."
+        for setting in better_settings()
+    )
 
 
 def renamed(answers: str) -> str:
