@@ -64,6 +64,17 @@ def _report(project: Project, what: str, path: Path, text: str) -> str:
     return f"{tail}\n\n{project.name}: {what}; all of it is in {path.relative_to(ROOT)}"
 
 
+def owners_suite(project: Project, what: str, *options: str) -> None:
+    """Run the tests that every owner has.
+
+    Services share an environment, so that each of its files is compiled once. uv takes what a
+    service doesn't require out of it.
+    """
+    shared = ROOT / ".renders" / "environments" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    command = (uv_command(), "run", "--exact", "pytest", *options)
+    run(project, what, *command, UV_PROJECT_ENVIRONMENT=str(shared))
+
+
 def conformance(project: Project, suite: str, database: str, marks: str) -> None:
     """Run `tests/engine/delivery` or `tests/engine/schedules` of a render."""
     what = f"{suite}-{marks}-{database}".replace(" ", "-")

@@ -35,7 +35,7 @@ from tests.left_out import (
 )
 from tests.marks import PLAIN, SEVERAL
 from tests.renders import RENDERS, ROOT, Render, render, uv_command
-from tests.running import check_types, check_types_of, run, type_checker
+from tests.running import check_types, check_types_of, owners_suite, run, type_checker
 
 WHAT_THEY_TEST = (
     "app/jobs",
@@ -101,7 +101,8 @@ def test_suite(project: Project) -> None:
     The owner's run in the plain render where a single back end has one.
     """
     if project.name in SEVERAL:
-        run_tests(project, "suite", ["engine"], "tests")
+        database = database_of(project.render)
+        owners_suite(project, "suite", "--ignore=tests/engine", "--database", database)
     else:
         where = "tests/engine" if project.name in PLAIN.args else "tests"
         run_tests(project, "suite", left_out_of(project.render), where)
@@ -204,7 +205,7 @@ def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: P
 def test_the_owners_suite(plain: Project) -> None:
     """The suite without the tests of the engine."""
     check_types(plain, "plain-types")
-    run(plain, "plain-suite", uv_command(), "run", "pytest")
+    owners_suite(plain, "plain-suite")
 
 
 def test_the_benchmark_fits(tmp_path: Path) -> None:
