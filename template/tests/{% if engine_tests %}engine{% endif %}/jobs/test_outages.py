@@ -116,6 +116,13 @@ async def too_big(db: AsyncSession) -> None:
     await db.execute(text("SELECT n FROM generate_series(1, 100000) AS n ORDER BY random()"))
 
 
+@task(name="outages.no_shared_memory", tries=1)
+async def no_shared_memory(db: AsyncSession) -> None:
+    """What PostgreSQL says of a parallel join if /dev/shm is small: a container's has 64 MB."""
+    said = 'could not resize shared memory segment "/PostgreSQL.1" to 9 bytes: No space left'
+    await db.execute(text(f"DO $$ BEGIN RAISE '{said}' USING ERRCODE = '53100'; END $$"))
+
+
 @task(name="outages.wrong_statement", tries=1)
 async def wrong_statement(db: AsyncSession) -> None:
     await db.execute(text("SELECT * FROM nowhere"))
@@ -184,7 +191,7 @@ async def tried_again(job_id: UUID) -> Row[Any]:
         broken_rule,
         *(
             pytest.param(each, marks=pytest.mark.postgresql)
-            for each in (too_many_parameters, too_big)
+            for each in (too_many_parameters, too_big, no_shared_memory)
         ),
     ],
 )
