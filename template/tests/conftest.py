@@ -40,13 +40,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Tests never use the server of DATABASE_URL, only that of TEST_DATABASE_URL, and so on.
 
-    Neither they nor the processes that they start read `.env`.
+    Neither they nor the processes that they start read `.env`, or a setting of the owner's shell.
     """
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
     session.config.stash[STARTED] = {}
+    os.environ["ENV_FILE"] = ""
+    for name in import_module("app.config").Settings.model_fields:
+        os.environ.pop(name.upper(), None)
     os.environ.update(
-        ENV_FILE="",
         ENVIRONMENT="test",
         API_KEY="an operator's key of the tests",
         DATABASE_URL=f"sqlite:///{folder}/test.db",

@@ -25,6 +25,7 @@ from devtools.processes import free_port, listens, spawn, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT = 60  # seconds, on a busy machine
+ENDED = {"succeeded", "dead", "cancelled"}
 API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
 
 T = TypeVar("T")
@@ -88,7 +89,8 @@ class Service:
         self.port = free_port()
         self.ports = {"api": self.port}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=10)
+        address = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.AsyncClient(base_url=address, timeout=10, trust_env=False)  # no proxy
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
         for name in ("app", "migrations"):
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
@@ -166,10 +168,14 @@ class Service:
         return data
 
     async def job_is(self, job_id: object, status: str, limit: float = 20) -> dict[str, Any]:
-        """Wait until the job has this status."""
+        """Wait until the job has this status. Raises AssertionError if it ends with another."""
 
         async def reached() -> dict[str, Any] | None:
             job = await self.job(str(job_id))
-            return job if job["status"] == status else None
+            if job["status"] == status:
+                return job
+            became = f"the job is {job['status']}: {job['error']}; logs are in {self.folder}"
+            assert job["status"] not in ENDED, became
+            return None
 
         return await eventually(reached, limit)

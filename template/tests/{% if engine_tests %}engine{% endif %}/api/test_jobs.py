@@ -41,6 +41,12 @@ async def test_a_failure_shows_its_class_to_everybody_and_its_text_to_operators(
     assert seen.json()["data"]["run_at"] == job["run_at"]
 
 
+async def test_whoever_waits_for_a_dead_job_learns_why_it_died(service: Service) -> None:
+    job_id = await service.submit(probes.hopeless)
+    with pytest.raises(AssertionError, match="is dead: NonRetryable: secret reason; logs are in "):
+        await service.job_is(job_id, "succeeded")
+
+
 async def test_a_failure_is_tried_again_after_its_backoff(service: Service) -> None:
     job = await service.job_is(await service.submit(probes.flaky, 2), "succeeded")
     assert (job["attempts"], job["result"]) == (3, 3)

@@ -62,7 +62,7 @@ class Dev:
                 stdout=log if terminal is None else terminal,
                 stderr=log if terminal is None else terminal,
             )
-        self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self.api = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
