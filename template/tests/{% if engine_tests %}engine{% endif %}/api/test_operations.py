@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,7 +36,8 @@ async def test_only_operators_see_arguments_tries_and_origin(service: Service) -
     job = await service.job_is(job_id, "dead")
     [tried] = job["tries"]
     assert (tried["number"], tried["error"]) == (1, "NonRetryable: secret reason")
-    assert tried["started_at"] < tried["ended_at"] == job["finished_at"]
+    started, ended = (datetime.fromisoformat(tried[name]) for name in ("started_at", "ended_at"))
+    assert started <= ended == datetime.fromisoformat(job["finished_at"])
     assert tried["worker"] == job["worker"]
     assert int(job["worker"].rpartition(":")[2]) != os.getpid()
     assert (job["args"], job["origin"]) == ({}, {})
