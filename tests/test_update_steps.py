@@ -12,9 +12,8 @@ from copier import run_update
 from copier.errors import TaskError, UserMessageError
 
 from tests.services import HOW, Service, release
-from updates import history
+from updates import history, steps
 from updates.history import ROOT, git
-from updates.steps import before
 
 
 def test_an_update_is_undone_in_the_services_folder_alone(template: Path, tmp_path: Path) -> None:
@@ -42,19 +41,19 @@ def test_an_edited_file_that_git_ignores_is_refused(
     service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
     service.append(".gitignore", "Procfile\n")
     service.append("Procfile", "more: true\n")
-    was = service.committed().files()
+    before = service.committed().files()
     with pytest.raises(TaskError):
         service.update(backends=["celery"])
     said = "Git ignores Procfile, which the template renders: "
     assert capfd.readouterr().err.splitlines()[-1].startswith(said)
-    assert service.files() == was
+    assert service.files() == before
 
 
 def refused(service: Service, capfd: pytest.CaptureFixture[str]) -> str:
     """What the step before an update says, which refuses it."""
     capfd.readouterr()
     with contextlib.chdir(service.folder):
-        assert before(Path(".copier-answers.yml")) == 1
+        assert steps.before(Path(".copier-answers.yml")) == 1
     return capfd.readouterr().err
 
 
@@ -79,7 +78,7 @@ def test_what_git_overlooks_is_refused(
         assert f" Run git config {good}. " in refused(service, capfd)
         service.git("config", *good.split())
     with contextlib.chdir(service.folder):
-        assert before(Path(".copier-answers.yml")) == 0
+        assert steps.before(Path(".copier-answers.yml")) == 0
 
 
 def test_a_repository_that_is_not_whole_is_refused(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from updates.renders import files
+from updates.renders import files, git
 
 
 def ignored() -> list[str]:
@@ -22,34 +22,30 @@ def unwatched() -> Iterator[str]:
             yield name
 
 
-def missing_outside() -> Iterator[str]:
+def missing_outside() -> list[str]:
     """Committed files of the repository, outside of this folder, that aren't on disk.
 
     Copier's merge is about the whole repository, and would make them again.
     """
-    yield from (name for name in files("ls-files", "--deleted", "--", ":/") if is_outside(name))
-    for line in files("ls-files", "-t", "--", ":/"):
-        flag, name = line[0], line[2:]
-        if flag == "S" and is_outside(name) and not Path(name).exists():
-            yield name
+    outside = (name for name in everywhere() if name.startswith("../"))
+    return [name for name in outside if not os.path.lexists(name)]
 
 
-def is_outside(name: str) -> bool:
-    return name.startswith("../")
+def everywhere() -> list[str]:
+    """The committed files of the whole repository."""
+    return files("ls-files", "--", ":/")
 
 
 def better_settings() -> Iterator[str]:
     """What to set in place of the user's settings of git that Copier's merge doesn't expect."""
-    if setting("status.showUntrackedFiles") == "no":
+    if setting("status.showUntrackedFiles", "") == "no":
         yield "status.showUntrackedFiles normal"
-    if setting("apply.whitespace").startswith("error"):
+    if setting("apply.whitespace", "").startswith("error"):
         yield "apply.whitespace nowarn"
-    unquoted = setting("core.quotePath", "--type=bool") == "false"
-    if unquoted and not all(name.isascii() for name in files("ls-files", "--", ":/")):
+    unquoted = setting("core.quotePath", "true", "--type=bool") == "false"
+    if unquoted and not all(name.isascii() for name in everywhere()):
         yield "core.quotePath true"
 
 
-def setting(name: str, *options: str) -> str:
-    """The value of git's setting, or an empty text."""
-    command = ["git", "config", *options, "--get", name]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+def setting(name: str, default: str, *options: str) -> str:
+    return git("config", *options, "--default", default, "--get", name).strip()

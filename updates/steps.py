@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,9 @@ def before(answers_file: Path) -> int:
 
 def problems() -> Iterator[str]:
     """Why Copier would lose something, or end half-way, and what to do."""
-    names = {*rendered_names()}
-    if lost := sorted(names & {*ignored()}):
-        yield (
-            f"Git ignores {', '.join(lost)}, which the template renders: an update could not give "
-            "back what you wrote there. Commit it (git add --force), or remove it."
-        )
-    if lost := sorted(names & {*unwatched()}):
-        yield (
-            f"Git doesn't look at {', '.join(lost)}, which the template renders: an update could "
-            "not give back what you wrote there. Run git update-index --no-skip-worktree "
-            "--no-assume-unchanged, and commit it."
-        )
+    yield from unrestorable("Git ignores", ignored(), "Commit it (git add --force), or remove it.")
+    todo = "Run git update-index --no-skip-worktree --no-assume-unchanged, and commit it."
+    yield from unrestorable("Git doesn't look at", unwatched(), todo)
     if missing := sorted(missing_outside()):
         yield (
             f"The repository's files {', '.join(missing[:3])} are missing on disk: an update would "
@@ -69,6 +60,14 @@ def problems() -> Iterator[str]:
         f"Copier would leave out or lose what you wrote. Run git config {setting}."
         for setting in better_settings()
     )
+
+
+def unrestorable(what: str, names: Iterable[str], todo: str) -> Iterator[str]:
+    if lost := sorted({*names} & {*rendered_names()}):
+        yield (
+            f"{what} {', '.join(lost)}, which the template renders: an update could not give back "
+            f"what you wrote there. {todo}"
+        )
 
 
 def renamed(answers: str) -> str:
