@@ -53,6 +53,7 @@ IN_PARTS = {
     ),
     "apscheduler-4": tuple(name for name in THE_SAME if name not in SLOW),
 }
+PARTS = (*SLOW, *(name for names in IN_PARTS.values() for name in names))
 # They run the tests of their back ends, and in the slow run those parts.
 WHOLE = ("background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from extensions.context import NAMES
 from tests.checks import missing
 from tests.composed import APP, made_up, services
 from tests.conftest import Project
+from tests.marks import ALL
 from tests.renders import ROOT
 from tests.running import run
 
@@ -32,7 +32,7 @@ async def nap(seconds: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", "-".join(NAMES))
+@pytest.mark.renders("background", "arq-apscheduler", "celery", "celery-rabbitmq", ALL)
 def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
     """Orders are done while a replica is added, a worker killed and each service replaced.
 

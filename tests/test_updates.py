@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.marks import ALL
 from tests.renders import RENDERS, uv_command, uv_environment
 from tests.services import Service, differences, in_parallel
 from tests.work import FILES, GONE, edits, work
@@ -18,7 +19,7 @@ from updates import history
 from updates.history import ROOT
 
 VERSIONS = [f"v{version}" for version in history.versions()]
-SINGLE = ("background", "arq", "celery", "apscheduler", "background-arq-celery-apscheduler")
+SINGLE = ("background", "arq", "celery", "apscheduler", ALL)
 QUICK_WORK = ("v0.2.0", "background")
 QUICK = (("v0.1.0", "arq"), ("v0.2.0", "background-arq-celery-apscheduler-rabbitmq"))
 EVERY = [(version, name) for version in VERSIONS for name in RENDERS]
