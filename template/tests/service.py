@@ -25,7 +25,6 @@ from devtools.processes import free_port, listens, spawn, stop, wait_until
 
 ROOT = Path(__file__).parents[1]
 START_LIMIT = 60  # seconds, on a busy machine
-ENDED = {"succeeded", "dead", "cancelled"}
 API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
 
 T = TypeVar("T")
@@ -175,7 +174,7 @@ class Service:
             if job["status"] == status:
                 return job
             became = f"the job is {job['status']}: {job['error']}; logs are in {self.folder}"
-            assert job["status"] not in ENDED, became
+            assert not job["finished_at"], became
             return None
 
         return await eventually(reached, limit)

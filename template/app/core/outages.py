@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 # PostgreSQL's states: connection lost, out of resources, shutting down or starting. The rest of
 # class 53 (53400) is for a statement that is too big, and will be so again.
 STATES = ("08", "530", "531", "532", "533", "57P")
-# So is a parallel query that needs more of /dev/shm than its container has. Its state is 53100.
+# A parallel query that needs more of /dev/shm than its container has is too big as well: 53100.
 TOO_BIG = "shared memory segment"
 # SQLite's names: its one class of errors is also for a table that isn't there.
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
