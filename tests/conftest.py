@@ -36,6 +36,29 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.keyword = f"[{config.option.keyword}]"
 
 
+# What takes longest begins first, so that no process of pytest is alone at the end.
+LONGEST = (
+    *("apscheduler-4", "background", "arq", "celery-rabbitmq", "celery"),
+    *("test_each_pair_there_and_back", "test_next_tick_on_ten_thousand_triggers"),
+    *("test_untouched_each_becomes_what_is_rendered_afresh", *RENDERS),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    name = scope_of(item.name)
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
+def scope_of(test: str) -> str:
+    """The service that a test runs for. Other tests stand for themselves."""
+    found = re.search(r"\[(.+)\]$", test)
+    return found[1] if found and found[1] in RENDERS else test
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if fixtures := [name for name in ("project", "plain") if name in metafunc.fixturenames]:
         asked = str(metafunc.config.option.keyword).strip("[]")
@@ -59,8 +82,7 @@ class OneProcessARender(LoadScopeScheduling):  # type: ignore[misc]
     """Does what xdist's groups are for: xdist 3.8 can't name its groups under pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
-        found = re.search(r"\[(.+)\]$", nodeid)
-        return found[1] if found and found[1] in RENDERS else nodeid
+        return scope_of(nodeid)
 
 
 @pytest.hookimpl

@@ -46,6 +46,9 @@ def test_prometheus_scrapes_each_process(project: Project) -> None:
     config = yaml.safe_load(project.files["observability/prometheus.yml"])
     (jobs,) = config["scrape_configs"]
     (found,) = jobs["dns_sd_configs"]
+    (relabelled,) = jobs["relabel_configs"]
+    assert relabelled == {"source_labels": ["__meta_dns_name"], "target_label": "process"}
+    assert jobs["job_name"].startswith("jobs")
     services = yaml.safe_load(project.files["compose.yaml"])["services"]
     names = {name for name, _ in project.render.selection.processes()}
     assert set(found["names"]) == names

@@ -5,7 +5,10 @@ import os
 import re
 import shutil
 import subprocess
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
+import pytest
 import yaml
 
 from extensions.context import COMMANDS
@@ -134,6 +137,31 @@ def test_each_service_is_checked(project: Project) -> None:
         assert ("find" in check["test"]) == (name in APP - {"api", "flower"})
         if "find" in check["test"]:
             assert f"`{' '.join(check['test'][1:])}`" in project.files["app/core/concurrency.py"]
+
+
+@pytest.mark.renders("celery")
+def test_a_check_asks_no_proxy(project: Project) -> None:
+    """Docker puts the proxies of its configuration into each container."""
+    own = {name: service["healthcheck"].get("test") for name, service in services(project).items()}
+    asking = {name: test for name, test in own.items() if "http://127.0.0.1" in str(test)}
+    assert {*asking} == {"api", "flower", *WATCHERS}
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name in asking.keys() - WATCHERS:
+            check = re.sub(r"127\.0\.0\.1:\d+", f"127.0.0.1:{server.server_port}", asking[name])
+            environment = os.environ | {"http_proxy": "http://127.0.0.1:1"}
+            assert subprocess.run(["sh", "-c", check], env=environment).returncode == 0
+        server.shutdown()
+    assert all(asking[name][1:4] == ["wget", "-Y", "off"] for name in WATCHERS)
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
 
 
 def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:
