@@ -6,6 +6,7 @@ import atexit
 import importlib.util
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -29,7 +30,8 @@ def start(
     """Start one on loopback. Returns the process and its URL. SIGINT ends it at once.
 
     It is empty and fast, and its data is deleted when this process ends. With `keep` the data stays
-    and survives a crash of the machine. Raises FileNotFoundError, which says what to do.
+    and survives a crash of the machine. Raises FileNotFoundError, which says what to do, or
+    RuntimeError, which has the server's own words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     home, programs, user = home_of(folder, keep), find_programs(), None
@@ -38,30 +40,43 @@ def start(
         shutil.chown(home, user)
     data, port = home / "data", port or free_port()
     if not (data / "PG_VERSION").exists():
-        initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
-        make = [*initdb, "-E", "UTF8", "--no-sync"]
-        subprocess.run(make, user=user, check=True, capture_output=True)
+        make(programs, data, user)
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", *([] if keep else FAST)]
     command = [str(programs / "postgres"), "-D", str(data), *options]
-    process = spawn(command, env=env, log=folder / "postgresql.log", user=user)
+    process = spawn(command, env=env, log=(log := folder / "postgresql.log"), user=user)
     url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    ready_server(process, lambda: answers(url), 20)
+    ready_server(process, lambda: answers(url), 20, log)
     return process, url
 
 
+def make(programs: Path, data: Path, user: str | None) -> None:
+    initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
+    done = subprocess.run(
+        [*initdb, "-E", "UTF8", "--no-sync"], user=user, text=True, capture_output=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())
+
+
 def home_of(folder: Path, keep: bool) -> Path:
-    """The folder of the data. For root it is outside of root's folders; `folder` notes where."""
-    if keep and os.getuid() != 0:
-        return folder.resolve()
+    """The folder of the data. If the server's user can't reach `folder`, it notes another one."""
     note = folder / "home"
-    if keep and note.exists() and Path(note.read_text()).is_dir():
-        return Path(note.read_text())
+    if keep and note.exists():
+        if not (home := Path(note.read_text())).is_dir():
+            raise RuntimeError(f"{home} is gone with its data; to begin anew, delete {note}")
+        return home
+    if keep and (os.getuid() != 0 or anybody_reaches(folder.resolve())):
+        return folder.resolve()
     home = Path(tempfile.mkdtemp(prefix="postgresql-"))
     if keep:
         note.write_text(str(home))
     else:
         atexit.register(shutil.rmtree, home, ignore_errors=True)
     return home
+
+
+def anybody_reaches(folder: Path) -> bool:
+    return all(above.stat().st_mode & stat.S_IXOTH for above in folder.parents)
 
 
 def find_programs() -> Path:

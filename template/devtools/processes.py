@@ -145,10 +145,16 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], limi
         time.sleep(0.02)
 
 
-def ready_server(process: subprocess.Popen[bytes], ready: Callable[[], bool], limit: float) -> None:
-    """Like `wait_until`, but it stops a process that doesn't get ready."""
+def ready_server(
+    process: subprocess.Popen[bytes], ready: Callable[[], bool], limit: float, log: Path
+) -> None:
+    """Like `wait_until`, but it stops a process that doesn't get ready. Its log says why."""
     try:
         wait_until(ready, process, limit)
+    except (RuntimeError, TimeoutError) as error:
+        stop(process, grace=1)
+        last = "\n".join(log.read_text("utf-8", "replace").splitlines()[-5:])
+        raise RuntimeError(f"{error}; the end of {log}:\n{last}") from None
     except BaseException:
         stop(process, grace=1)
         raise

@@ -134,15 +134,11 @@ class Supervisor:
         """Raises SystemExit if the server isn't installed, or doesn't start."""
         try:
             server = servers.start_for_good(variable, DATA)
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        except (OSError, RuntimeError) as error:
             sys.exit(f"{variable}: {error}")
         self._servers[variable] = server
         enter(REGISTER, variable.removesuffix("_URL").lower(), server.pid)
         say("dev", f"{variable}={os.environ[variable]}")
-
-    def _loads(self) -> bool:
-        """Whether the code can be loaded. If it can't, a line says why."""
-        return self._succeeds("code", ["-c", LOAD], environment_of("api"))
 
     def _migrate(self) -> bool:
         """Bring the database up to date. Returns whether it succeeded. If not, a line says why."""
@@ -183,12 +179,15 @@ class Supervisor:
         children.clear()
 
     def _watch_code(self) -> str | None:
-        """Start all again at each change. Returns the first end of a process before any change."""
+        """Start all again at each change. Returns the end of a server, or of the first start."""
         changed = False
         for changes in watch("app", **WATCHING):
             if changes:
                 changed = True
                 self._start_again({os.path.relpath(path) for _, path in changes})
+            for variable, server in self._servers.items():
+                if server.poll() is not None:
+                    return f"the server of {variable} ended with {server.returncode}"
             for name, child in list(self._running.items()):
                 if child.poll() is not None:
                     ended = f"{name} ended with {child.returncode}"
@@ -202,7 +201,7 @@ class Supervisor:
 
     def _start_again(self, files: set[str]) -> None:
         say("dev", f"changed: {', '.join(sorted(files))}")
-        if self._loads() and self._migrate():
+        if self._succeeds("code", ["-c", LOAD], environment_of("api")) and self._migrate():
             self._stop(self._running)
             self._start()
         else:
@@ -228,6 +227,7 @@ def main() -> int:
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     DATA.mkdir(exist_ok=True)
     claim(REGISTER)
+    enter(REGISTER, "poe dev", os.getpid())
     ADDRESSES.unlink(missing_ok=True)  # a killed start has left it
     if own_database and is_set("DATABASE_URL"):
         parser.error("--postgresql starts a database of its own, and DATABASE_URL names one")

@@ -42,6 +42,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     Neither they nor the processes that they start read `.env`, or a setting of the owner's shell.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they end a run as Ctrl-C does, servers included
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder
     session.config.stash[STARTED] = {}

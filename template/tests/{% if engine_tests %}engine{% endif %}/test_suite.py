@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
-from tests.engine.devtools.started import unset
+from devtools.processes import wait_until
+from tests.engine.devtools.started import is_alive, unset
 from tests.service import ROOT, copy_database
 
 PART = ["tests/tasks", "tests/api/test_health.py"]
@@ -22,13 +26,17 @@ OWNERS = {
 }
 
 
-def run_a_part(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a part of the suite in a copy of the project."""
+def copy_to(project: Path) -> None:
     for name in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copytree(ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("engine"))
     for name in ("alembic.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, project)
+
+
+def run_a_part(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a part of the suite in a copy of the project."""
+    copy_to(project)
     command, environment = [sys.executable, "-m", "pytest", *PART, *arguments], unset() | env
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
@@ -37,6 +45,29 @@ def test_the_suite_does_not_read_the_owners_settings(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("\n".join(f"{name}={value}" for name, value in OWNERS.items()))
     ended = run_a_part(tmp_path, **OWNERS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_ended_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    """An IDE's stop button sends SIGTERM, a closed terminal SIGHUP."""
+    copy_to(tmp_path)
+    command = [sys.executable, "-m", "pytest", *PART, "--database=postgresql"]
+    with subprocess.Popen(command, cwd=tmp_path, env=unset(), stdout=subprocess.DEVNULL) as run:
+        wait_until(lambda: any("uvicorn" in name for name in commands(run)), run, 60)
+        family = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(number)
+        run.wait(60)
+    _, left = psutil.wait_procs(family, 30)
+    assert [child for child in left if is_alive(child)] == []
+
+
+def commands(run: subprocess.Popen[bytes]) -> list[str]:
+    """The commands of the processes that the run has started."""
+    found = []
+    for child in psutil.Process(run.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(child.cmdline()))
+    return found
 
 
 @pytest.mark.postgresql
