@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -91,7 +92,11 @@ def release(version: str, archive: bytes) -> None:
         git("rm", "--quiet", "--cached", str(path))
         path.unlink()
         raise SystemExit("Nothing was released: git did not commit it.") from None
-    git("tag", "--annotate", "--message", f"Release {version}", f"v{version}")
+    tag = ["tag", "--annotate", "--message", f"Release {version}", f"v{version}"]
+    try:
+        git(*tag)
+    except subprocess.CalledProcessError:
+        raise SystemExit(f"It is committed, but not tagged: {shlex.join(['git', *tag])}") from None
     print(f"Committed and tagged: git push --follow-tags origin v{version} HEAD")
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 import pytest
+from copier import run_update
 
-from tests.services import Service
+from tests.services import HOW, Service
 from updates.history import git
 
 ENDED = """
@@ -55,6 +56,18 @@ What remains:
         service.git("commit", "--message", "Unmerged")
     service.git("checkout", "HEAD", "--", "app/core/arq.py")
     assert service.read("app/core/arq.py").endswith("# mine\n")
+
+
+def test_what_copier_could_not_apply_is_named(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With `--conflict rej` it is in a file of its own."""
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
+    service.replace("Procfile", "WorkerSettings", "WorkerSettings --verbose")
+    run_update(service.committed().folder, conflict="rej", **HOW)
+    said = capfd.readouterr().err
+    assert "Apply each, then delete it:\n  Procfile.rej\n" in said
+    assert "<<<<<<<" not in said
 
 
 def test_what_the_old_back_ends_leave_is_named(

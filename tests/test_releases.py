@@ -1,5 +1,6 @@
 """Each release is kept whole, and a new one is made by one command."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,17 @@ def test_a_release_that_git_does_not_commit_can_be_tried_again(clone: Path) -> N
     assert git(clone, "status", "--porcelain") == b""
     hook.unlink()
     assert release(clone, "9.0.0", "--check").returncode == 0
+
+
+def test_a_release_that_git_does_not_tag_says_how_to(clone: Path) -> None:
+    git(clone, "config", "tag.gpgSign", "true")
+    git(clone, "config", "gpg.program", "false")
+    done = release(clone, "9.0.0")
+    assert done.returncode == 1
+    *_, command = done.stderr.splitlines()[-1].partition("not tagged: ")
+    git(clone, "config", "--unset", "tag.gpgSign")
+    subprocess.run(shlex.split(command), cwd=clone, check=True)
+    assert git(clone, "describe", "--exact-match").decode().strip() == "v9.0.0"
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,10 @@ def after(answers_file: str) -> Iterator[str]:
         sorted({*files("diff", "--relative", "--name-only", "--diff-filter=U")}),
     )
     yield from listed(
+        "What you wrote, and the template changed too, is in these. Apply each, then delete it:",
+        sorted({*files("ls-files", "--others", "--", "*.rej")}),
+    )
+    yield from listed(
         "These are gone, though you had edited them. To bring yours back:",
         [f"git checkout HEAD -- {quoted(name)}" for name in gone(old, answers_file)],
     )
