@@ -71,11 +71,10 @@ def run_tests(project: Project, what: str, *command: str | Path, **env: str) -> 
         assert "skipped" not in log.splitlines()[-1], "in CI no test may be skipped"
 
 
-def owners_suite(project: Project, what: str, *options: str) -> None:
-    """Run the tests that every owner has.
+def suite_in_shared(project: Project, what: str, *options: str) -> None:
+    """Run tests of a service in an environment that services share.
 
-    Services share an environment, so that each of its files is compiled once. uv takes what a
-    service doesn't require out of it.
+    So each of its files is compiled once. uv takes what a service doesn't require out of it.
     """
     shared = ROOT / ".renders" / "environments" / os.environ.get("PYTEST_XDIST_WORKER", "main")
     command = (uv_command(), "run", "--exact", "pytest", *options)

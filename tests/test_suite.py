@@ -39,9 +39,9 @@ from tests.renders import RENDERS, ROOT, Render, render, uv_command
 from tests.running import (
     check_types,
     check_types_of,
-    owners_suite,
     run,
     run_tests,
+    suite_in_shared,
     type_checker,
 )
 
@@ -108,8 +108,7 @@ def test_suite(project: Project) -> None:
     The owner's run in the plain render where a single back end has one.
     """
     if project.name in SEVERAL:
-        database = database_of(project.render)
-        owners_suite(project, "suite", "--ignore=tests/engine", "--database", database)
+        suite_in_shared(project, "suite", *options_of(project.render, ["engine"]))
     else:
         where = "tests/engine" if project.name in PLAIN.args else "tests"
         engines_suite(project, "suite", left_out_of(project.render), where)
@@ -128,7 +127,8 @@ def test_no_service_has_the_name_of_a_package(project: Project) -> None:
 @pytest.mark.parts
 @pytest.mark.renders(*SEVERAL)
 def test_the_engines_suite_of_several(project: Project) -> None:
-    engines_suite(project, "engines-suite", left_out_of(project.render), "tests/engine")
+    options = options_of(project.render, left_out_of(project.render))
+    suite_in_shared(project, "engines-suite", *options, "tests/engine")
 
 
 @pytest.mark.slow
@@ -142,8 +142,12 @@ def test_parts(project: Project) -> None:
 
 
 def engines_suite(project: Project, what: str, left_out: list[str], *tests: str) -> None:
-    pytest_ = uv_command(), "run", "pytest", "--database", database_of(project.render)
-    run_tests(project, what, *pytest_, *(f"--ignore=tests/{name}" for name in left_out), *tests)
+    options = options_of(project.render, left_out)
+    run_tests(project, what, uv_command(), "run", "pytest", *options, *tests)
+
+
+def options_of(what: Render, left_out: list[str]) -> list[str]:
+    return ["--database", database_of(what), *(f"--ignore=tests/{name}" for name in left_out)]
 
 
 def test_what_is_left_out_runs_elsewhere() -> None:
@@ -209,7 +213,7 @@ def test_a_missing_server_is_one_line_and_no_success(plain: Project, tmp_path: P
 def test_the_owners_suite(plain: Project) -> None:
     """The suite without the tests of the engine."""
     check_types(plain, "plain-types")
-    owners_suite(plain, "plain-suite")
+    suite_in_shared(plain, "plain-suite")
 
 
 def test_the_benchmark_fits(tmp_path: Path) -> None:
