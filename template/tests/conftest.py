@@ -42,7 +42,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     Neither they nor the processes that they start read `.env`, or a setting of the owner's shell.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):  # they end a run as Ctrl-C does, servers included
+    for number in (signal.SIGTERM, signal.SIGHUP):  # they end the servers, too, as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="service-"))
     session.config.stash[FOLDER] = folder

@@ -13,7 +13,7 @@ from app.models import Order
 
 @task(queue="orders", tries=3, timeout=timedelta(minutes=1))
 async def process_order(db: AsyncSession, order_id: UUID) -> dict[str, str]:
-    """Process an order. What it writes commits together with the job's outcome, exactly once."""
+    """Process an order. What it writes commits when the job succeeds, exactly once."""
     order = await db.get(Order, order_id)
     if order is None:
         raise NonRetryable(f"order {order_id} is gone")
