@@ -62,11 +62,13 @@ def submitters(world: World) -> list[subprocess.Popen[bytes]]:
 
 
 async def kill_again_and_again(world: World, found: dict[str, int]) -> None:
+    async def more_than(done: int) -> bool:
+        return found.get("succeeded", 0) >= done + BETWEEN
+
     while True:
         done = found.get("succeeded", 0)
         await asyncio.sleep(random.uniform(0.5, 1.5) * KILL_EVERY)
-        while found.get("succeeded", 0) < done + BETWEEN:
-            await asyncio.sleep(0.1)
+        await eventually(partial(more_than, done), limit=10 * STALLED)
         world.kill(world.host(random.randint(1, 3)))
         await asyncio.to_thread(world.start_hosts, 3)
 
