@@ -40,16 +40,16 @@ def start(
         shutil.chown(home, user)
     data, port = home / "data", port or free_port()
     if not (data / "PG_VERSION").exists():
-        make(programs, data, user)
+        make_data(programs, data, user)
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", *([] if keep else FAST)]
     command = [str(programs / "postgres"), "-D", str(data), *options]
-    process = spawn(command, env=env, log=(log := folder / "postgresql.log"), user=user)
-    url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    url, log = f"postgresql://postgres@127.0.0.1:{port}/postgres", folder / "postgresql.log"
+    process = spawn(command, env=env, log=log, user=user)
     ready_server(process, lambda: answers(url), 20, log)
     return process, url
 
 
-def make(programs: Path, data: Path, user: str | None) -> None:
+def make_data(programs: Path, data: Path, user: str | None) -> None:
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
     done = subprocess.run(
         [*initdb, "-E", "UTF8", "--no-sync"], user=user, text=True, capture_output=True
