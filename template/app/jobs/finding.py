@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from app.jobs.endings import origin_of
-from app.jobs.table import HAS_ENDED, MAX_COUNT, Status, clock, jobs
+from app.jobs.table import HAS_ENDED, LISTED, MAX_COUNT, Status, clock, jobs
 from app.jobs.tries import Try, tries_of
 
 Condition = ColumnElement[bool] | TextClause
@@ -202,10 +202,10 @@ def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:
 
 
 def _lane(wanted: JobFilter, status: Status, after: Place | None = None) -> list[Condition]:
-    """The planner uses a partial index only for a literal status, and with HAS_ENDED."""
+    """The planner uses a partial index only for a literal status, and with the index' condition."""
     found: list[Condition] = [jobs.c.status == literal(status, literal_execute=True)]
-    if status not in (Status.PENDING, Status.RUNNING):
-        found.append(text(HAS_ENDED))
+    if status != Status.RUNNING:
+        found.append(text(LISTED if status == Status.PENDING else HAS_ENDED))
     if wanted.since is not None:
         found.append(jobs.c.created_at >= wanted.since)
     if wanted.until is not None:

@@ -22,6 +22,8 @@ branch_labels = None
 depends_on = None
 
 TIMES = 60
+WAITS = "status = 'pending'"
+LISTED = "status || '' = 'pending'"
 
 
 def columns() -> list[tuple[str, sa.Column[Any]]]:
@@ -42,10 +44,28 @@ def upgrade() -> None:
             there = {each["name"] for each in sa.inspect(op.get_bind()).get_columns(table)}
             if column.name not in there:
                 patiently(partial(op.add_column, table, column))
+        patiently(partial(op.drop_index, "jobs_waiting", "jobs", if_exists=True))
+        list_by(LISTED, concurrently=True)
     op.create_table(
         "queues",
         sa.Column("name", sa.String(100), primary_key=True),
         sa.Column("paused_at", sa.DateTime(timezone=True), comment="null: it isn't paused"),
+    )
+
+
+def list_by(condition: str, *, concurrently: bool) -> None:
+    """Make the index for lists of jobs that wait.
+
+    Hosts' statements imply the condition that it had. So they used it when the statistics were from
+    a time in which nothing waited, and read all jobs that waited for each queue and task.
+    """
+    op.create_index(
+        "jobs_waiting",
+        "jobs",
+        ["created_at", "id"],
+        postgresql_where=sa.text(condition),
+        sqlite_where=sa.text(condition),
+        postgresql_concurrently=concurrently,
     )
 
 
@@ -71,6 +91,8 @@ def patiently(change: Callable[[], Any]) -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("jobs_waiting", "jobs")
+    list_by(WAITS, concurrently=False)
     op.drop_table("queues")
     for table, column in columns():
         op.drop_column(table, column.name)

@@ -14,6 +14,7 @@ from app.core.drivers import renew_open_connections
 from app.jobs import Jobs, claims
 from app.jobs.looks import Wanted, look
 from tests.engine import probes
+from tests.engine.jobs.statements import plans_of
 
 pytestmark = [pytest.mark.usefixtures("no_other_jobs"), pytest.mark.postgresql]
 
@@ -52,6 +53,19 @@ async def test_no_plan_for_a_small_table_is_kept_when_it_has_grown(
     first, *others = (await submit_many(20_000))[-21:]
     await rows_read(first)  # it finds that the table has grown
     assert {await rows_read(job_id) for job_id in others} == {0}
+
+
+async def test_statistics_without_waiting_jobs_mislead_no_look(session: AsyncSession) -> None:
+    """By them each index has one row. That of lists would be read whole for each queue and task."""
+    many = [("a",)] * 3_000
+    await Jobs(session).submit_many(probes.echo, many)
+    await session.execute(text("DELETE FROM jobs"))
+    await session.execute(text("ANALYZE jobs"))
+    await Jobs(session).submit_many(probes.echo, many)
+    await session.commit()
+    [plan] = await plans_of(lambda connection: look(connection, WANTED, 10))
+    assert "jobs_due" in plan
+    assert "jobs_waiting" not in plan
 
 
 async def test_a_look_is_not_planned_each_time() -> None:
