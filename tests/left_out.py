@@ -17,6 +17,7 @@ THE_SAME = (
     *(f"api/test_{name}.py" for name in ("production", "refused_bodies", "request_ids")),
     *(f"api/test_{name}.py" for name in ("schedule_refusals", "slow_clients")),
     "api/test_unusable_database.py",
+    "devtools/test_servers.py",
     *(f"operations/test_{name}.py" for name in ("cli", "doctor", "many_jobs", "remedies")),
     "operations/test_terminal.py",
     "test_migrations.py",
@@ -51,7 +52,7 @@ IN_PARTS = {
         "operations/test_doctors_redis.py",
         "operations/test_doctors_rabbitmq.py",
     ),
-    "apscheduler-4": tuple(name for name in THE_SAME if name not in SLOW),
+    "apscheduler-4": tuple(n for n in THE_SAME if {*SLOW}.isdisjoint((n, n.split("/")[0]))),
 }
 PARTS = (*SLOW, *(name for names in IN_PARTS.values() for name in names))
 # They run the tests of their back ends, and in the slow run those parts.

@@ -140,7 +140,7 @@ async def test_an_interrupted_command_says_how_far_it_came(session: AsyncSession
     _, said = await process.communicate()
     await session.rollback()
     assert said.decode().splitlines()[0] == "cancelled at least 1 of 2 jobs, then stopped"
-    assert process.returncode == 130
+    assert process.returncode == 130, said.decode()
 
 
 async def test_a_question_says_if_there_may_be_more(session: AsyncSession) -> None:
