@@ -39,6 +39,12 @@ async def pages(service: Service, path: str, **query: Any) -> AsyncIterator[list
         after = {"after": answer.json()["next"]}
 
 
+def still(schedule: dict[str, Any]) -> dict[str, Any]:
+    """What no clock changes. One may wake, and what is late gets later."""
+    moving = {"next_tick", "last_tick", "last_job_id", "missed_since", "missed_until", "late"}
+    return {name: schedule[name] for name in schedule.keys() - moving - {"upcoming"}}
+
+
 async def test_schedules_come_in_pages(service: Service) -> None:
     """Some of the ids must be escaped in an address."""
     made = [await create(service, id=f"page é:{n} {uuid4()}", paused=True) for n in range(5)]
@@ -46,7 +52,8 @@ async def test_schedules_come_in_pages(service: Service) -> None:
     short = [page async for page in pages(service, "/schedules", limit=2)]
     assert len(whole) == 1
     assert [len(page) for page in short[:-1]] == [2] * (len(short) - 1)
-    assert [row for page in short for row in page] == whole[0]
+    rows = [row for page in short for row in page]
+    assert [still(row) for row in rows] == [still(row) for row in whole[0]]
     assert [row for row in whole[0] if row in made] == made
 
 
