@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from extensions.context import COMMANDS
+from tests.checks import missing
 from tests.renders import ROOT
 
 DOCS = ROOT / "docs"
@@ -85,9 +86,10 @@ def test_each_page_starts_the_api_as_a_service_does() -> None:
     assert text.count(COMMANDS["api"]) == text.count("uvicorn app.main:app") > 1
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd isn't here")
 def test_the_units_are_ones_that_systemd_takes(tmp_path: Path) -> None:
     """The user, the folder and the programs aren't checked: only the target machine has them."""
+    if not shutil.which("systemd-analyze"):
+        raise missing("no systemd-analyze here: install Debian's package systemd")
     page = (DOCS / "operating.md").read_text("utf-8")
     units = re.findall(r"```ini\n# /etc/systemd/system/([\w@.-]+\.service).*\n((?s:.+?))```", page)
     kinds = [re.split(r"[.@]", name)[0].removeprefix("my-service-") for name, _ in units]
