@@ -1,6 +1,7 @@
 """Lists the tests of a service that other services run in the same way."""
 
 import re
+from collections.abc import Iterable
 
 from tests.marks import ALL
 from tests.renders import ROOT, Render
@@ -35,6 +36,13 @@ SLOW = (
     "test_migrations.py",
     "test_suite.py",
 )
+
+
+def is_named(test: str, names: Iterable[str]) -> bool:
+    """Whether one of the names is this test or its first folder."""
+    return not {*names}.isdisjoint((test, test.split("/")[0]))
+
+
 # The quick run has them in one service only. The others that have them run them in the slow run.
 # The first have a case for each route, setting, process or part of the README.
 IN_PARTS = {
@@ -52,7 +60,7 @@ IN_PARTS = {
         "operations/test_doctors_redis.py",
         "operations/test_doctors_rabbitmq.py",
     ),
-    "apscheduler-4": tuple(n for n in THE_SAME if {*SLOW}.isdisjoint((n, n.split("/")[0]))),
+    "apscheduler-4": tuple(name for name in THE_SAME if not is_named(name, SLOW)),
 }
 PARTS = (*SLOW, *(name for names in IN_PARTS.values() for name in names))
 # They run the tests of their back ends, and in the slow run those parts.

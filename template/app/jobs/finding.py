@@ -202,7 +202,7 @@ def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:
 
 
 def _lane(wanted: JobFilter, status: Status, after: Place | None = None) -> list[Condition]:
-    """The planner uses a partial index only for a literal status, and with the index' condition."""
+    """The planner uses a partial index only for a literal status, and with its condition."""
     found: list[Condition] = [jobs.c.status == literal(status, literal_execute=True)]
     if status != Status.RUNNING:
         found.append(text(LISTED if status == Status.PENDING else HAS_ENDED))

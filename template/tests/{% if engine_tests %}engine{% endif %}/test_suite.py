@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from devtools.processes import wait_until
-from tests.engine.devtools.started import is_alive, unset
+from tests.engine.devtools.started import ends_with_all, unset
 from tests.service import ROOT, copy_database
 
 PART = ["tests/tasks", "tests/api/test_health.py"]
@@ -54,11 +55,7 @@ def test_a_run_that_is_ended_leaves_no_process(tmp_path: Path, number: signal.Si
     command = [sys.executable, "-m", "pytest", *PART, "--database=postgresql"]
     with subprocess.Popen(command, cwd=tmp_path, env=unset(), stdout=subprocess.DEVNULL) as run:
         wait_until(lambda: any("uvicorn" in name for name in commands(run)), run, 60)
-        family = psutil.Process(run.pid).children(recursive=True)
-        run.send_signal(number)
-        run.wait(60)
-    _, left = psutil.wait_procs(family, 30)
-    assert [child for child in left if is_alive(child)] == []
+        ends_with_all(run, partial(run.send_signal, number), 30)
 
 
 def commands(run: subprocess.Popen[bytes]) -> list[str]:

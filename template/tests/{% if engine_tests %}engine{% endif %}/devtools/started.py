@@ -45,6 +45,17 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def ends_with_all(process: subprocess.Popen[bytes], end: Callable[[], object], limit: float) -> int:
+    """End it this way; returns its exit code. Within the limit all that it started must end."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) > len(servers.BROKERS)
+    end()
+    code = process.wait(60)
+    _, left = psutil.wait_procs(family, limit)
+    assert [child for child in left if is_alive(child)] == []
+    return code
+
+
 class Dev:
     """A running `poe dev`. It is stopped at the end of the block, if it still runs."""
 
@@ -123,14 +134,7 @@ class Dev:
         return job
 
     def ends_by(self, end: Callable[[], object]) -> int:
-        """End it this way; returns its exit code. No process that it started may be left."""
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        assert len(family) > len(servers.BROKERS)
-        end()
-        code = self.process.wait(60)
-        _, left = psutil.wait_procs(family, 60)
-        assert [child for child in left if is_alive(child)] == []
-        return code
+        return ends_with_all(self.process, end, 60)
 
     def signalled(self, number: signal.Signals) -> Callable[[], None]:
         return lambda: self.process.send_signal(number)
