@@ -159,12 +159,17 @@ def advice(error: SQLAlchemyError) -> str:
 
 def tell(what: str, error: BaseException) -> None:
     """Log a line. An outage is logged once a second at most, by a process and its children."""
-    if is_outage(error):
-        (last,) = struct.unpack_from("d", _told)
-        if last <= (now := time.monotonic()) < last + 1:
-            return
-        struct.pack_into("d", _told, 0, now)
-    log.warning(what, error=repr(error).splitlines()[0])
+    if not is_outage(error) or may_tell():
+        log.warning(what, error=repr(error).splitlines()[0])
+
+
+def may_tell() -> bool:
+    """Whether no outage was logged within a second. The caller logs one then."""
+    (last,) = struct.unpack_from("d", _told)
+    if last <= (now := time.monotonic()) < last + 1:
+        return False
+    struct.pack_into("d", _told, 0, now)
+    return True
 
 
 @dataclass(frozen=True)
