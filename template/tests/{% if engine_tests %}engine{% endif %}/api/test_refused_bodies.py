@@ -7,6 +7,7 @@ import json
 from typing import Annotated
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI, Query
 
@@ -115,12 +116,15 @@ async def test_a_refusal_is_short_and_echoes_nothing(service: Service) -> None:
 
 
 async def test_live_answers_while_long_bodies_come_in(service: Service) -> None:
+    """It does so within a second of the API's own work, however much else the machine does."""
     ones = ("[" + "1," * (LIMIT // 2 - 2) + "1]").encode()
+    api = psutil.Process(service.processes["api"].pid)
     async with asyncio.TaskGroup() as group:
         refused = [group.create_task(post(service, "/orders", ones)) for _ in range(20)]
         while not all(each.done() for each in refused):
-            async with asyncio.timeout(3):
-                assert (await service.client.get("/health/live")).status_code == 200
+            before = sum(api.cpu_times()[:2])
+            assert (await service.client.get("/health/live")).status_code == 200
+            assert sum(api.cpu_times()[:2]) - before < 1
     assert {each.result().status_code for each in refused} == {422}
 
 
