@@ -24,7 +24,6 @@ from app.core.database import (
     ASYNC_URL,
     CONTROL_CONNECTIONS,
     IS_SQLITE,
-    JobSession,
     owned,
     pool,
     sync_url,
@@ -84,9 +83,12 @@ def _in_transaction(step: Callable[[Connection], T]) -> T:
 
 @asynccontextmanager
 async def control_session() -> AsyncIterator[AsyncSession]:
-    """A session in one transaction, which is committed at the end. It has the same limit."""
+    """A session in one transaction, which is committed at the end.
+
+    On PostgreSQL it has the same limit.
+    """
     if IS_SQLITE:
-        async with JobSession.begin() as session:
+        async with AsyncSession(_on_loop, expire_on_commit=False) as session, session.begin():
             yield session
         return
     async with AsyncSession(_several, expire_on_commit=False) as session:

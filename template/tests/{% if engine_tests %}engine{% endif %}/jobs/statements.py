@@ -11,7 +11,8 @@ from sqlalchemy import Connection, event
 from app.core import control
 from app.core.database import IS_SQLITE, jobs_engine
 
-CONTROL = control._waited_for if IS_SQLITE else control._on_loop.sync_engine
+SESSIONS = control._on_loop.sync_engine
+CONTROL = control._waited_for if IS_SQLITE else SESSIONS
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from app.core.concurrency import in_background
-from app.core.database import jobs_engine, sync_engine
+from app.core.database import jobs_engine
 from app.jobs import Date, Interval, dispatcher
 from app.jobs.dispatcher import BATCH, every_second, run_due
 from app.jobs.table import jobs, schedules
@@ -27,6 +27,7 @@ from tests.engine.jobs.schedule_rows import (
     jobs_of,
     row_of,
 )
+from tests.engine.jobs.statements import SESSIONS
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_schedules")
@@ -79,24 +80,6 @@ async def test_no_tick_runs_beside_the_job_that_another_clock_has_made(
     await run_due()
     assert [each.id for each in await jobs_of(session, schedule_id)] == [job.id]
     assert (await row_of(session, schedule_id)).next_tick == tick + SECOND
-
-
-@pytest.mark.sqlite  # PostgreSQL locks the rows that it claims
-async def test_a_change_during_the_dispatch_is_not_overwritten(session: AsyncSession) -> None:
-    schedule_id, _ = await add_late(session)
-    changed = datetime(2999, 1, 1, tzinfo=UTC)
-
-    def change(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement.startswith("INSERT INTO jobs"):
-            with sync_engine.begin() as other:
-                other.execute(update(schedules).values(next_tick=changed))
-
-    event.listen(jobs_engine.sync_engine, "before_cursor_execute", change)
-    try:
-        await run_due()
-    finally:
-        event.remove(jobs_engine.sync_engine, "before_cursor_execute", change)
-    assert (await row_of(session, schedule_id)).next_tick == changed
 
 
 async def test_a_paused_schedule_is_left_alone(session: AsyncSession) -> None:
@@ -219,11 +202,11 @@ async def test_due_schedules_are_found_by_their_index(session: AsyncSession) -> 
         if "FROM schedules" in statement:
             made.append((statement, values))
 
-    event.listen(jobs_engine.sync_engine, "before_cursor_execute", note)
+    event.listen(SESSIONS, "before_cursor_execute", note)
     try:
         await run_due()
     finally:
-        event.remove(jobs_engine.sync_engine, "before_cursor_execute", note)
+        event.remove(SESSIONS, "before_cursor_execute", note)
     [(statement, values)] = made
     async with jobs_engine.connect() as connection:
         plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)

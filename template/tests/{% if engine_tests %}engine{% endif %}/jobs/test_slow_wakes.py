@@ -9,14 +9,13 @@ import pytest
 from sqlalchemy import ColumnElement, event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import IS_SQLITE, jobs_engine
 from app.core.outages import database_clock
 from app.jobs import Date, Interval, dispatcher
 from app.jobs.dispatcher import STALE, ping_clock, wake
 from app.jobs.table import clock, schedules
 from tests.engine.jobs.rows import database_now
 from tests.engine.jobs.schedule_rows import HOUR, MINUTE, add_many, jobs_of
-from tests.engine.jobs.statements import CONTROL
+from tests.engine.jobs.statements import SESSIONS
 
 pytestmark = pytest.mark.usefixtures("no_other_schedules", "slowly")
 
@@ -27,15 +26,14 @@ DAY = 24 * HOUR
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Statements take so long that no wake-up has the time to change many schedules."""
-    engine = jobs_engine.sync_engine if IS_SQLITE else CONTROL
 
     def wait(*_: object) -> None:
         time.sleep(0.015)
 
-    event.listen(engine, "before_cursor_execute", wait)
+    event.listen(SESSIONS, "before_cursor_execute", wait)
     monkeypatch.setattr(dispatcher, "WAKE_LIMIT", 1)
     yield
-    event.remove(engine, "before_cursor_execute", wait)
+    event.remove(SESSIONS, "before_cursor_execute", wait)
 
 
 async def count(session: AsyncSession, condition: ColumnElement[bool]) -> int:
