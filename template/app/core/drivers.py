@@ -58,10 +58,11 @@ class SqliteConnection(sqlite3.Connection):
 
     def await_turn(self) -> None:
         """Wait before the first write of a transaction. Raises sqlite3.OperationalError."""
+        self._has_turn = self._has_turn or self._turn.acquire(timeout=PATIENCE)
         if not self._has_turn:
-            if not self._turn.acquire(timeout=PATIENCE):
-                raise sqlite3.OperationalError("database is locked")
-            self._has_turn = True
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorname = "SQLITE_BUSY"  # as SQLite says when another process writes
+            raise error
 
     def begin(self) -> None:
         """Begin a transaction where Python's driver doesn't: before a `WITH` and a SAVEPOINT.

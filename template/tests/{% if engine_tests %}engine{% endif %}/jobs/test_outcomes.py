@@ -7,15 +7,16 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
+from app.core import drivers
 from app.core.control import control
-from app.core.database import IS_SQLITE, async_engine
+from app.core.database import IS_SQLITE, SyncSessionLocal, async_engine
 from app.jobs import Jobs, Status
 from app.jobs.outcomes import BATCH, Outcome, Outcomes, write_all
-from app.jobs.table import clock, jobs
+from app.jobs.table import clock, jobs, known_tasks
 from tests.engine import probes
 from tests.engine.jobs.rows import change, database_now, row_of, status_is, submit
 from tests.engine.jobs.statements import plans_of, statements
@@ -203,3 +204,24 @@ async def test_a_job_that_was_never_claimed_gets_no_outcome() -> None:
     job_id = await submit(probes.echo, "a")
     await write(Outcome(job_id, 0, SUCCEEDED, result=1))
     assert await results(job_id) == [(PENDING, None)]
+
+
+@pytest.mark.sqlite
+async def test_an_outcome_waits_for_a_task_that_has_written(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is in the same process, and works on for longer than others wait for their turn."""
+    [job_id] = await claimed(session, 1)
+    monkeypatch.setattr(drivers, "PATIENCE", 0.1)
+    with capture_logs() as logs, SyncSessionLocal() as writing:
+        writing.execute(insert(known_tasks).values(name="outcomes.writes", seen_at=clock(0)))
+        ended = asyncio.create_task(write(Outcome(job_id, 1, SUCCEEDED)))
+
+        async def is_told() -> bool:
+            return len(logs) > 0
+
+        await eventually(is_told)
+        writing.rollback()
+        await ended
+    assert {line["event"] for line in logs} == {"outcomes.delayed"}
+    assert await results(job_id) == [(SUCCEEDED, None)]
