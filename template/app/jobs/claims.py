@@ -114,7 +114,11 @@ def claim(connection: Connection, job_id: UUID, task: str, max_running: int | No
     return as_taken(row)
 
 
-_ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name", type_=String))))
+# A host that froze in its claim would keep all others from the jobs of the task.
+_ONE_AT_A_TIME = select(
+    func.set_config("idle_in_transaction_session_timeout", "2s", True),
+    func.pg_advisory_xact_lock(func.hashtext(bindparam("name", type_=String))),
+)
 
 
 def due_one_by_one(
@@ -208,7 +212,10 @@ def bring_nearer(connection: Connection) -> None:
     backoff = extract("epoch", jobs.c.run_at) - extract("epoch", began)
     delay = case((jobs.c.run_at > began, backoff), else_=0)
     waits = update(jobs).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
-    connection.execute(waits.values(run_at=clock(delay), wake_at=clock(delay + HEAD_START)))
+    # `started_at` as well: the next process that notices the jump must change nothing.
+    started = case((jobs.c.started_at > clock(0), clock(0)), else_=jobs.c.started_at)
+    times = {"run_at": clock(delay), "wake_at": clock(delay + HEAD_START), "started_at": started}
+    connection.execute(waits.values(times))
     connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))

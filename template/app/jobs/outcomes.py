@@ -23,29 +23,30 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.control import Control
 from app.core.database import IS_SQLITE
-from app.core.logging import cut
 from app.core.outages import is_in_the_way, is_outage, tell
 from app.jobs.claims import is_cancelled
 from app.jobs.endings import Ending, tell_end
 from app.jobs.running import Claim, LeaseLostError
 from app.jobs.table import HEAD_START, Status, clock, jobs
-from app.jobs.tries import tried, tried_postgresql
+from app.jobs.tries import text_of, tried, tried_postgresql
 
 log = structlog.get_logger(__name__)
 
-MAX_ERROR = 4_000  # characters
 BATCH = 100  # outcomes in one statement
 # Written like this it keeps the planner from the index of all running jobs, which gets long while
 # an old transaction is open.
 RUNS_STILL = text("jobs.status || '' = 'running'")
 PAUSE = 0.5  # seconds before an outcome is written again after the database was away
+LOCKED = 0.05  # the same after somebody else had locked its row
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,6 @@ class Outcome:
     def values(self) -> dict[str, Any]:
         """The parameters of `ONE`."""
         return {f"its_{name}": getattr(self, name) for name in self.__slots__}
-
-
-def text_of(error: Exception) -> str:
-    """The error as text that a database can keep: cut, without NUL or half a surrogate pair."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:
-        text = f"{type(error).__name__}, which can't say what it is"
-    return cut(text, MAX_ERROR).encode(errors="replace").decode().replace("\0", "?")
 
 
 def _one() -> Update:
@@ -108,6 +100,11 @@ def _one() -> Update:
 
 ONE = _one()  # SQLAlchemy compiles a statement once, as long as it stays the same object
 
+_free = jobs.alias("free")
+_same = _free.c.id == bindparam("its_id", type_=Uuid)
+# Neither this statement nor the next one waits for a row that somebody has locked.
+_ALONE = ONE.where(jobs.c.id.in_(select(_free.c.id).where(_same).with_for_update(skip_locked=True)))
+
 _MANY = text(
     f"""
     UPDATE jobs SET status = its.status, result = its.result::json, error = its.error,
@@ -124,29 +121,44 @@ _MANY = text(
       CAST(:id AS uuid[]), CAST(:attempt AS int[]), CAST(:status AS text[]),
       CAST(:result AS text[]), CAST(:error AS text[]), CAST(:delay AS float8[]),
       CAST(:more AS int[]), CAST(:keep_args AS bool[])
-    ) AS its (id, attempt, status, result, error, delay, more, keep_args)
-    WHERE jobs.id = its.id AND {RUNS_STILL} AND jobs.attempts = its.attempt
+    ) AS its (id, attempt, status, result, error, delay, more, keep_args),
+    LATERAL (SELECT id FROM jobs WHERE id = its.id FOR UPDATE SKIP LOCKED) AS free
+    WHERE jobs.id = free.id AND {RUNS_STILL} AND jobs.attempts = its.attempt
     RETURNING jobs.id, jobs.attempts
     """  # noqa: S608 - nothing of it comes from outside
 ).columns(jobs.c.id, jobs.c.attempts)
 
+Fence = tuple[UUID, int]  # a job's id and attempt
+Written = dict[Fence, Outcome | None]
 
-def write_all(connection: Connection, group: Sequence[Outcome]) -> set[tuple[UUID, int]]:
-    """Returns the ids and attempts that were written. The others have lost their leases.
 
-    On SQLite, which doesn't say which of a group these are, it raises LeaseLostError instead.
+def write_all(connection: Connection, group: Sequence[Outcome]) -> dict[Fence, bool]:
+    """Returns those that were written. The others have lost their leases.
+
+    A row that somebody has locked holds up no other one. It stays as it is, and has False.
+
+    On SQLite, which doesn't say which of a group were written, it raises LeaseLostError instead.
     """
-    if IS_SQLITE or len(group) == 1:
+    if IS_SQLITE:
         count = connection.execute(ONE, [each.values for each in group]).rowcount
         if 0 < count < len(group):
             raise LeaseLostError
-        return {(each.id, each.attempt) for each in group if count}
+        return {(each.id, each.attempt): True for each in group if count}
+    done = dict.fromkeys(_write_free(connection, group), True)
+    if len(done) < len(group):
+        mine = tuple_(jobs.c.id, jobs.c.attempts).in_([(each.id, each.attempt) for each in group])
+        held = select(jobs.c.id, jobs.c.attempts).where(mine, RUNS_STILL)
+        done = {(row.id, row.attempts): False for row in connection.execute(held)} | done
+    return done
+
+
+def _write_free(connection: Connection, group: Sequence[Outcome]) -> list[Fence]:
+    if len(group) == 1:
+        [one] = group
+        return [(one.id, one.attempt)] * connection.execute(_ALONE, one.values).rowcount
     columns = {name: [getattr(each, name) for each in group] for name in Outcome.__slots__}
     columns["result"] = [None if r is None else json.dumps(r) for r in columns["result"]]
-    return {(row.id, row.attempts) for row in connection.execute(_MANY, columns)}
-
-
-Written = dict[tuple[UUID, int], Outcome]  # by id and attempt
+    return [(row.id, row.attempts) for row in connection.execute(_MANY, columns)]
 
 
 class Outcomes:
@@ -173,17 +185,20 @@ class Outcomes:
         if self._stopped:
             raise asyncio.CancelledError
         written: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((outcome, written))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_on())
+        self._add(outcome, written)
         return await asyncio.shield(written)
+
+    def _add(self, outcome: Outcome, written: asyncio.Future[Outcome | None]) -> None:
+        self._waiting.append((outcome, written))
+        if not self._stopped and (self._writer is None or self._writer.done()):
+            self._writer = asyncio.create_task(self._write_on())
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
         """Write the outcome. If another one was written, or none, note that in the claim."""
         written = await self.write(outcome)
         if written is None:
             claim.end(Ending.LOST)
-        elif written is not outcome:
+        elif written is not outcome or (claim.ended and claim.ended.ending is Ending.LOST):
             claim.end(Ending.DEAD, written.error)
 
     async def tell(self, claim: Claim) -> None:
@@ -201,13 +216,16 @@ class Outcomes:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             done = await self._write_patiently([outcome for outcome, _ in batch])
             for outcome, written in batch:
-                if not written.done():
-                    written.set_result(done.get((outcome.id, outcome.attempt)))
+                known = done.get(fence := (outcome.id, outcome.attempt))
+                if known is None and fence in done:  # its row is locked
+                    asyncio.get_running_loop().call_later(LOCKED, self._add, outcome, written)
+                elif not written.done():
+                    written.set_result(known)
 
     async def _write_patiently(self, group: Sequence[Outcome]) -> Written:
         while True:
             try:
-                ids = await self._control(lambda connection: write_all(connection, group))
+                done = await self._control(lambda connection: write_all(connection, group))
             except Exception as error:
                 if not is_outage(error) and not is_in_the_way(error):
                     return await self._write_apart(group, error)
@@ -215,7 +233,7 @@ class Outcomes:
                 await asyncio.sleep(PAUSE)
             else:
                 known = {(each.id, each.attempt): each for each in group}
-                return {fence: known[fence] for fence in ids}
+                return {fence: known[fence] if written else None for fence, written in done.items()}
 
     async def _write_apart(self, group: Sequence[Outcome], error: Exception) -> Written:
         """Write each by itself. A lost lease drops one outcome; a refused value ends one job."""

@@ -26,10 +26,11 @@ from app.core.outages import is_outage
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater, registry
 from app.jobs.endings import Ending, named
-from app.jobs.outcomes import ONE, Outcome, text_of
+from app.jobs.outcomes import ONE, Outcome
 from app.jobs.processes import is_taken
 from app.jobs.running import Claim, LeaseLostError, note_begin, note_end, running_job
 from app.jobs.table import Status
+from app.jobs.tries import text_of
 
 MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
@@ -60,8 +61,9 @@ async def attempt(claim: Claim) -> Outcome | None:
     with _context(claim), _traced(claim):
         try:
             return await _try(claim)
-        except LeaseLostError:
+        except LeaseLostError:  # or the task has ended its own job, which was rolled back
             claim.end(Ending.LOST)
+            return failed(claim, NonRetryable("the task ended its own job in its session"))
         except asyncio.CancelledError:
             return _cancelled(claim)
         except Exception as error:
@@ -96,20 +98,18 @@ async def _call_in_time(claim: Claim, args: dict[str, Any]) -> Outcome | None:
 
 async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     """Call the task. Its session, if any, commits the outcome with what the task wrote."""
-    task = claim.task
+    task, outcome = claim.task, None
     if task.session is AsyncSession:
         async with JobSession() as session:
-            outcome = succeeded(claim, await task.fn(session, **args))
-            await session.run_sync(_commit, claim, outcome)
+            done = succeeded(claim, await task.fn(session, **args))
+            await session.run_sync(_commit, claim, done)
     elif task.session is Session:
         await claim.in_thread(partial(_call_with_session, claim, args))
     else:
         call = partial(task.fn, **args)
         outcome = succeeded(claim, await (call() if task.is_async else claim.in_thread(call)))
-        claim.end(Ending.SUCCEEDED)
-        return outcome
     claim.end(Ending.SUCCEEDED)
-    return None
+    return outcome
 
 
 def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
@@ -210,8 +210,8 @@ def succeeded(claim: Claim, result: Any) -> Outcome:
         raise NonRetryable(f"the result is not JSON: {error}") from error
     if size > MAX_RESULT_BYTES:
         raise NonRetryable(f"the result has {size} bytes, over 256 KiB: return an id instead")
-    status, kept = Status.SUCCEEDED, claim.task.keep_args
-    return Outcome(claim.id, claim.attempt, status, result=jsonable, keep_args=kept)
+    kept = claim.task.keep_args
+    return Outcome(claim.id, claim.attempt, Status.SUCCEEDED, jsonable, keep_args=kept)
 
 
 def _within_64_bits(digits: str) -> int:
@@ -233,8 +233,8 @@ def handed_back(claim: Claim, delay: float | None = None) -> Outcome:
 
 def failed(claim: Claim, error: Exception) -> Outcome:
     """Pending again after the backoff, or dead."""
-    text, last = text_of(error), claim.attempt >= claim.max_attempts
-    if last or isinstance(error, NonRetryable):
+    text = text_of(error)
+    if claim.attempt >= claim.max_attempts or isinstance(error, NonRetryable):
         return Outcome(claim.id, claim.attempt, Status.DEAD, error=text)
     delay = next_delay(claim, error).total_seconds()
     return Outcome(claim.id, claim.attempt, Status.PENDING, error=text, delay=delay)

@@ -17,8 +17,10 @@ from sqlalchemy import Row
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
 
+from app.core.logging import cut
 from app.jobs.table import JsonArray, Status
 
+MAX_ERROR = 4_000  # characters of a job's error
 KEPT = 10
 LONGEST = 1000  # characters of an error that is kept of an earlier try
 
@@ -40,6 +42,15 @@ class Try:
 def this_worker() -> str:
     """This process, as rows name it: `host:pid`."""
     return f"{socket.gethostname()[:200]}:{os.getpid()}"
+
+
+def text_of(error: Exception) -> str:
+    """The error as text that a database can keep: cut, without NUL or half a surrogate pair."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:
+        text = f"{type(error).__name__}, which can't say what it is"
+    return cut(text, MAX_ERROR).encode(errors="replace").decode().replace("\0", "?")
 
 
 _POSTGRESQL = """

@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import RetryLater, Status, task
+from app.jobs import Jobs, RetryLater, Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from tests.engine import probes
@@ -108,3 +109,16 @@ async def test_a_try_without_an_outcome_fails_with_the_reason() -> None:
     row = await row_of(job_id)
     assert (row.status, row.crashes) == (Status.PENDING, 0)
     assert row.error == "AttributeError: 'Busy' object has no attribute 'after'"
+
+
+@task(name="exits.cancels_itself")
+async def cancels_itself(db: AsyncSession) -> None:
+    await Jobs(db).cancel(current_job().id)
+
+
+async def test_a_task_that_ends_its_own_job_in_its_session_is_dead_and_says_why(host: Host) -> None:
+    job_id = await submit(cancels_itself)
+    host.ring()
+    row = await status_is(job_id, Status.DEAD)
+    assert row.error == "NonRetryable: the task ended its own job in its session"
+    assert (row.attempts, row.crashes) == (1, 0)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from app.config import get_settings
 from app.core.control import control
+from app.core.database import sync_url
 from app.jobs import Status, claims
 from app.jobs.contract import Task
 from app.jobs.host import Host
+from app.jobs.outcomes import Outcome, Outcomes
+from app.jobs.table import clock
 from tests.engine import probes
 from tests.engine.core.waits import BLOCKED, outside
 from tests.engine.jobs.rows import database_now, end, row_of, status_is, statuses, submit
@@ -29,11 +34,11 @@ LOCK = text("SELECT FROM jobs WHERE id = :id FOR UPDATE")
 
 
 @asynccontextmanager
-async def locked(job_id: UUID) -> AsyncIterator[AsyncConnection]:
+async def locked(job_id: UUID) -> AsyncIterator[None]:
     async with outside() as connection:
         await connection.execute(text("BEGIN"))
         await connection.execute(LOCK, {"id": job_id})
-        yield connection
+        yield
         await connection.execute(text("ROLLBACK"))
 
 
@@ -46,7 +51,7 @@ async def test_only_the_locked_jobs_lease_is_not_extended(host: Host) -> None:
     async def is_past() -> bool:
         return bool(await database_now() > lease_end + LEASE / 2)
 
-    async with locked(ids[0]) as watching:
+    async with locked(ids[0]), outside() as watching:
         await eventually(is_past)
 
         async def waits() -> bool:
@@ -68,3 +73,34 @@ async def test_a_claim_does_not_wait_for_a_locked_row(what: Task[..., Any, Any])
         )
         assert await claiming is None
     assert await statuses(job_id) == [Status.PENDING]
+
+
+async def test_an_outcome_of_a_locked_row_holds_up_no_other() -> None:
+    running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(60)}
+    first, *others = [await submit(probes.echo, "a", **running) for _ in range(3)]
+    writer = Outcomes(control)
+    async with locked(first), asyncio.timeout(20):
+        waits = asyncio.create_task(writer.write(Outcome(first, 1, Status.SUCCEEDED)))
+        for each in others:
+            assert await writer.write(Outcome(each, 1, Status.SUCCEEDED))
+        assert await statuses(first, *others) == [Status.RUNNING, *[Status.SUCCEEDED] * 2]
+    assert await waits
+    assert await statuses(first) == [Status.SUCCEEDED]
+
+
+async def test_a_host_that_freezes_in_a_claim_keeps_no_other_from_its_task() -> None:
+    """It has the lock of a task with `max_running`. The others wait for two seconds at most."""
+    first, second = [await submit(probes.alone, 0) for _ in range(2)]
+    frozen = create_engine(sync_url(get_settings().database_url))
+
+    async def is_taken() -> bool:
+        with suppress(DBAPIError):  # it waited for the lock as long as it may
+            take = partial(claims.claim, job_id=second, task=probes.alone.name, max_running=1)
+            return bool(await control(take, transaction=True))
+        return False
+
+    with pytest.raises(DBAPIError, match="idle-in-transaction"), frozen.begin() as connection:
+        assert claims.claim(connection, first, probes.alone.name, 1)
+        await eventually(is_taken)
+    frozen.dispose()
+    assert await statuses(first, second) == [Status.PENDING, Status.RUNNING]

@@ -187,10 +187,11 @@ async def test_a_database_that_went_away_is_waited_for(session: AsyncSession) ->
     """The connection ends in the middle of the write, which waits for another session's lock."""
     [job_id] = await claimed(session, 1)
     async with async_engine.connect() as other:
-        await other.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())
+        await other.execute(text("LOCK TABLE jobs IN EXCLUSIVE MODE"))
         writing = asyncio.create_task(write(Outcome(job_id, 1, SUCCEEDED, result=1)))
 
         async def ended() -> bool:
+            await session.rollback()  # a transaction sees the same activity again and again
             blocked = [await session.scalar(BLOCKED)]
             end = text("SELECT pg_terminate_backend(:pid, 5000)")
             return any([await session.scalar(end, {"pid": pid}) for pid in blocked if pid])

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
@@ -35,11 +35,8 @@ END_OTHERS = text(
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-TOUCH = text("UPDATE jobs SET pushes = pushes WHERE id = :id")
-BLOCKED = text(
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    " AND wait_event_type = 'Lock' AND query LIKE 'UPDATE jobs%'"
-)
+LOCK_TABLE = text("LOCK TABLE jobs IN EXCLUSIVE MODE")
+LOCK_ROWS = text("UPDATE jobs SET pushes = pushes")
 
 gates = [threading.Event()]
 
@@ -133,31 +130,31 @@ async def test_leases_are_extended_before_a_job_is_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "count"),
+    ("setting", "value", "lock"),
     [
-        ("lock_timeout", "300ms", 3),
-        ("statement_timeout", "300ms", 3),
-        ("default_transaction_isolation", "repeatable read", 1),
+        ("lock_timeout", "300ms", LOCK_TABLE),
+        ("statement_timeout", "300ms", LOCK_TABLE),
+        ("default_transaction_isolation", "repeatable read", LOCK_ROWS),
     ],
 )
 async def test_an_outcome_that_others_are_in_the_way_of_is_written_again(
-    session: AsyncSession, setting: str, value: str, count: int
+    session: AsyncSession, setting: str, value: str, lock: TextClause
 ) -> None:
     job = await Jobs(session).submit(probes.echo, "a")
     await session.execute(text("UPDATE jobs SET status = 'running', attempts = 1"))
     await session.commit()
-    async with database_has(setting, value) as watching, outside() as locking:
+    async with database_has(setting, value), outside() as locking:
         await locking.execute(text("BEGIN"))
-        await locking.execute(TOUCH, {"id": job.id})
+        await locking.execute(lock)
         await dispose()
         with statements() as made:
             outcome = Outcome(job.id, 1, Status.SUCCEEDED, result=1)
             writing = asyncio.create_task(Outcomes(control).write(outcome))
 
-            async def is_blocked() -> bool:
-                return len(made) >= count and bool(await watching.scalar(BLOCKED))
+            async def several() -> bool:
+                return len(made) >= 3
 
-            await eventually(is_blocked)
+            await eventually(several)
         await locking.execute(text("COMMIT"))
         assert await writing is outcome
     row = await row_of(job.id)

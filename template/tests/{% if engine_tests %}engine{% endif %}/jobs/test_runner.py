@@ -16,9 +16,9 @@ from app.core.database import SyncSessionLocal
 from app.jobs import Status, SyncJobs, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
-from app.jobs.outcomes import MAX_ERROR
 from app.jobs.runner import MAX_RESULT_BYTES
 from app.jobs.table import jobs
+from app.jobs.tries import MAX_ERROR
 from app.models import Order
 from app.tasks.orders import process_order
 from tests.engine import probes

@@ -44,7 +44,7 @@ async def claimed(worker: str = "h:1") -> UUID:
 
 async def write(*outcomes: Outcome) -> None:
     written = await control(lambda connection: write_all(connection, outcomes))
-    assert written == {(each.id, each.attempt) for each in outcomes}
+    assert written.keys() == {(each.id, each.attempt) for each in outcomes}
 
 
 async def stored(job_id: UUID) -> StoredJob:
