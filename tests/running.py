@@ -19,7 +19,7 @@ from tests.renders import ROOT, uv_command, uv_environment
 
 LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
-LIMIT = 30  # minutes, twice what the longest command takes on a busy machine
+LIMIT = 60  # minutes, twice what the longest command takes on a busy machine
 ON_AN_OLDER_PYTHON = {"background": {"UV_PYTHON": "3.12"}}
 NOTHING_TESTED = re.compile(r"^Exit: nothing was tested: (.+)", re.MULTILINE)
 

@@ -22,7 +22,7 @@ from app.jobs.table import jobs, schedules
 from devtools.commands import CLOCK, HOSTS
 from tests.engine.api import schedule_calls
 from tests.engine.delivery.world import World
-from tests.service import ROOT, create_database, eventually
+from tests.service import ROOT, START_LIMIT, create_database, eventually
 
 EVERY_SECOND = 'Schedule("every_second", Interval(seconds=1), work, ("tick", 0))'
 IMPORTS = """
@@ -98,6 +98,17 @@ class Clocks(World):
     def ended(self) -> list[str]:
         """The processes that have ended by themselves."""
         return [name for name, process in self.processes.items() if process.poll() is not None]
+
+    async def restart(self, name: str) -> None:
+        """Start a clock that was killed, and wait until it wakes the dispatcher."""
+        sign = self.heartbeats(name) / "clock"
+        sign.unlink(missing_ok=True)
+        await asyncio.to_thread(self.start, name)
+
+        async def wakes() -> bool:
+            return sign.exists()
+
+        await eventually(wakes, START_LIMIT)
 
     async def fired_last(self) -> str:
         """Wait for a tick; returns the clock that submitted it."""

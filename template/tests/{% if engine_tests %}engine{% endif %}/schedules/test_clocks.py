@@ -60,7 +60,7 @@ async def test_when_the_last_to_fire_is_killed_the_next_tick_comes_all_the_same(
         killed = datetime.now(UTC)
         three.kill(name)
         last = (await three.every_tick(1))[-1].at
-        await asyncio.to_thread(three.start, name)
+        await three.restart(name)  # else it may be that none runs at the next round
         late.append(latest(await three.ticks_between(killed.replace(microsecond=0), last)))
     await three.ticks_between(first, last)
     assert median(late) < 2  # the machine may be busy
