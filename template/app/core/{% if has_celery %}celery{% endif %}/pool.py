@@ -118,6 +118,8 @@ class PoolHost(Host):
         """Run a job if it is due and nobody else runs it. A duplicate message does nothing."""
         while held := [claim.running for claim in self._claims.values() if claim.running]:
             await asyncio.wait(held)
+        if self._stopped:  # this process ends soon, and the row gets another message
+            return
         self._busy = time.monotonic()
         if taken := await self._take_by_message(job_id, name):
             self._returned.clear()
