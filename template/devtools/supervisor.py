@@ -29,7 +29,6 @@ from devtools import servers
 from devtools.commands import COMMANDS, ENTRIES, SECRETS
 from devtools.dev import ADDRESSES, REGISTER
 from devtools.processes import claim, enter, listening, spawn, stop
-from devtools.servers import Child
 
 DATA = REGISTER.parent
 COLOURS = (36, 33, 35, 32, 34, 31)
@@ -37,6 +36,7 @@ WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
 LOAD = f"from app.core.loading import load_module; [*map(load_module, {ENTRIES})]"
 IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
+writing = threading.Lock()
 stopping = threading.Event()
 WATCHING: dict[str, Any] = {
     "watch_filter": PythonFilter(),
@@ -44,8 +44,6 @@ WATCHING: dict[str, Any] = {
     "rust_timeout": 200,  # milliseconds between looks at the processes
     "yield_on_timeout": True,
 }
-
-writing = threading.Lock()
 
 
 def say(name: str, text: str) -> None:
@@ -108,8 +106,8 @@ class Supervisor:
 
     def __init__(self, api: socket.socket) -> None:
         self._api = api
-        self._servers: dict[str, Child] = {}
-        self._running: dict[str, Child] = {}
+        self._servers: dict[str, servers.Child] = {}
+        self._running: dict[str, servers.Child] = {}
         self._readers: dict[str, threading.Thread] = {}
 
     def run(self, variables: Iterable[str]) -> None:
@@ -146,9 +144,11 @@ class Supervisor:
         return self._succeeds("migrate", arguments, environment_of("migrate"))
 
     def _succeeds(self, name: str, arguments: list[str], env: dict[str, str]) -> bool:
-        done = self._spawn(name, [sys.executable, *arguments], env).wait() == 0
-        self._readers[name].join(1)
-        return done
+        child = self._spawn(name, [sys.executable, *arguments], env)
+        while child.poll() is None and not stopping.wait(0.05):
+            pass
+        self._stop({name: child})
+        return child.returncode == 0 and not stopping.is_set()
 
     def _start(self) -> None:
         for name, command in COMMANDS.items():
@@ -163,7 +163,7 @@ class Supervisor:
 
     def _spawn(
         self, name: str, command: list[str], env: dict[str, str], fds: Sequence[int] = ()
-    ) -> Child:
+    ) -> servers.Child:
         child = spawn(command, env=env, output=subprocess.PIPE, pass_fds=fds)
         enter(REGISTER, name, child.pid)
         self._readers[name] = threading.Thread(target=pass_on, args=[name, child.stdout])
@@ -171,7 +171,7 @@ class Supervisor:
         self._readers[name].start()
         return child
 
-    def _stop(self, children: dict[str, Child]) -> None:
+    def _stop(self, children: dict[str, servers.Child]) -> None:
         with ThreadPoolExecutor(len(children) or 1) as pool:
             list(pool.map(stop, children.values()))
         for name in children:
@@ -204,7 +204,7 @@ class Supervisor:
         if self._succeeds("code", ["-c", LOAD], environment_of("api")) and self._migrate():
             self._stop(self._running)
             self._start()
-        else:
+        elif not stopping.is_set():
             say("dev", "what runs goes on with the code before, until the next change")
 
 

@@ -10,7 +10,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from devtools.commands import ENTRIES
+from devtools.dev import REGISTER
 from tests.engine.devtools.started import Dev, python, unset
 from tests.service import ROOT
 
@@ -24,6 +27,8 @@ enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
 
 JOBS = "from app.cli import main; main()"
 
+HANG = "import time; time.sleep(10**6)\n"
+
 WAIT = """
 from devtools.dev import launchers, wait_for
 from devtools.processes import spawn
@@ -32,6 +37,12 @@ child, above = spawn(["sleep", "60"]), launchers()
 print(len(above), flush=True)
 print(wait_for(child, child.terminate, above))
 """
+
+
+def is_entered(project: Path, name: str) -> bool:
+    """Whether the process has an id."""
+    register = project / REGISTER
+    return register.exists() and f" {name}\n" in register.read_text()
 
 
 def test_dev_on_postgresql_keeps_its_data(project: Path) -> None:
@@ -90,6 +101,29 @@ def test_no_request_waits_for_an_api_that_cannot_start(project: Path) -> None:
         dev.until(lambda: not dev.listens())
         main.write_text(good)
         dev.until(dev.answers)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_code_that_hangs_while_it_is_loaded_is_stopped(
+    project: Path, number: signal.Signals, code: int
+) -> None:
+    with Dev(project) as dev:
+        dev.until(dev.answers)
+        (project / "app" / "tasks" / "hanging.py").write_text(HANG)
+        dev.until(lambda: dev.says("changed: app/tasks/hanging.py"))
+        dev.until(partial(is_entered, project, "code"))
+        assert dev.ends_by(dev.signalled(number)) == code
+        assert not dev.says("what runs goes on")
+
+
+def test_a_migration_that_hangs_is_stopped(project: Path) -> None:
+    (project / "migrations" / "env.py").write_text(HANG)
+    with Dev(project) as dev:
+        dev.until(partial(is_entered, project, "migrate"))
+        assert dev.ends_by(dev.signalled(signal.SIGTERM)) == 0
+        assert not dev.says("API: ")
 
 
 def test_what_an_earlier_start_left_is_named(tmp_path: Path) -> None:
