@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -13,7 +13,20 @@ MIN_PASSWORD_LENGTH = 12
 DEFAULT_PASSWORDS = {"admin", "change-me", "changeme", "guest", "password", "postgres", "secret"}
 
 
-def database_address() -> AfterValidator:
+class Address(AfterValidator):
+    """Marks a setting that holds the address of a server."""
+
+
+def addresses(settings: BaseModel) -> dict[str, str]:
+    """The addresses of servers among the settings, by variable."""
+    return {
+        name.upper(): getattr(settings, name)
+        for name, field in type(settings).model_fields.items()
+        if any(isinstance(each, Address) for each in field.metadata)
+    }
+
+
+def database_address() -> Address:
     """Accepts the address of SQLite in a file, or of PostgreSQL."""
 
     def check(url: str) -> str:
@@ -24,11 +37,11 @@ def database_address() -> AfterValidator:
             raise ValueError("must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
         return url
 
-    return AfterValidator(check)
+    return Address(check)
 
 
-def broker_address(*schemes: str) -> AfterValidator:
-    return AfterValidator(_begins_with(schemes))
+def broker_address(*schemes: str) -> Address:
+    return Address(_begins_with(schemes))
 
 
 def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], str]:

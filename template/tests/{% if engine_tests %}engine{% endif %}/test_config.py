@@ -8,11 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
-from pydantic import SecretStr
+from pydantic import HttpUrl, SecretStr, ValidationError
 
 from app.config import Settings, get_settings
+from app.core.addresses import database_address
 
 FIELDS = Settings.model_fields
 
@@ -95,6 +97,36 @@ def test_production_refuses_a_weak_password(
 def test_a_closed_network_is_that_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     line = f"TRUSTED_URLS: CACHE_URL is none of {', '.join(sorted(URLS))}"
     assert end_of(monkeypatch, TRUSTED_URLS='["CACHE_URL"]') == line
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_only_the_address_of_a_server_needs_a_password(
+    monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    class More(Settings):
+        static_url: str = "/"
+        webhook_url: str | None = None
+        website_url: HttpUrl | None = None
+
+    own = {"STATIC_URL": "/static", "WEBHOOK_URL": "https://a.example.com/hook"}
+    own["WEBSITE_URL"] = "https://b.example.com/"
+    for name, value in (STRONG | own | {"ENVIRONMENT": environment}).items():
+        monkeypatch.setenv(name, value)
+    made = More()
+    assert {name: str(getattr(made, name.lower())) for name in own} == own
+
+
+def test_production_refuses_a_weak_password_of_an_added_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class More(Settings):
+        archive_url: Annotated[str, database_address()] = "sqlite:///archive.db"
+
+    for name, value in (STRONG | {"ARCHIVE_URL": "postgresql://app@db/app"}).items():
+        monkeypatch.setenv(name, value)
+    More(environment="development")
+    with pytest.raises(ValidationError, match="ARCHIVE_URL has no password"):
+        More(environment="production")
 
 
 def test_production_wants_what_a_process_requires(monkeypatch: pytest.MonkeyPatch) -> None:
