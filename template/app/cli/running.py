@@ -124,6 +124,19 @@ def confirm(question: str, *, yes: bool) -> None:
     if sys.stdin is None or not sys.stdin.isatty():  # None: it is closed
         complain(f"{question} Nobody can be asked here, nothing was changed: add --yes")
         raise typer.Exit(2)
-    if not typer.confirm(question, err=True):
+    answer, code = _ask(question)
+    if answer.strip().lower() not in ("y", "yes"):
         complain("nothing was changed")
-        raise typer.Exit(1)
+        raise typer.Exit(code)
+
+
+def _ask(question: str) -> tuple[str, int]:
+    """The answer, and the exit code if it isn't yes. `typer.confirm` takes Ctrl-C for a no."""
+    try:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer, code = sys.stdin.readline(), 1
+    except KeyboardInterrupt:
+        answer, code = "", 130
+    if not answer.endswith("\n"):  # the cursor is still behind the question
+        typer.echo(err=True)
+    return answer, code

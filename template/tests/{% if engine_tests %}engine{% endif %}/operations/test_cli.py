@@ -134,6 +134,14 @@ async def test_many_jobs_are_changed_when_that_is_confirmed(session: AsyncSessio
     assert statuses("--status", "dead") == dict.fromkeys(others, "dead")
 
 
+@pytest.mark.parametrize(("key", "ends"), [("\x03", 130), ("\x04", 1)], ids=["Ctrl-C", "Ctrl-D"])
+async def test_a_question_can_be_left(session: AsyncSession, key: str, ends: int) -> None:
+    await dead(session, 1)
+    code, said = on_a_terminal("replay", "--all", answer=key)
+    assert (code, said.splitlines()[-1]) == (ends, "nothing was changed")
+    assert set(statuses().values()) == {"dead"}
+
+
 async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
     """Counting stops at 100,000 jobs. Here it is said to have stopped at 2."""
     await dead(session, 3)
