@@ -14,18 +14,18 @@ from app.core.celery import broker
 
 def main() -> None:
     """Raises SystemExit if FLOWER_PASSWORD is unset, or has a comma."""
-    get_settings().require("flower_password", broker.ADDRESS)
-    password = get_settings().flower_password
+    settings = get_settings()
+    settings.require("flower_password", broker.ADDRESS)
+    password = settings.flower_password
     if password is None:
         sys.exit("FLOWER_PASSWORD is not set: Flower shows every task's arguments")
     if "," in password.get_secret_value():
         sys.exit("FLOWER_PASSWORD must not have a comma: Flower takes it for a second user")
     # In the environment, because everybody on this machine can read a command line.
     os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password.get_secret_value()}"
-    address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
-    port = os.environ.get("FLOWER_PORT", "5555")
-    command = [sys.executable, "-m", "celery", "-A", "app.core.celery", "flower"]
-    os.execv(sys.executable, [*command, f"--address={address}", f"--port={port}"])  # noqa: S606
+    here = [f"--address={settings.flower_address}", f"--port={settings.flower_port}"]
+    command = [sys.executable, "-m", "celery", "-A", "app.core.celery", "flower", *here]
+    os.execv(sys.executable, command)  # noqa: S606
 
 
 if __name__ == "__main__":
