@@ -14,7 +14,8 @@ import pytest
 
 from devtools.commands import ENTRIES
 from devtools.dev import REGISTER
-from tests.engine.devtools.started import Dev, python, unset
+from devtools.processes import free_port, listens, spawn, stop, wait_until
+from tests.engine.devtools.started import POE, Dev, python, unset
 from tests.service import ROOT
 
 LEAVE_A_CHILD = """
@@ -158,6 +159,17 @@ def test_a_port_in_use_is_named(project: Path) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith(f"PORT: {port} can't be used")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_api_alone_uses_the_port_in_the_env_file(project: Path) -> None:
+    """An empty variable is unset, as for `poe dev`."""
+    port, env = free_port(), {"ENV_FILE": ".env", "PORT": "", "DATABASE_URL": ""}
+    (project / ".env").write_text(f"PORT={port}\n")
+    api = spawn([*POE, "api"], env=env, cwd=project, log=project / "api.log")
+    try:
+        wait_until(lambda: listens(port), api, 60)
+    finally:
+        stop(api)
 
 
 def test_dev_uses_the_key_that_is_set(project: Path) -> None:
