@@ -53,7 +53,8 @@ class State:
 
 def states(connection: Connection, queues: Iterable[str], limit: int) -> list[State]:
     """The state of each queue, by its rows."""
-    return [State(*row) for row in connection.execute(union_all(*(_of(q, limit) for q in queues)))]
+    each = [_of(queue, limit) for queue in queues]
+    return [State(*row) for row in connection.execute(union_all(*each))] if each else []
 
 
 def _of(queue: str, limit: int) -> Any:
