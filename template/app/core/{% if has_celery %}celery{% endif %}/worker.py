@@ -142,15 +142,16 @@ class BoundedStop(bootsteps.StartStopStep):  # type: ignore[misc]
     It begins with a signal to the process, or with a remote command, of which only `close` hears.
     """
 
+    begun = False  # for the whole process, which has one worker
+
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
-        self._begun = False
         signals.worker_shutting_down.connect(lambda **_: self.close(worker), weak=False)
 
     def close(self, worker: Any) -> None:
-        if self._begun:
+        if BoundedStop.begun:
             return
-        self._begun, grace = True, get_settings().stop_grace
+        BoundedStop.begun, grace = True, get_settings().stop_grace
         forget_loops()
         _at(max(grace, 0.01), lambda *_: _hand_back(worker))
         last = threading.Timer(grace + LAST_WORDS + GOODBYE, _end_at_once)
@@ -210,8 +211,12 @@ def _leave_to_others(id: str, **_: Any) -> None:
 
 
 def _show_life(**_: Any) -> None:
-    """Celery's own loop must run. The keeper's thread would go on if the worker took no jobs."""
-    heartbeat("worker")
+    """Celery's own loop must run. The keeper's thread would go on if the worker took no jobs.
+
+    A loop that has ended sends a last heartbeat, which must not count: the loop would stand still.
+    """
+    if not BoundedStop.begun:
+        heartbeat("worker")
 
 
 signals.setup_logging.connect(_configure_logging)
