@@ -137,4 +137,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "pairs": pairs,
     "trigger": trigger,
     "until": until,
+    "visible": visible,
 }

@@ -20,6 +20,8 @@ STAND_INS = {
     "max_attempts": 0,
     "run_at": datetime.fromtimestamp(0, UTC),
     "created_at": datetime.fromtimestamp(0, UTC),
+    "tries": [],
+    "origin": {},
 }
 COUNTS = "attempts", "max_attempts", "crashes", "pushes"
 

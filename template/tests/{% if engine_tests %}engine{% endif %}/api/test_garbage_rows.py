@@ -44,6 +44,7 @@ KEY = get_settings().api_key
 OPERATOR = {"X-API-Key": KEY.get_secret_value() if KEY else ""}
 DEEP = ["[" * depth + "]" * depth for depth in (200, 260, 3000)]
 JSONS = ["[]", "null", '"x"', '"\\ud800"', "1e999", "9" * 5000, *DEEP]
+JSONS += ['{"job_id": IT, "traceparent": IT}'.replace("IT", each) for each in ['["x"]', *JSONS]]
 DATES = ["infinity", "-infinity", "0044-03-15 BC", "9999-12-31 23:59:59.999999", "0001-01-01"]
 QUOTED = [f"'{each}'" for each in ["", "x", "paused", "\x01", *DATES, *JSONS]]
 LITERALS = ["NULL", "-1", "0", "2147483647", *QUOTED]
@@ -100,7 +101,7 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
     """Each job has one wrong value. Its status is random, by a seed."""
     choose, bad = random.Random(1), dict[UUID, str]()
     for column, literal in cases(jobs, "id", "task"):
-        values = {"status": choose.choice(list(Status)), "wake_at": clock(9), "run_at": clock(0)}
+        values = {"status": choose.choice([*Status]), "wake_at": clock(9), "started_at": clock(0)}
         job_id = await submit(probes.echo, "bad", queue="default", **values)
         if await put(session, jobs, job_id, column, literal):
             bad[job_id] = f"{column} = {literal[:40]}"
@@ -138,8 +139,7 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
 
 
 async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> None:
-    hourly = Interval(hours=1)
-    whole = definition_of(Schedule("good", hourly, probes.echo, ("tick",)))
+    whole = definition_of(Schedule("good", Interval(hours=1), probes.echo, ("tick",)))
     due = {"definition": whole, "task": probes.echo.name, "next_tick": clock(-1)}
     await session.execute(insert(schedules).values(id="good", **due))
     bad = dict[str, str]()
@@ -196,6 +196,7 @@ async def check_schedule(client: httpx.AsyncClient, name: str, what: str) -> Non
         ("status", "'paused'", "status: "),
         ("attempts", "2147483647", "attempts: at the limit"),
         ("result", """'"\\ud800"'""", "result: JSON can't say it"),
+        ("origin", """'{"job_id":"\\ud800"}'""", "origin: JSON can't say it"),
         pytest.param("run_at", "'infinity'", "run_at: ", marks=pytest.mark.postgresql),
         pytest.param("created_at", "'0044-03-15 BC'", "created_at: ", marks=pytest.mark.postgresql),
         pytest.param("started_at", "'yesterday'", "started_at: ", marks=pytest.mark.sqlite),
@@ -220,6 +221,7 @@ async def test_a_job_says_what_is_wrong_with_its_row_and_does_not_run(
     host.ring()
     await status_is(good, Status.SUCCEEDED)
     await _Watch().step()
+    assert (await client.get(f"/ops/jobs/{job_id}")).status_code == 200
     data = (await client.get(f"/jobs/{job_id}")).json()["data"]
     assert data["problem"].startswith(problem)
     assert (await client.post(f"/jobs/{job_id}/cancel")).status_code == 200
