@@ -68,6 +68,7 @@ RECENT = 600  # seconds for which a jump is shown
 
 # When the last outage was logged. A process shares this memory with those that it forks.
 _told = mmap.mmap(-1, 8)
+_told_of: dict[str, float] = {}  # when another error was logged last, by the line's name
 
 
 def mark_errors_of(engine: Engine) -> None:
@@ -158,8 +159,11 @@ def advice(error: SQLAlchemyError) -> str:
 
 
 def tell(what: str, error: BaseException) -> None:
-    """Log a line. An outage is logged once a second at most, by a process and its children."""
-    if not is_outage(error) or may_tell():
+    """Log a line. Outages together have one a second, and other errors one of each name.
+
+    A process and its children share the line about outages.
+    """
+    if may_tell() if is_outage(error) else _may_tell_of(what):
         log.warning(what, error=repr(error).splitlines()[0])
 
 
@@ -169,6 +173,14 @@ def may_tell() -> bool:
     if last <= (now := time.monotonic()) < last + 1:
         return False
     struct.pack_into("d", _told, 0, now)
+    return True
+
+
+def _may_tell_of(what: str) -> bool:
+    now = time.monotonic()
+    if what in _told_of and now < _told_of[what] + 1:
+        return False
+    _told_of[what] = now
     return True
 
 

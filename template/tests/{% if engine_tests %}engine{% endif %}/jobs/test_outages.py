@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,9 +13,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from structlog.testing import capture_logs
 
+from app.core import outages
 from app.core.database import IS_SQLITE, AsyncSessionLocal, jobs_engine, sync_engine
-from app.core.outages import is_outage, mark_errors_of
+from app.core.outages import is_outage, mark_errors_of, tell
 from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
@@ -174,6 +177,22 @@ def test_a_server_that_refuses_connections_is_an_outage() -> None:
     with pytest.raises(OperationalError) as refused:
         engine.connect()
     assert is_outage(refused.value)
+
+
+def test_another_error_is_logged_once_a_second_by_each_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each loop fails many times a second while a table is missing."""
+    now, error = [5.0], RuntimeError("no such table")
+    monkeypatch.setattr(outages, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with capture_logs() as logs:
+        for _ in range(10):
+            tell("one.failed", error)
+        tell("another.failed", error)
+        now[0] += 1
+        tell("one.failed", error)
+    told = [line["event"] for line in logs]
+    assert told == ["one.failed", "another.failed", "one.failed"]
 
 
 async def tried_again(job_id: UUID) -> Row[Any]:
