@@ -55,7 +55,7 @@ def started(
     limits = [(middle, p50, "p50"), (late, p99, "p99")]
     asked = [(value, limit, name) for value, limit, name in limits if limit]
     target = ", ".join(f"{name} <= {limit:g} ms" for _, limit, name in asked)
-    reached = all(round(value) <= limit for value, limit, _ in asked) if asked else None
+    reached = all(value <= limit for value, limit, _ in asked) if asked else None
     text = f"p50 {middle:.1f} ms, p99 {late:.1f} ms"
     say(f"submit to start, {case}: {text}")
     return Result("submit to start", case, text, target, reached)

@@ -38,7 +38,8 @@ async def ready(response: Response) -> ApiResponse[dict[str, str]]:
 
     `migrations` is behind until this release's migrations have run: before, each write may fail.
 
-    `clock` says for ten minutes that the database's clock has jumped. That alone is no 503.
+    `clock` is the time by the database, not what wakes the dispatcher. It says for ten minutes that
+    this clock has jumped. That alone is no 503.
     """
     running = current_relay()
     bells = running.bells if running else {}
