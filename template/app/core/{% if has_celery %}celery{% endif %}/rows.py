@@ -13,7 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
+    Update,
     Uuid,
     bindparam,
     func,
@@ -155,13 +157,19 @@ def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
 
 def forget(connection: Connection, ids: Sequence[UUID]) -> None:
     """Note that these rows have no message: it couldn't be sent, or came too early."""
-    connection.execute(update(jobs).where(SENT, jobs.c.id.in_(ids)).values(pushes=0))
+    connection.execute(_forgotten(jobs.c.id.in_(ids)))
 
 
 def forget_late(connection: Connection, queue: str, until: datetime) -> int:
     """Note that rows whose message was late at this time have none. Returns how many."""
-    late = SENT, jobs.c.queue == queue, jobs.c.wake_at <= until
-    return connection.execute(update(jobs).where(*late).values(pushes=0)).rowcount
+    late = jobs.c.queue == queue, jobs.c.wake_at <= until
+    return connection.execute(_forgotten(*late)).rowcount
+
+
+def _forgotten(*which: ColumnElement[bool]) -> Update:
+    """A row that somebody has locked is left for the next time: it must hold up no other one."""
+    free = select(jobs.c.id).where(SENT, *which).with_for_update(skip_locked=True)
+    return update(jobs).where(jobs.c.id.in_(free)).values(pushes=0)
 
 
 def current_task(connection: Connection, job_id: UUID) -> str | None:

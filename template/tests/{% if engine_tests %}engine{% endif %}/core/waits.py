@@ -1,9 +1,10 @@
-"""A statement that waits until the test lets it go on."""
+"""Statements that wait until the test lets them go on."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -17,6 +18,9 @@ BLOCKED = text(  # how many statements wait for a lock
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
+
+
+LOCK_ROW = text("SELECT FROM jobs WHERE id = :id FOR UPDATE")
 
 
 def wait(connection: Connection) -> int:
@@ -40,3 +44,13 @@ async def waiting() -> AsyncIterator[AsyncConnection]:
         await connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
         yield connection
         await connection.execute(text("SELECT pg_advisory_unlock_all()"))
+
+
+@asynccontextmanager
+async def locked(job_id: UUID) -> AsyncIterator[None]:
+    """Somebody keeps this job's row locked while the body runs."""
+    async with outside() as connection:
+        await connection.execute(text("BEGIN"))
+        await connection.execute(LOCK_ROW, {"id": job_id})
+        yield
+        await connection.execute(text("ROLLBACK"))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from app.config import get_settings
@@ -23,23 +21,13 @@ from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, Outcomes
 from app.jobs.table import clock
 from tests.engine import probes
-from tests.engine.core.waits import BLOCKED, outside
+from tests.engine.core.waits import BLOCKED, locked, outside
 from tests.engine.jobs.rows import database_now, end, row_of, status_is, statuses, submit
 from tests.service import eventually
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("no_other_jobs")]
 
 LEASE = timedelta(seconds=get_settings().lease)
-LOCK = text("SELECT FROM jobs WHERE id = :id FOR UPDATE")
-
-
-@asynccontextmanager
-async def locked(job_id: UUID) -> AsyncIterator[None]:
-    async with outside() as connection:
-        await connection.execute(text("BEGIN"))
-        await connection.execute(LOCK, {"id": job_id})
-        yield
-        await connection.execute(text("ROLLBACK"))
 
 
 async def test_only_the_locked_jobs_lease_is_not_extended(host: Host) -> None:
