@@ -38,6 +38,7 @@ from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs.looks import AHEAD, COLUMNS, COUNTED, LAZILY, WAITED, Taken, Wanted, as_taken
 from app.jobs.table import (
+    FREE,
     HEAD_START,
     MAX_COUNT,
     PAUSED,
@@ -85,7 +86,7 @@ def _claim(bounded: bool) -> Update:
         busy = select(func.count()).select_from(others).where(*running)
         mine = mine.where(busy.scalar_subquery() < bindparam("max_running", type_=Integer))
     # A claim that waited for a locked row would keep the whole host from looking.
-    free = jobs.c.id.in_(mine.with_for_update(skip_locked=True))
+    free = jobs.c.id.in_(mine.with_for_update(**FREE))
     claimed = update(jobs).where(free, LAZY)
     return claimed.values(
         status=Status.RUNNING,
@@ -163,7 +164,7 @@ def extend(
     has False: nobody can take it back meanwhile.
     """
     mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held) & (jobs.c.status == Status.RUNNING)
-    free = select(jobs.c.id).where(mine).with_for_update(skip_locked=not waits)
+    free = select(jobs.c.id).where(mine).with_for_update(skip_locked=not waits, key_share=True)
     lease = clock(get_settings().lease)
     extended = update(jobs).where(jobs.c.id.in_(free), LAZY).values(wake_at=lease)
     if IS_SQLITE:
@@ -197,7 +198,7 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
         "error": case((poison, WORKER_LOST), else_=jobs.c.error),
         "tries": tried(LEASE_LOST),
     }
-    back = update(jobs).where(jobs.c.id.in_(lost.with_for_update(skip_locked=True)))
+    back = update(jobs).where(jobs.c.id.in_(lost.with_for_update(**FREE)))
     back = back.values(values).returning(*ENDED)
     return connection.execute(back, {"latest": latest}).all()
 

@@ -184,8 +184,10 @@ def replayable(
 def prunable(status: Status, age: timedelta, most: int, after: Place | None) -> Select[Any]:
     """Selects and locks the oldest jobs that ended so long ago, without those that keep a key."""
     keeps = jobs.c.keep_key & jobs.c.key.is_not(None) & jobs.c.key.not_like(TICKS)
-    old = jobs.c.finished_at < clock(-age.total_seconds())
-    return oldest(JobFilter(), status, most, after).where(old, ~keeps)
+    since = clock(-age.total_seconds())
+    # By their creation, too: their index has it, and so those that ended lately aren't read.
+    old = jobs.c.finished_at < since, jobs.c.created_at < since
+    return oldest(JobFilter(), status, most, after).where(*old, ~keeps)
 
 
 def _newest(wanted: JobFilter, most: int, after: Place | None) -> Subquery:

@@ -36,7 +36,7 @@ from app.core.outages import is_in_the_way, is_outage, tell
 from app.jobs.claims import is_cancelled
 from app.jobs.endings import Ending, tell_end
 from app.jobs.running import Claim, LeaseLostError
-from app.jobs.table import HEAD_START, Status, clock, jobs
+from app.jobs.table import FREE, HEAD_START, Status, clock, jobs
 from app.jobs.tries import text_of, tried, tried_postgresql
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ ONE = _one()  # SQLAlchemy compiles a statement once, as long as it stays the sa
 _free = jobs.alias("free")
 _same = _free.c.id == bindparam("its_id", type_=Uuid)
 # Neither this statement nor the next one waits for a row that somebody has locked.
-_ALONE = ONE.where(jobs.c.id.in_(select(_free.c.id).where(_same).with_for_update(skip_locked=True)))
+_ALONE = ONE.where(jobs.c.id.in_(select(_free.c.id).where(_same).with_for_update(**FREE)))
 
 _MANY = text(
     f"""
@@ -122,7 +122,7 @@ _MANY = text(
       CAST(:result AS text[]), CAST(:error AS text[]), CAST(:delay AS float8[]),
       CAST(:more AS int[]), CAST(:keep_args AS bool[])
     ) AS its (id, attempt, status, result, error, delay, more, keep_args),
-    LATERAL (SELECT id FROM jobs WHERE id = its.id FOR UPDATE SKIP LOCKED) AS free
+    LATERAL (SELECT id FROM jobs WHERE id = its.id FOR NO KEY UPDATE SKIP LOCKED) AS free
     WHERE jobs.id = free.id AND {RUNS_STILL} AND jobs.attempts = its.attempt
     RETURNING jobs.id, jobs.attempts
     """  # noqa: S608 - nothing of it comes from outside

@@ -26,7 +26,7 @@ from app.core.control import control
 from app.core.database import IS_SQLITE
 from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
 from app.jobs.contract import registry
-from app.jobs.table import Status, clock, jobs, known_tasks, processes
+from app.jobs.table import FREE, Status, clock, jobs, known_tasks, processes
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +179,7 @@ def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
 def _end(connection: Connection, kind: Row[Any], lane: str, since: Any) -> Sequence[Row[Any]]:
     where = WAITS, text(lane), jobs.c.queue == kind.queue, jobs.c.task == kind.task
     old = select(jobs.c.id).where(*where, jobs.c.run_at < since).order_by(jobs.c.run_at)
-    ended = update(jobs).where(jobs.c.id.in_(old.limit(BATCH).with_for_update(skip_locked=True)))
+    ended = update(jobs).where(jobs.c.id.in_(old.limit(BATCH).with_for_update(**FREE)))
     values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}
     return connection.execute(ended.values(values | {"wake_at": None}).returning(*ENDED)).all()
 

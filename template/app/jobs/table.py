@@ -114,6 +114,8 @@ def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
     )
 
 
+# For `with_for_update`: rows that nobody else changes. Another table may refer to them.
+FREE: Any = {"skip_locked": True, "key_share": True}
 WAITS = "status = 'pending'"
 HAS_ENDED, LISTED = "finished_at IS NOT NULL", "status || '' = 'pending'"
 HOLDS_KEY = "key IS NOT NULL AND (keep_key OR status IN ('pending', 'running'))"

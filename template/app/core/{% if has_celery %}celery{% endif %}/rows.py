@@ -100,7 +100,7 @@ _NOTE = text(
       SELECT id FROM jobs
       WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT {CONSIDERED}))
         AND status = 'pending' AND pushes = 0
-      ORDER BY run_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+      ORDER BY run_at LIMIT {BATCH} FOR NO KEY UPDATE SKIP LOCKED
     ))
     RETURNING id, task, queue
     """  # noqa: S608 - nothing of it comes from outside
@@ -168,7 +168,7 @@ def forget_late(connection: Connection, queue: str, until: datetime) -> int:
 
 def _forgotten(*which: ColumnElement[bool]) -> Update:
     """A row that somebody has locked is left for the next time: it must hold up no other one."""
-    free = select(jobs.c.id).where(SENT, *which).with_for_update(skip_locked=True)
+    free = select(jobs.c.id).where(SENT, *which).with_for_update(skip_locked=True, key_share=True)
     return update(jobs).where(jobs.c.id.in_(free)).values(pushes=0)
 
 

@@ -116,7 +116,10 @@ async def test_a_refusal_is_short_and_echoes_nothing(service: Service) -> None:
 
 
 async def test_live_answers_while_long_bodies_come_in(service: Service) -> None:
-    """It does so within a second of the API's own work, however much else the machine does."""
+    """The limit is on the API's own work, however much else the machine does.
+
+    An answer may have to wait for all twenty bodies. Each takes some hundredths of a second.
+    """
     ones = ("[" + "1," * (LIMIT // 2 - 2) + "1]").encode()
     api = psutil.Process(service.processes["api"].pid)
     async with asyncio.TaskGroup() as group:
@@ -124,7 +127,7 @@ async def test_live_answers_while_long_bodies_come_in(service: Service) -> None:
         while not all(each.done() for each in refused):
             before = sum(api.cpu_times()[:2])
             assert (await service.client.get("/health/live")).status_code == 200
-            assert sum(api.cpu_times()[:2]) - before < 1
+            assert sum(api.cpu_times()[:2]) - before < 3
     assert {each.result().status_code for each in refused} == {422}
 
 

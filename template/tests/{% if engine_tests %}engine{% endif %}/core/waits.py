@@ -20,7 +20,6 @@ BLOCKED = text(  # how many statements wait for a lock
 )
 
 
-LOCK_ROW = text("SELECT FROM jobs WHERE id = :id FOR UPDATE")
 
 
 def wait(connection: Connection) -> int:
@@ -47,10 +46,11 @@ async def waiting() -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def locked(job_id: UUID) -> AsyncIterator[None]:
+async def locked(job_id: UUID, strength: str = "UPDATE") -> AsyncIterator[None]:
     """Somebody keeps this job's row locked while the body runs."""
+    lock = text(f"SELECT FROM jobs WHERE id = :id FOR {strength}")
     async with outside() as connection:
         await connection.execute(text("BEGIN"))
-        await connection.execute(LOCK_ROW, {"id": job_id})
+        await connection.execute(lock, {"id": job_id})
         yield
         await connection.execute(text("ROLLBACK"))

@@ -76,6 +76,18 @@ async def test_an_outcome_of_a_locked_row_holds_up_no_other() -> None:
     assert await statuses(first) == [Status.SUCCEEDED]
 
 
+async def test_a_foreign_key_of_another_table_is_in_nobodys_way() -> None:
+    """A task writes a row that refers to its job, and works on. Its session keeps such a lock."""
+    job_id = await submit(probes.echo, "a")
+    claim = partial(claims.claim, job_id=job_id, task=probes.echo.name, max_running=None)
+    async with locked(job_id, "KEY SHARE"), asyncio.timeout(20):
+        assert await control(claim)
+        extend = partial(claims.extend, held=[(job_id, 1)])
+        assert await control(extend) == {job_id: True}
+        assert await Outcomes(control).write(Outcome(job_id, 1, Status.SUCCEEDED))
+        assert await statuses(job_id) == [Status.SUCCEEDED]
+
+
 async def test_a_host_that_freezes_in_a_claim_keeps_no_other_from_its_task() -> None:
     """It has the lock of a task with `max_running`. The others wait for two seconds at most."""
     first, second = [await submit(probes.alone, 0) for _ in range(2)]

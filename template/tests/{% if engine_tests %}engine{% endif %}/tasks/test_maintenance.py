@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -13,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import jobs_engine
 from app.jobs import Interval, Jobs, Schedule, Status
 from app.jobs.dispatcher import run_due
+from app.jobs.finding import prunable
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
 from app.tasks.maintenance import prune_finished_jobs
 from tests.engine import probes
+from tests.engine.jobs.statements import plans_of
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
@@ -25,7 +28,8 @@ DAY = 86_400
 
 async def ended(session: AsyncSession, status: Status, days: float) -> UUID:
     job = await Jobs(session).submit(probes.echo, "a")
-    values = {"status": status, "finished_at": clock(-DAY * days), "wake_at": None}
+    then = clock(-DAY * days)
+    values = {"status": status, "created_at": then, "finished_at": then, "wake_at": None}
     await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
     return job.id
 
@@ -35,7 +39,8 @@ async def more_than_a_batch(session: AsyncSession) -> UUID:
     *_, last = await Jobs(session).submit_many(probes.echo, [("a",)] * 5001)
     old = {"status": Status.SUCCEEDED, "finished_at": clock(-8 * DAY), "wake_at": None}
     await session.execute(update(jobs).values(old | {"created_at": clock(-9 * DAY)}))
-    await session.execute(update(jobs).where(jobs.c.id == last.id).values(created_at=clock(0)))
+    latest = update(jobs).where(jobs.c.id == last.id).values(created_at=clock(-8 * DAY))
+    await session.execute(latest)
     await session.commit()
     return last.id
 
@@ -82,7 +87,8 @@ async def test_a_kept_key_is_never_pruned_unless_it_is_a_ticks(session: AsyncSes
     tick = await session.scalar(last)
     assert tick and (await Jobs(session).get(tick)).keep_key
     await session.execute(delete(schedules).where(schedules.c.id == "hourly"))
-    old = {"status": Status.SUCCEEDED, "finished_at": clock(-999 * DAY), "wake_at": None}
+    then = clock(-999 * DAY)
+    old = {"status": Status.SUCCEEDED, "created_at": then, "finished_at": then, "wake_at": None}
     await session.execute(update(jobs).values(old))
     await session.commit()
     assert await prune_finished_jobs() >= 3
@@ -105,3 +111,10 @@ async def test_more_old_jobs_than_a_batch_are_pruned(session: AsyncSession) -> N
     await more_than_a_batch(session)
     assert await prune_finished_jobs() == 5001
     assert list(await session.scalars(select(jobs.c.id))) == []
+
+
+async def test_jobs_that_ended_lately_are_not_read() -> None:
+    """There may be millions of them, and SQLite's only lock is held meanwhile."""
+    old = prunable(Status.SUCCEEDED, timedelta(days=7), 5000, None)
+    [plan] = await plans_of(lambda connection: connection.execute(old), bitmaps=False)
+    assert re.search(r"jobs_ended.*created_at\s*<", plan, re.DOTALL), plan
