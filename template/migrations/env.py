@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.operations.ops import MigrationScript
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, event
 
 from app.config import get_settings
-from app.core.database import UtcDateTime, sync_url
+from app.core.database import IS_SQLITE, UtcDateTime, sync_url
+from app.core.drivers import PATIENCE
 from app.jobs.backends import metadata
 from app.models import Base
 
@@ -39,7 +40,15 @@ def refuse_nothing(context: Any, revision: Any, scripts: list[MigrationScript]) 
         )
 
 
-engine = create_engine(sync_url(get_settings().database_url))
+def begin(connection: Connection) -> None:
+    """Python's driver begins none for CREATE TABLE: what ended half-way couldn't be repeated."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if IS_SQLITE else {}
+engine = create_engine(sync_url(get_settings().database_url), **options)
+if IS_SQLITE:
+    event.listen(engine, "begin", begin)
 with engine.connect() as connection:
     context.configure(
         connection=connection,
@@ -47,7 +56,8 @@ with engine.connect() as connection:
         include_name=include_name,
         render_item=render_item,
         process_revision_directives=refuse_nothing,
-        render_as_batch=connection.dialect.name == "sqlite",
+        render_as_batch=IS_SQLITE,
+        transactional_ddl=True,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from app.core.loading import alembic_config
 from tests.engine.devtools.started import POE
 from tests.engine.operations.command import findings
-from tests.service import ROOT, Service, eventually
+from tests.service import ROOT, Service, copy_database, eventually
 
 CONFIG = alembic_config()
 MIGRATE = (sys.executable, "-m", "app.migrate")
@@ -167,6 +167,21 @@ def test_a_revision_may_depend_on_one_of_the_template(
     add_revision(project, "needs_jobs", after="app_0001", depends_on="jobs_0004")
     run(project, *MIGRATE).check_returncode()
     assert "fault migrations" not in findings(1, folder=project)
+
+
+@pytest.mark.parametrize("end", ["raise RuntimeError", "os.kill(os.getpid(), 9)"])
+def test_a_revision_that_ended_half_way_can_be_repeated(
+    project: Path, tmp_path: Path, end: str
+) -> None:
+    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], tmp_path)}
+    revision = add_revision(project, "halfway", after="app_0001")
+    whole = f"import os\n\nfrom alembic import op\n{revision.read_text()}"
+    whole = whole.replace("...", '\n    op.execute("CREATE TABLE halfway (id INT)")\n')
+    revision.write_text(f"{whole}    {end}\n")
+    assert run(project, *MIGRATE, env=env).returncode in (1, -9)
+    revision.write_text(whole)
+    migrated = run(project, *MIGRATE, env=env)
+    assert migrated.returncode == 0, migrated.stderr
 
 
 @pytest.fixture

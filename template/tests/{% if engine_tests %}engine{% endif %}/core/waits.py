@@ -20,8 +20,6 @@ BLOCKED = text(  # how many statements wait for a lock
 )
 
 
-
-
 def wait(connection: Connection) -> int:
     connection.execute(WAIT)
     return 1
