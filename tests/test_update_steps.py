@@ -1,6 +1,5 @@
-"""The steps before and after Copier's own work in an update: what they refuse and change."""
+"""The steps before and after Copier's own work in an update: what they change."""
 
-import contextlib
 import re
 import shutil
 import subprocess
@@ -8,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from copier import run_update
-from copier.errors import TaskError, UserMessageError
 
-from tests.services import HOW, Service, release
-from updates import history, steps
+from tests.services import Service, release
+from updates import history
 from updates.history import ROOT, git
 
 
@@ -33,70 +30,6 @@ def test_an_update_is_undone_in_the_services_folder_alone(template: Path, tmp_pa
     subprocess.run(undo, shell=True, cwd=folder, check=True)
     assert service.files() == before
     assert git(tmp_path / "all", "status", "--porcelain") == b" M other\n"
-
-
-def test_an_edited_file_that_git_ignores_is_refused(
-    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
-    service.append(".gitignore", "Procfile\n")
-    service.append("Procfile", "more: true\n")
-    before = service.committed().files()
-    with pytest.raises(TaskError):
-        service.update(backends=["celery"])
-    said = "Git ignores Procfile, which the template renders: "
-    assert capfd.readouterr().err.splitlines()[-1].startswith(said)
-    assert service.files() == before
-
-
-def refused(service: Service, capfd: pytest.CaptureFixture[str]) -> str:
-    """What the step before an update says, which refuses it."""
-    capfd.readouterr()
-    with contextlib.chdir(service.folder):
-        assert steps.before(Path(".copier-answers.yml")) == 1
-    return capfd.readouterr().err
-
-
-def test_what_git_overlooks_is_refused(
-    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}).committed()
-    for flag in ("skip-worktree", "assume-unchanged"):
-        service.git("update-index", f"--{flag}", "Procfile")
-        service.append("Procfile", "more: true\n")
-        assert service.git("status", "--porcelain") == []
-        assert refused(service, capfd).startswith("Git doesn't look at Procfile, which ")
-        service.git("update-index", f"--no-{flag}", "Procfile")
-    (service.folder / "café.md").touch()
-    service.committed()
-    for bad, good in (
-        ("status.showUntrackedFiles no", "status.showUntrackedFiles normal"),
-        ("apply.whitespace error-all", "apply.whitespace nowarn"),
-        ("core.quotePath off", "core.quotePath true"),
-    ):
-        service.git("config", *bad.split())
-        assert f" Run git config {good}. " in refused(service, capfd)
-        service.git("config", *good.split())
-    with contextlib.chdir(service.folder):
-        assert steps.before(Path(".copier-answers.yml")) == 0
-
-
-def test_a_repository_that_is_not_whole_is_refused(
-    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    everything = tmp_path / "all"
-    service = Service(template, everything / "one").render({"backends": ["arq"]})
-    for name in ("other/x", "third/x"):
-        (everything / name).parent.mkdir()
-        (everything / name).write_text("theirs\n")
-    git(everything, "init", "--quiet")
-    git(everything, "add", "--all")
-    service.committed()
-    (everything / "third" / "x").unlink()
-    assert "files ../third/x are missing on disk" in refused(service, capfd)
-    git(everything, "restore", ".")
-    git(everything, "sparse-checkout", "set", "one", "third")
-    assert "files ../other/x are missing on disk" in refused(service, capfd)
 
 
 @pytest.mark.slow
@@ -123,23 +56,6 @@ def test_the_readmes_commands_work_as_they_are_written(template: Path, tmp_path:
     # It shows boxes on a terminal. Without one it prints an error, and changes nothing.
     before = service.committed().files()
     assert "Interactive session required" in service.run(f"uv run {ask}", code=1)
-    assert service.files() == before
-
-
-def test_what_git_cannot_give_back_and_an_older_version_are_refused(
-    template: Path, tmp_path: Path
-) -> None:
-    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}, "v0.2.0")
-    with pytest.raises(UserMessageError, match="only supported in git-tracked subprojects"):
-        service.update()
-    service.committed()
-    with pytest.raises(UserMessageError, match="Downgrades are not supported"):
-        run_update(service.folder, vcs_ref="v0.1.0", **HOW)
-    assert service.git("status", "--porcelain") == []
-    service.append("README.md", "dirty\n")
-    before = service.files()
-    with pytest.raises(UserMessageError, match="Please commit or stash"):
-        service.update()
     assert service.files() == before
 
 

@@ -1,12 +1,65 @@
-"""What the state of a service's checkout hides from git, and so from Copier's merge."""
+"""What Copier's merge would lose in a service's checkout, and what the checkout hides from git."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
-from updates.renders import files, git
+from updates.renders import files, git, owned, rendered_names
+
+# The values with which git does what Copier's merge expects.
+UNTRACKED_ARE_SHOWN: Final = ("normal", "all", "true", "yes", "on", "1")
+LINES_STAY: Final = ("nowarn", "warn")
+
+
+def problems(answers: dict[str, Any]) -> Iterator[str]:
+    """Why Copier would lose something, or end half-way, and what to do."""
+    yield from problems_of_files(answers.get("own_files") or [])
+    yield from problems_of_repository()
+    yield from (
+        f"Copier would leave out or lose what you wrote. Run git config {setting}."
+        for setting in better_settings()
+    )
+
+
+def problems_of_files(own: list[str]) -> Iterator[str]:
+    """What an update could not give back in the files that the template renders."""
+    yield from unrestorable("Git ignores", ignored(), "Commit it (git add --force), or remove it.")
+    todo = "Run git update-index --no-skip-worktree --no-assume-unchanged, and commit it."
+    yield from unrestorable("Git doesn't look at", unwatched(), todo)
+    todo = "Remove its pattern there (core.excludesFile, or ~/.config/git/ignore)."
+    names = ignored_everywhere(committed(own))
+    yield from unrestorable("Your global ignore file of git matches", names, todo)
+
+
+def unrestorable(what: str, names: Iterable[str], todo: str) -> Iterator[str]:
+    if lost := sorted({*names} & {*rendered_names()}):
+        yield (
+            f"{what} {', '.join(lost)}, which the template renders: an update could not give back "
+            f"what you wrote there. {todo}"
+        )
+
+
+def problems_of_repository() -> Iterator[str]:
+    """What Copier would do to the whole repository, of which the service may be a folder."""
+    if missing := some(missing_outside()):
+        yield (
+            f"The repository's files {missing} are missing on disk: an update would "
+            "write them again. Bring them back (git restore, git sparse-checkout disable)."
+        )
+    if rejected := some(name for name in untracked() if name.endswith(".rej")):
+        yield (
+            f"The repository has {rejected}: an update would delete it, and undo what isn't "
+            "committed in the file beside it. Apply it, then delete it."
+        )
+
+
+def some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:3])
 
 
 def ignored() -> list[str]:
@@ -20,6 +73,30 @@ def unwatched() -> Iterator[str]:
         flag, name = line[0], line[2:]
         if (flag.islower() or flag == "S") and Path(name).exists():
             yield name
+
+
+def committed(own: list[str]) -> list[str]:
+    """The service's committed files, without those that the user has taken over."""
+    names = files("ls-files")
+    theirs = {*owned(names, own)}
+    return [name for name in names if name not in theirs]
+
+
+def ignored_everywhere(names: list[str]) -> list[str]:
+    """Those of the names that git ignores even in a new repository, as Copier's copies are."""
+    place = git("rev-parse", "--show-prefix").removesuffix("\n")
+    with TemporaryDirectory() as folder:
+        git("-C", folder, "init", "--quiet")
+        command = ["git", "-C", folder, "check-ignore", "--no-index", "-z", "--stdin"]
+        asked = os.fsencode("\0".join(f"{place}{name}" for name in names))
+        found = subprocess.run(command, input=asked, stdout=subprocess.PIPE).stdout
+    return [name.removeprefix(place) for name in os.fsdecode(found).split("\0")]
+
+
+def untracked() -> list[str]:
+    """What git doesn't follow in the whole repository, as Copier asks for it."""
+    lines = files("status", "--porcelain", "--ignored")
+    return [line[3:] for line in lines if line.startswith(("?? ", "!! "))]
 
 
 def missing_outside() -> list[str]:
@@ -38,9 +115,9 @@ def everywhere() -> list[str]:
 
 def better_settings() -> Iterator[str]:
     """What to set in place of the user's settings of git that Copier's merge doesn't expect."""
-    if setting("status.showUntrackedFiles", "") == "no":
+    if setting("status.showUntrackedFiles", "normal").lower() not in UNTRACKED_ARE_SHOWN:
         yield "status.showUntrackedFiles normal"
-    if setting("apply.whitespace", "").startswith("error"):
+    if setting("apply.whitespace", "warn") not in LINES_STAY:
         yield "apply.whitespace nowarn"
     unquoted = setting("core.quotePath", "true", "--type=bool") == "false"
     if unquoted and not all(name.isascii() for name in everywhere()):

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from updates import changelog
-from updates.checkout import better_settings, ignored, missing_outside, unwatched
-from updates.renders import at_head, files, git, gone, moved, owned, removed, rendered_names
+from updates.checkout import problems
+from updates.renders import at_head, files, git, gone, moved, owned, removed
 
 TEMPLATE = Path(__file__).parents[1]
 
@@ -39,35 +39,12 @@ def main(answers_file: str) -> int:
 
 
 def before(answers_file: Path) -> int:
-    if problem := next(problems(), ""):
+    text = answers_file.read_text("utf-8")
+    if problem := next(problems(yaml.safe_load(text)), ""):
         print(f"{problem} Nothing was changed.", file=sys.stderr)
         return 1
-    answers_file.write_text(renamed(answers_file.read_text("utf-8")), "utf-8")
+    answers_file.write_text(renamed(text), "utf-8")
     return 0
-
-
-def problems() -> Iterator[str]:
-    """Why Copier would lose something, or end half-way, and what to do."""
-    yield from unrestorable("Git ignores", ignored(), "Commit it (git add --force), or remove it.")
-    todo = "Run git update-index --no-skip-worktree --no-assume-unchanged, and commit it."
-    yield from unrestorable("Git doesn't look at", unwatched(), todo)
-    if missing := sorted(missing_outside()):
-        yield (
-            f"The repository's files {', '.join(missing[:3])} are missing on disk: an update would "
-            "write them again. Bring them back (git restore, git sparse-checkout disable)."
-        )
-    yield from (
-        f"Copier would leave out or lose what you wrote. Run git config {setting}."
-        for setting in better_settings()
-    )
-
-
-def unrestorable(what: str, names: Iterable[str], todo: str) -> Iterator[str]:
-    if lost := sorted({*names} & {*rendered_names()}):
-        yield (
-            f"{what} {', '.join(lost)}, which the template renders: an update could not give back "
-            f"what you wrote there. {todo}"
-        )
 
 
 def renamed(answers: str) -> str:
