@@ -1,6 +1,8 @@
 """Updates that would lose something, or end half-way: each is refused, and changes nothing."""
 
 import contextlib
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from copier.errors import TaskError, UserMessageError
 from tests.services import HOW, Service
 from updates import steps
 from updates.history import git
+
+NAME = os.fsdecode(b"caf\xe9")
 
 
 def test_an_edited_file_that_git_ignores_is_refused(
@@ -79,6 +83,12 @@ def test_a_repository_that_is_not_whole_is_refused(
 ) -> None:
     everything = tmp_path / "all"
     service = in_a_larger_repository(template, everything)
+    oid = git(everything, "rev-parse", "HEAD:other/x").decode().strip()
+    sides = "".join(f"100644 {oid} {side}\tother/x\n" for side in (1, 2, 3))
+    git(everything, "rm", "--cached", "--quiet", "other/x")
+    git(everything, "update-index", "--index-info", stdin=sides.encode())
+    assert "files ../other/x are unmerged" in refused(service, capfd)
+    git(everything, "reset", "--quiet")
     (everything / "third" / "x").unlink()
     assert "files ../third/x are missing on disk" in refused(service, capfd)
     git(everything, "restore", ".")
@@ -122,6 +132,44 @@ def test_a_file_that_the_users_own_git_ignores_is_refused(
     assert refused(service, capfd).startswith(said)
     service.replace(".copier-answers.yml", "own_files: []", "own_files: [AGENTS.md]")
     accepted(service)
+
+
+def test_answers_without_which_an_update_would_end_half_way_are_refused(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = Service(template, tmp_path / "it").render({"backends": ["arq"]}).committed()
+    answers = service.folder / ".copier-answers.yml"
+    whole = answers.read_text("utf-8")
+    for lost in ("", "backends: []\n"):
+        answers.write_text(whole.replace("backends:\n- arq\n", lost), "utf-8")
+        assert refused(service.committed(), capfd).startswith(".copier-answers.yml has no backends")
+    answers.write_text(whole, "utf-8")
+    accepted(service.committed())
+    service.append(".gitignore", ".copier-answers.yml\n")
+    service.git("rm", "--cached", "--quiet", ".copier-answers.yml")
+    assert refused(service.committed(), capfd).startswith("Git has no .copier-answers.yml: ")
+
+
+def test_what_is_not_text_is_refused(
+    template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file of the user's own may hold any bytes, and any name outside of the service."""
+    service = in_a_larger_repository(template, tmp_path / "all")
+    for mine in (b"caf\xe9\n", b"\0\n"):
+        for name in ("logo.png", "AGENTS.md"):
+            (service.folder / name).write_bytes(mine)
+        said = "Bytes that aren't UTF-8 text are in AGENTS.md, which the template renders: "
+        assert refused(service.committed(), capfd).startswith(said)
+    service.git("checkout", "--quiet", "HEAD~2", "--", "AGENTS.md")
+    accepted(service.committed())
+    inside, outside = service.folder / NAME, tmp_path / "all" / "other" / NAME
+    inside.touch()
+    assert re.match(r"The names caf\S+ aren't UTF-8: ", refused(service.committed(), capfd))
+    inside.rename(outside)
+    service.git("commit", "--quiet", "--all", "--message", "Work")
+    assert re.match(r"The names other/caf\S+ aren't UTF-8: ", refused(service, capfd))
+    git(tmp_path / "all", "add", "other")
+    accepted(service.committed())
 
 
 def test_what_git_cannot_give_back_and_an_older_version_are_refused(

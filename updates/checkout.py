@@ -9,21 +9,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from updates.renders import files, git, owned, rendered_names
+from updates.renders import at_head, files, git, owned, read, rendered_names
 
 # The values with which git does what Copier's merge expects.
 UNTRACKED_ARE_SHOWN: Final = ("normal", "all", "true", "yes", "on", "1")
 LINES_STAY: Final = ("nowarn", "warn")
 
 
-def problems(answers: dict[str, Any]) -> Iterator[str]:
+def problems(answers_file: str, answers: dict[str, Any]) -> Iterator[str]:
     """Why Copier would lose something, or end half-way, and what to do."""
+    yield from problems_of_answers(answers_file, answers)
     yield from problems_of_files(answers.get("own_files") or [])
     yield from problems_of_repository()
+    yield from problems_of_names()
     yield from (
         f"Copier would leave out or lose what you wrote. Run git config {setting}."
         for setting in better_settings()
     )
+
+
+def problems_of_answers(answers_file: str, answers: dict[str, Any]) -> Iterator[str]:
+    if not at_head(answers_file):
+        yield (
+            f"Git has no {answers_file}: an update would end half-way. Commit it (git add --force)."
+        )
+    if not answers.get("backends"):
+        yield (
+            f"{answers_file} has no backends: an update would take others, and end half-way. "
+            "Write them there again, and commit it."
+        )
 
 
 def problems_of_files(own: list[str]) -> Iterator[str]:
@@ -32,8 +46,12 @@ def problems_of_files(own: list[str]) -> Iterator[str]:
     todo = "Run git update-index --no-skip-worktree --no-assume-unchanged, and commit it."
     yield from unrestorable("Git doesn't look at", unwatched(), todo)
     todo = "Remove its pattern there (core.excludesFile, or ~/.config/git/ignore)."
-    names = ignored_everywhere(committed(own))
-    yield from unrestorable("Your global ignore file of git matches", names, todo)
+    names = {*committed(own)} & {*rendered_names()}
+    matched = ignored_everywhere(names)
+    yield from unrestorable("Your global ignore file of git matches", matched, todo)
+    unreadable = (name for name in names if not is_text(read(name)))
+    todo = "Save it as UTF-8, without NUL."
+    yield from unrestorable("Bytes that aren't UTF-8 text are in", unreadable, todo)
 
 
 def unrestorable(what: str, names: Iterable[str], todo: str) -> Iterator[str]:
@@ -58,8 +76,30 @@ def problems_of_repository() -> Iterator[str]:
         )
 
 
+def problems_of_names() -> Iterator[str]:
+    """What ends Copier half-way: files with conflicts, and names that it can't read."""
+    if conflicts := some(unmerged()):
+        yield (
+            f"The repository's files {conflicts} are unmerged: an update would end half-way. "
+            "Mend them, then git add them."
+        )
+    names = [*files("ls-files"), *untracked()]
+    if unreadable := some(name for name in names if not is_text(os.fsencode(name))):
+        yield (
+            f"The names {unreadable} aren't UTF-8: an update would end half-way. Rename each file."
+        )
+
+
 def some(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:3])
+    return ", ".join(sorted({*names})[:3])
+
+
+def is_text(found: bytes) -> bool:
+    """Whether these bytes come through Copier's merge, which decodes them."""
+    try:
+        return "\0" not in found.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
 
 
 def ignored() -> list[str]:
@@ -82,7 +122,7 @@ def committed(own: list[str]) -> list[str]:
     return [name for name in names if name not in theirs]
 
 
-def ignored_everywhere(names: list[str]) -> list[str]:
+def ignored_everywhere(names: Iterable[str]) -> list[str]:
     """Those of the names that git ignores even in a new repository, as Copier's copies are."""
     place = git("rev-parse", "--show-prefix").removesuffix("\n")
     with TemporaryDirectory() as folder:
@@ -97,6 +137,12 @@ def untracked() -> list[str]:
     """What git doesn't follow in the whole repository, as Copier asks for it."""
     lines = files("status", "--porcelain", "--ignored")
     return [line[3:] for line in lines if line.startswith(("?? ", "!! "))]
+
+
+def unmerged() -> Iterator[str]:
+    """The files with conflicts of a merge in the whole repository."""
+    for line in files("ls-files", "--unmerged", "--", ":/"):
+        yield line.partition("\t")[2]
 
 
 def missing_outside() -> list[str]:

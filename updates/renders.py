@@ -31,6 +31,12 @@ def at_head(name: str) -> bytes:
     return subprocess.run(["git", "show", f"HEAD:./{name}"], capture_output=True).stdout
 
 
+def read(name: str) -> bytes:
+    """The text of a file of this service; empty if it has none."""
+    path = Path(name)
+    return path.read_bytes() if path.is_file() else b""
+
+
 def removed() -> list[str]:
     """The committed files of this service that are missing now."""
     return files("diff", "--relative", "--name-only", "--diff-filter=D", "HEAD")

@@ -16,7 +16,7 @@ import yaml
 
 from updates import changelog
 from updates.checkout import problems
-from updates.renders import at_head, files, git, gone, moved, owned, removed
+from updates.renders import at_head, files, git, gone, moved, owned, read, removed
 
 TEMPLATE = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def main(answers_file: str) -> int:
 
 def before(answers_file: Path) -> int:
     text = answers_file.read_text("utf-8")
-    if problem := next(problems(yaml.safe_load(text)), ""):
+    if problem := next(problems(str(answers_file), yaml.safe_load(text)), ""):
         print(f"{problem} Nothing was changed.", file=sys.stderr)
         return 1
     answers_file.write_text(renamed(text), "utf-8")
@@ -103,12 +103,6 @@ def keep(own: list[str]) -> None:
 def listed(title: str, lines: list[str]) -> Iterator[str]:
     if lines:
         yield "\n".join(["", title, *(f"  {line}" for line in lines)])
-
-
-def read(name: str) -> bytes:
-    """The text of a file of this service; empty if it has none."""
-    path = Path(name)
-    return path.read_bytes() if path.is_file() else b""
 
 
 def quoted(name: str) -> str:
