@@ -47,7 +47,11 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
     ({"args": {"text": "a" * 65_536}}, ["args"], "64 KiB"),
     ({"misfire_grace": -1}, ["misfire_grace"], "greater than or equal to 0"),
     ({"misfire_grace": 1e9}, ["misfire_grace"], "less than or equal to"),
-    ({"misfire_grace": 3_600_000, "catch_up": "each"}, ["misfire_grace"], "more than 1000 ticks"),
+    (
+        {"trigger": HOURLY, "misfire_grace": 3_600_000, "catch_up": "each"},
+        ["misfire_grace"],
+        "more than 1000 ticks",
+    ),
     ({"catch_up": "some"}, ["catch_up"], "'latest' or 'each'"),
     ({"overlap": "maybe"}, ["overlap"], "'queue' or 'skip'"),
     ({"surprise": 1}, ["surprise"], "not permitted"),

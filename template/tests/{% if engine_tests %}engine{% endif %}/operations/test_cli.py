@@ -23,6 +23,7 @@ from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
 from app.tasks.schedules import SCHEDULES
 from tests.engine.delivery.faked_time import faked_time
+from tests.engine.jobs.schedule_rows import put_off_ticks
 from tests.engine.operations.command import as_json, on_a_terminal
 from tests.engine.operations.command import jobs as command
 
@@ -152,7 +153,7 @@ async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
 @pytest.mark.usefixtures("no_other_schedules")
 async def test_queues_and_schedules_are_steered(session: AsyncSession, api: AsyncClient) -> None:
     await reconcile(session, SCHEDULES)  # other tests have removed the schedules
-    await session.commit()
+    await put_off_ticks(session)
     assert command("pause", "orders") == "orders is paused\n"
     queues = {each["queue"]: each for each in as_json("queues")["data"]}
     listed = (await api.get("/queues", headers=OPERATOR)).json()["data"]

@@ -22,6 +22,7 @@ from app.doctor.work import examine_all
 from app.jobs import Jobs, queues
 from app.jobs.table import clock, jobs, schedules
 from app.tasks.notifications import send_email
+from tests.engine.jobs.schedule_rows import put_off_ticks
 from tests.engine.operations.command import findings
 from tests.engine.operations.command import jobs as jobs_command
 from tests.service import Service, eventually
@@ -49,10 +50,9 @@ async def changing(service: Service) -> AsyncIterator[AsyncSession]:
     await engine.dispose()
 
 
-async def put_off_ticks(service: Service) -> None:
-    """For a test in which no clock runs: a schedule's tick may have come since the suite began."""
+async def no_tick_is_near(service: Service) -> None:
     async with changing(service) as session:
-        await session.execute(update(schedules).values(next_tick=clock(3600)))
+        await put_off_ticks(session)
 
 
 def test_what_production_lacks(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_a_count_that_ended_early_says_so(
 
 def test_schedules_that_the_table_does_not_have(tmp_path: Path) -> None:
     service = Service.alone(tmp_path)
-    asyncio.run(put_off_ticks(service))
+    asyncio.run(no_tick_is_near(service))
     with (tmp_path / "app" / "tasks" / "schedules.py").open("a") as code:
         code.write(NEW_SCHEDULES)
     how = {"folder": tmp_path, "env": service.env}
@@ -110,13 +110,14 @@ def test_schedules_that_the_table_does_not_have(tmp_path: Path) -> None:
     assert ": a_new_one, daily_report, prune_jobs: run `poe migrate`" in said
     migrate = [sys.executable, "-m", "app.migrate"]
     subprocess.run(migrate, check=True, cwd=tmp_path, env={**os.environ, **service.env})
+    asyncio.run(no_tick_is_near(service))  # what is new is due at the next full hour
     assert findings(1, **how)["fault schedules"] == ""
 
 
 async def test_a_schedule_that_cannot_run(tmp_path: Path) -> None:
     """The declared one can't be deleted."""
     service = Service.alone(tmp_path)
-    await put_off_ticks(service)
+    await no_tick_is_near(service)
     broken = update(schedules).values(definition={})
     async with changing(service) as session:
         await session.execute(broken.where(schedules.c.id == "prune_jobs"))
