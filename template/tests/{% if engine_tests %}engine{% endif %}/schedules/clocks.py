@@ -86,10 +86,21 @@ class Clocks(World):
     def clocks(self, count: int) -> list[str]:
         return [CLOCK + (f"-{number}" if number > 1 else "") for number in range(1, count + 1)]
 
-    def start_clocks(self, count: int) -> Self:
+    def start(self, *names: str) -> Self:
+        for name in names:
+            self._sign(name).unlink(missing_ok=True)
+        return super().start(*names)
+
+    def begin(self, count: int) -> Self:
         """Start these clocks, the API and a host, as far as they don't run, all at once."""
         names = dict.fromkeys(["api", self.host(), *self.clocks(count)])
         return self.start(*(name for name in names if name not in self.processes))
+
+    async def start_clocks(self, count: int) -> None:
+        """Begin these clocks, and wait until each one wakes the dispatcher."""
+        await asyncio.to_thread(self.begin, count)
+        for name in self.clocks(count):
+            await self._wakes(name)
 
     def kill_clocks(self) -> None:
         self.kill(*(name for name in self.clocks(3) if name in self.processes))
@@ -101,14 +112,18 @@ class Clocks(World):
 
     async def restart(self, name: str) -> None:
         """Start a clock that was killed, and wait until it wakes the dispatcher."""
-        sign = self.heartbeats(name) / "clock"
-        sign.unlink(missing_ok=True)
         await asyncio.to_thread(self.start, name)
+        await self._wakes(name)
 
-        async def wakes() -> bool:
-            return sign.exists()
+    def _sign(self, name: str) -> Path:
+        """A file that a clock writes whenever it has woken the dispatcher."""
+        return self.heartbeats(name) / "clock"
 
-        await eventually(wakes, START_LIMIT)
+    async def _wakes(self, name: str) -> None:
+        async def woke() -> bool:
+            return self._sign(name).exists()
+
+        await eventually(woke, START_LIMIT)
 
     async def fired_last(self) -> str:
         """Wait for a tick; returns the clock that submitted it."""

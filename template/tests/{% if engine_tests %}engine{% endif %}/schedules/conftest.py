@@ -31,7 +31,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloc
 
     folder = tmp_path_factory.mktemp("clocks")
     made = Clocks(folder, DATABASE_URL=empty_database(folder)).declare(EVERY_SECOND)
-    made.start_clocks(3)
+    made.begin(3)
     await made.migrate()
     yield made
     await made.close()
@@ -40,6 +40,6 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cloc
 @pytest.fixture
 async def three(shared: Clocks) -> AsyncIterator[Clocks]:
     """Three running clocks, the API, and a host. None may end by itself during the test."""
-    shared.start_clocks(3)
+    await shared.start_clocks(3)
     yield shared
     assert shared.ended == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -45,7 +44,7 @@ async def new(old: Clocks, tmp_path: Path) -> AsyncIterator[Clocks]:
 
 async def release(world: Clocks) -> None:
     await world.migrate()
-    await asyncio.to_thread(world.start_clocks, 1)
+    await world.start_clocks(1)
 
 
 async def test_a_rolling_deploy_reverts_nothing_and_loses_no_tick(old: Clocks, new: Clocks) -> None:
@@ -55,7 +54,7 @@ async def test_a_rolling_deploy_reverts_nothing_and_loses_no_tick(old: Clocks, n
     first = (await old.every_tick(1))[0].at
     await release(new)
     old.kill(CLOCK)
-    await asyncio.to_thread(old.start_clocks, 1)
+    await old.start_clocks(1)
 
     async def ticked_twice() -> bool:
         return len(await new.ticks("added")) > 1

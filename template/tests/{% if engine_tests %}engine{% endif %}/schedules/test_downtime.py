@@ -8,7 +8,7 @@ from typing import Any
 from app.jobs.triggers import EPOCH
 from tests.engine.api.schedule_calls import ECHO, create
 from tests.engine.schedules.clocks import Clocks, Tick
-from tests.service import eventually
+from tests.service import START_LIMIT, eventually
 
 SECOND, MINUTE, HOUR, WEEK = (timedelta(seconds=n) for n in (1, 60, 3600, 604_800))
 
@@ -35,8 +35,8 @@ async def test_after_a_downtime_late_ticks_run_as_declared(three: Clocks) -> Non
     due = {schedule_id: floor(stopped - since, MINUTE) for schedule_id, since in SINCE.items()}
     for schedule_id, first in due.items():
         await three.set_row(schedule_id, next_tick=first, paused=False)
-    three.start_clocks(3)
-    await eventually(lambda: three.ticks("minute"))
+    await three.start_clocks(3)
+    await eventually(lambda: three.ticks("minute"), START_LIMIT)
     until = (await three.every_tick(2))[0].at
     ticks = {schedule_id: await three.ticks(schedule_id) for schedule_id in SINCE}
 

@@ -33,7 +33,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[Clocks]:
     world = Clocks(tmp_path / "world", DATABASE_URL=database.url)
     world.declare(EVERY_SECOND, f"{IMPATIENT}, misfire_grace=timedelta(seconds=30))")
     await world.migrate()
-    await asyncio.to_thread(world.start_clocks, 3)
+    await world.start_clocks(3)
     yield world
     await world.close()
 
@@ -71,7 +71,7 @@ async def test_schedules_go_on_by_themselves_when_the_database_is_back(
 async def test_a_clock_whose_process_is_blocked_goes_on_by_itself(tmp_path: Path) -> None:
     world = Clocks(tmp_path).declare(EVERY_SECOND)
     await world.migrate()
-    await asyncio.to_thread(world.start_clocks, 1)
+    await world.start_clocks(1)
     await world.every_tick(2)
     await world.row_is(await world.submit(block, 40), "running")
     blocked = datetime.now(UTC)

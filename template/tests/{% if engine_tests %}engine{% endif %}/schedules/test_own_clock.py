@@ -20,8 +20,8 @@ async def test_a_machine_whose_own_clock_jumps_goes_on(tmp_path: Path) -> None:
         env = {"DATABASE_URL": url, "LEASE": LEASE, **time.env}
         clocks = Clocks(tmp_path / "clocks", **env).declare(EVERY_SECOND)
         await clocks.migrate()
-        clocks.start_clocks(1)
         try:
+            await clocks.start_clocks(1)
             first = (await clocks.every_tick(2))[0].at
             for ahead in (-3600, 0):
                 time.shift(ahead)
