@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psutil
 from sqlalchemy import Row, text
@@ -20,6 +19,7 @@ from devtools import postgresql
 from devtools.processes import spawn, stop, wait_until
 from devtools.servers import Child
 from tests.engine.broker import Broker
+from tests.engine.delivery.probes import write_then_wait
 from tests.engine.delivery.world import World
 from tests.service import ROOT, START_LIMIT
 
@@ -76,9 +76,15 @@ async def world_on(
     database.end()
 
 
-async def taken_from_a_frozen_host(world: World, job_id: UUID, within: float) -> Row[Any]:
-    """Freeze the host. Within so many seconds others can lock its table, and one runs its job."""
+async def taken_from_a_frozen_host(world: World, item: str, within: float) -> Row[Any]:
+    """Freeze the host of a job that holds its transaction open until it may end.
+
+    Within so many seconds others can lock its table, and one runs its job.
+    """
+    job_id = await world.submit(write_then_wait, item)
+    await world.marked(f"{item} has written")
     with world.frozen(world.host()):
+        world.let_end(item)
         world.start_hosts(2)
         lock = text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
         async with asyncio.timeout(within), world.engine.begin() as connection:

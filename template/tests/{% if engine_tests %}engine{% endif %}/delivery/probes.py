@@ -28,6 +28,13 @@ def may_end(item: str) -> bool:
     return Path(f"{item} may end").exists()
 
 
+async def until_it_may_end(item: str) -> None:
+    while True:
+        await asyncio.sleep(0.05)
+        if may_end(item):
+            return
+
+
 @task(name="delivered.work")
 async def work(db: AsyncSession, item: str, seconds: float) -> int:
     """Returns the number of the try."""
@@ -41,6 +48,15 @@ async def work(db: AsyncSession, item: str, seconds: float) -> int:
 def work_sync(db: Session, item: str, seconds: float) -> int:
     mark(f"{item} runs")
     time.sleep(seconds)
+    db.add(Order(item=item, quantity=1))
+    return current_job().attempt
+
+
+@task(name="delivered.wait")
+async def wait(db: AsyncSession, item: str) -> int:
+    """Runs until the test lets it end."""
+    mark(f"{item} runs")
+    await until_it_may_end(item)
     db.add(Order(item=item, quantity=1))
     return current_job().attempt
 
@@ -69,6 +85,14 @@ async def write_first(db: AsyncSession, item: str, seconds: float) -> None:
     await db.execute(insert(Order).values(item=item, quantity=1))
     mark(f"{item} has written")
     await asyncio.sleep(seconds)
+
+
+@task(name="delivered.write_then_wait", timeout=timedelta(seconds=60))
+async def write_then_wait(db: AsyncSession, item: str) -> None:
+    """Writes, and commits when the test lets it end."""
+    await db.execute(insert(Order).values(item=item, quantity=1))
+    mark(f"{item} has written")
+    await until_it_may_end(item)
 
 
 @task(name="delivered.kill")

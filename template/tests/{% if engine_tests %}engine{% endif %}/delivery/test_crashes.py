@@ -10,12 +10,13 @@ from tests.service import eventually
 
 async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World) -> None:
     jobs = {
-        "killed": await world.submit(delivered.work, "killed", 1),
-        "killed sync": await world.submit(delivered.work_sync, "killed sync", 1),
+        "killed": await world.submit(delivered.wait, "killed"),
+        "killed sync": await world.submit(delivered.wait_sync, "killed sync"),
     }
     for item in jobs:
         await world.marked(f"{item} runs")
     world.kill(world.host())
+    world.let_end(*jobs)
     world.start_hosts()
     for item, job_id in jobs.items():
         row = await world.row_is(job_id, "succeeded", limit=60)
@@ -23,7 +24,7 @@ async def test_jobs_of_a_killed_host_run_again_and_take_effect_once(world: World
 
 
 async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -> None:
-    ended = await world.submit(delivered.work, "ended", 1.5)
+    ended = await world.submit(delivered.wait, "ended")
     running = await world.submit(delivered.wait_sync, "running")
     for item in ("ended", "running"):
         await world.marked(f"{item} runs")
@@ -33,10 +34,11 @@ async def test_a_host_that_wakes_after_its_lease_changes_nothing(world: World) -
         return bool((row.status, row.attempts) == ("running", 2))
 
     with world.frozen(world.host()):
+        world.let_end("ended")
         world.start_hosts(2)
         before = await world.row_is(ended, "succeeded")
         await eventually(runs_again)
-    (world.folder / "running may end").touch()
+    world.let_end("running")
     # The old host has time to write while this job runs.
     await world.row_is(await world.submit(probes.work, 1.0), "succeeded")
     assert await world.row(ended) == before

@@ -52,16 +52,18 @@ async def test_a_restart_of_the_database_loses_no_job(
 ) -> None:
     world, database = restarted
     lease = float(world.env["LEASE"])
-    long = await world.submit(delivered.work, "over it", 2 * lease)
-    short = await world.submit(delivered.work, "into it", 1)
+    long = await world.submit(delivered.wait, "over it")
+    short = await world.submit(delivered.wait, "into it")
     for item in ("over it", "into it"):
         await world.marked(f"{item} runs")
     database.stop()
+    world.let_end("into it")
     assert (await world.client.get("/health/live")).status_code == 200
     assert (await world.client.get("/health/ready")).json()["data"]["database"] == "down"
     await asyncio.sleep(lease)
     await asyncio.to_thread(database.start)
     await world.engine.dispose()
+    world.let_end("over it")
     row = await world.row_is(long, "succeeded")
     assert (row.attempts, await world.effects("over it")) == (1, 1)
     row = await world.row_is(short, "succeeded")
@@ -96,18 +98,18 @@ async def test_a_host_ends_though_the_database_does_not_answer(
     """Its jobs can't be handed back. Their leases end, and another host runs them."""
     world, database = restarted
     jobs = {
-        "outcome": await world.submit(delivered.work, "outcome", 1),
+        "outcome": await world.submit(delivered.wait, "outcome"),
         "sync": await world.submit(delivered.wait_sync, "sync"),
         "stubborn": await world.submit(delivered.stubborn, "stubborn"),
     }
     for item in jobs:
         await world.marked(f"{item} runs")
     with unanswering(database, is_there):
+        world.let_end("outcome")
         ended = asyncio.to_thread(stop, world.processes.pop(world.host()), grace=60)
         assert await ended in (0, API_ENDED)
     await world.engine.dispose()
-    for item in ("sync", "stubborn"):
-        (world.folder / f"{item} may end").touch()
+    world.let_end("sync", "stubborn")
     world.start_hosts()
     for item, job_id in jobs.items():
         row = await world.row_is(job_id, "succeeded")
@@ -129,11 +131,9 @@ def unanswering(database: Database, is_there: bool) -> Iterator[None]:
 async def test_a_host_that_is_frozen_after_a_write_blocks_nobody_for_longer_than_a_timeout(
     hasty: World,
 ) -> None:
-    job_id = await hasty.submit(delivered.write_first, "held", 1)
-    await hasty.marked("held has written")
-    row = await taken_from_a_frozen_host(hasty, job_id, 3 * LONGEST)
+    row = await taken_from_a_frozen_host(hasty, "held", 3 * LONGEST)
     await hasty.row_is(await hasty.submit(probes.work, 1.0), "succeeded")
-    assert await hasty.row(job_id) == row
+    assert await hasty.row(row.id) == row
     assert (row.attempts, await hasty.effects("held")) == (2, 1)
 
 

@@ -9,7 +9,7 @@ from tests.engine import probes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
-from tests.service import eventually
+from tests.service import START_LIMIT, eventually
 
 SLOTS = 3
 
@@ -47,7 +47,7 @@ async def test_a_host_whose_slots_are_all_busy_looks_alive(
     async def signs() -> set[Path]:
         return set(world.heartbeats(world.host()).glob("*"))
 
-    await eventually(full)
+    await eventually(full, START_LIMIT)
     for sign in (found := await eventually(signs)):
         sign.unlink()
 
@@ -56,6 +56,6 @@ async def test_a_host_whose_slots_are_all_busy_looks_alive(
 
     await eventually(all_are_back)
     assert await full()
-    (world.folder / "busy may end").touch()
+    world.let_end("busy")
     await world.all_are("succeeded", ids)
     await world.close()

@@ -12,7 +12,7 @@ from tests.engine.delivery.world import World
 from tests.engine.scrapes import counted, scrape, start_scraped
 from tests.service import eventually
 
-SUCCEEDED = {"task": "delivered.work", "outcome": "succeeded"}
+SUCCEEDED = {"task": "delivered.wait", "outcome": "succeeded"}
 
 
 @pytest.fixture
@@ -28,16 +28,17 @@ async def test_a_lost_lease_is_counted_by_who_takes_the_job_back(scraped: World)
     first, second = scraped.host(), scraped.host(2)
     scraped.kill(first)
     ports = start_scraped(scraped, first)
-    job_id = await scraped.submit(delivered.work, "lost", 1)
+    job_id = await scraped.submit(delivered.wait, "lost")
     await scraped.marked("lost runs")
     with scraped.frozen(first):
+        scraped.let_end("lost", "next")
         ports |= start_scraped(scraped, second)
         await scraped.row_is(job_id, "succeeded")
         await counted(ports[second], 1, "jobs_outcomes_total", **SUCCEEDED)
         found = await scrape(ports[second])
-        assert found.value("jobs_leases_lost_total", task="delivered.work") == 1
+        assert found.value("jobs_leases_lost_total", task="delivered.wait") == 1
     scraped.kill(second)
-    await scraped.row_is(await scraped.submit(delivered.work, "next", 0), "succeeded")
+    await scraped.row_is(await scraped.submit(delivered.wait, "next"), "succeeded")
     await counted(ports[first], 1, "jobs_outcomes_total", **SUCCEEDED)
 
 

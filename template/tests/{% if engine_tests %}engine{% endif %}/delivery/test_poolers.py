@@ -136,9 +136,7 @@ async def test_a_service_runs_by_a_pooler_and_leaves_no_setting_behind(pooled: W
 async def test_a_host_that_is_frozen_by_a_pooler_blocks_nobody_for_long(pooled: World) -> None:
     """The bound is set in the transaction that needs it, on whichever connection that runs."""
     await pooled.submit_many(probes.work, [[0.1]] * 10)  # so that all connections have been used
-    job_id = await pooled.submit(delivered.write_first, "held", 1)
-    await pooled.marked("held has written")
-    row = await taken_from_a_frozen_host(pooled, job_id, 3 * LONGEST)
+    row = await taken_from_a_frozen_host(pooled, "held", 3 * LONGEST)
     assert (row.attempts, await pooled.effects("held")) == (2, 1)
 
 

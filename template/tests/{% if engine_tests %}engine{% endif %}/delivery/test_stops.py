@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from app.jobs.table import jobs
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
-from tests.service import API_ENDED, eventually
+from tests.service import API_ENDED, START_LIMIT, eventually
 
 HALF_A_REQUEST = b"""POST /orders HTTP/1.1\r
 Host: localhost\r
@@ -31,19 +32,24 @@ def half_a_request(port: int) -> Iterator[None]:
 
 
 async def test_a_stop_lets_short_jobs_end_and_hands_the_rest_back_uncounted(world: World) -> None:
-    short = await world.submit(delivered.work, "short", 0.5)
+    short = await world.submit(delivered.wait, "short")
     rest = {
-        "rest": await world.submit(delivered.work, "rest", 2.5),
+        "rest": await world.submit(delivered.wait, "rest"),
         "stuck": await world.submit(delivered.work_sync, "stuck", 60),
     }
     for item in ("short", *rest):
         await world.marked(f"{item} runs")
+    stopping = world.processes[world.host()]
+    stopping.terminate()
+    world.let_end("short")
+    await asyncio.to_thread(stopping.wait, START_LIMIT)
     assert world.stop(world.host())[0] in (0, API_ENDED)
     row = await world.row(short)
     assert (row.status, row.attempts, await world.effects("short")) == ("succeeded", 1, 1)
     for job_id in rest.values():
         row = await world.row(job_id)
         assert (row.status, row.crashes, row.max_attempts) == ("pending", 0, 6)
+    world.let_end("rest")
     world.start_hosts()
     row = await world.row_is(rest["rest"], "succeeded")
     assert (row.attempts, row.max_attempts, await world.effects("rest")) == (2, 6, 1)

@@ -236,6 +236,11 @@ class World(Service):
             counted = (await connection.execute(select(ran, made))).one()
         assert counted[0] == counted[1], counted
 
+    def let_end(self, *items: str) -> None:
+        """Let the jobs end that wait for it, in each of their tries."""
+        for item in items:
+            (self.folder / f"{item} may end").touch()
+
     async def marked(self, name: str) -> None:
         """Wait until a task has made this mark."""
 
