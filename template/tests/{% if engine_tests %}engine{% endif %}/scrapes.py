@@ -8,7 +8,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from devtools.processes import free_port
-from tests.service import Service, eventually
+from tests.service import START_LIMIT, Service, eventually
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ async def scrape(port: int) -> Scrape:
             except httpx.TransportError:
                 return None
 
-    families = text_string_to_metric_families(await eventually(answer))
+    families = text_string_to_metric_families(await eventually(answer, START_LIMIT))
     return Scrape(
         {
             (sample.name, frozenset(sample.labels.items())): sample.value

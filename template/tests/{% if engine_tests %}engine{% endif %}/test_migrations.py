@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from app.core.loading import alembic_config
 from tests.engine.devtools.started import POE
 from tests.engine.operations.command import findings
-from tests.service import ROOT, Service, copy_database, eventually
+from tests.service import ROOT, START_LIMIT, Service, copy_database, eventually
 
 CONFIG = alembic_config()
 MIGRATE = (sys.executable, "-m", "app.migrate")
@@ -119,11 +119,9 @@ async def test_an_api_is_ready_when_no_migration_is_missing(tmp_path: Path) -> N
         env = {**os.environ, **service.env}
         run(ROOT, *ALEMBIC, "downgrade", "jobs@-1", env=env).check_returncode()
         service.start("api")
-        answer = await service.client.get("/health/ready")
-        assert answer.status_code == 503, answer.text
-        assert answer.json()["data"]["migrations"] == "behind"
+        await eventually(lambda: is_behind(service), START_LIMIT)
         run(ROOT, *MIGRATE, env=env).check_returncode()
-        await eventually(lambda: is_ready(service))
+        await eventually(lambda: is_ready(service), START_LIMIT)
         assert (await service.client.post("/orders", json=ORDER)).status_code == 201
 
 
@@ -140,7 +138,7 @@ async def test_a_release_runs_on_the_schema_of_a_newer_one(project: Path, tmp_pa
         [line] = [line for line in migrated.stderr.splitlines() if "schema." in line]
         assert "schema.newer" in line and "['newer']" in line
         service.start("api")
-        assert await is_ready(service)
+        await eventually(lambda: is_ready(service), START_LIMIT)
         assert (await service.client.post("/orders", json=ORDER)).status_code == 201
 
 
@@ -199,6 +197,11 @@ def add_revision(project: Path, name: str, after: str, depends_on: str | None = 
     file = project / "migrations" / "versions" / f"{name}.py"
     file.write_text(REVISION.format(name=name, after=after, depends_on=depends_on))
     return file
+
+
+async def is_behind(service: Service) -> bool:
+    answer = await service.client.get("/health/ready")
+    return (answer.status_code, answer.json()["data"]["migrations"]) == (503, "behind")
 
 
 async def is_ready(service: Service) -> bool:

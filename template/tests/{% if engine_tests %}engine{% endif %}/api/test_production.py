@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.engine.test_config import STRONG, URLS
-from tests.service import Service
+from tests.service import START_LIMIT, Service, eventually
 
 SETTINGS = {name: value for name, value in STRONG.items() if name not in URLS}
 SETTINGS["TRUSTED_URLS"] = json.dumps([*URLS])
@@ -35,8 +35,14 @@ async def test_only_its_own_hosts_are_answered(production: Service) -> None:
 
 async def test_a_probe_may_name_the_address_that_it_asks(production: Service) -> None:
     """A kubelet and most load balancers do."""
-    for path, status in [("/health/live", 200), ("/health/ready", 200), ("/queues", 400)]:
-        answer = await production.client.get(path, headers={"Host": "10.0.0.7:8000"})
+    address = {"Host": "10.0.0.7:8000"}
+
+    async def is_ready() -> bool:
+        return (await production.client.get("/health/ready", headers=address)).is_success
+
+    await eventually(is_ready, START_LIMIT)
+    for path, status in [("/health/live", 200), ("/queues", 400)]:
+        answer = await production.client.get(path, headers=address)
         assert answer.status_code == status, path
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import text
@@ -33,10 +35,17 @@ ROUNDS = 3
 
 
 @pytest.fixture(autouse=True)
-async def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "REQUEST_LIMIT", 0.2)
-    monkeypatch.setattr(module, "LIMIT", 0.2)
+async def no_connections() -> None:
     await dispose()
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Statements are given up soon. Those before and after it have their time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(database, "REQUEST_LIMIT", 0.2)
+        patched.setattr(module, "LIMIT", 0.2)
+        yield
 
 
 async def in_a_request() -> None:
@@ -49,7 +58,8 @@ async def test_a_lock_that_stays_does_not_use_the_servers_connections_up() -> No
     async with waiting() as watching:
         for _ in range(ROUNDS):
             waits = [in_a_request() for _ in range(allowed)]
-            ended = await asyncio.gather(*waits, control(wait), return_exceptions=True)
+            with impatient():
+                ended = await asyncio.gather(*waits, control(wait), return_exceptions=True)
             assert all(isinstance(each, OperationalError) and is_outage(each) for each in ended)
 
         async def are_few() -> bool:
@@ -63,7 +73,7 @@ async def test_a_look_that_was_given_up_claims_nothing_later() -> None:
     job_id, wanted = await submit(probes.echo, "a"), Wanted(["default"], [probes.echo.name], [])
     async with outside() as other:
         await other.execute(text("BEGIN; LOCK TABLE jobs IN SHARE MODE"))
-        with pytest.raises(OperationalError), capture_logs() as lines:
+        with impatient(), pytest.raises(OperationalError), capture_logs() as lines:
             await control(lambda connection: look(connection, wanted, 1))
         await other.execute(text("COMMIT"))
 

@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 from app.models import Order
 from tests.engine.broker import Broker
 from tests.engine.delivery.world import World
-from tests.service import API_ENDED, eventually
+from tests.service import API_ENDED, START_LIMIT, eventually
 
 REPLICAS = ("api", "api-2")
 ROUNDS = 2
 CLIENTS = 8
-DRAIN = 2  # seconds
+DRAIN = 10  # seconds
 
 
 class Balancer:
@@ -28,7 +28,7 @@ class Balancer:
     def __init__(self, world: World) -> None:
         self._urls = {name: f"http://127.0.0.1:{world.ports[name]}" for name in REPLICAS}
         self.ready: set[str] = set()
-        self.accepted = 0
+        self.accepted = self.open = 0
         self.failed: list[str] = []
 
     async def watch(self, name: str) -> None:
@@ -52,6 +52,7 @@ class Balancer:
 
     async def _post(self, client: httpx.AsyncClient, name: str) -> None:
         order = {"item": "rolling", "quantity": 1}
+        self.open += 1
         try:
             answer = await client.post(f"{self._urls[name]}/orders", json=order)
         except httpx.TransportError as error:
@@ -59,6 +60,8 @@ class Balancer:
         else:
             assert answer.status_code == 201, answer.text
             self.accepted += 1
+        finally:
+            self.open -= 1
 
 
 @pytest.fixture
@@ -78,18 +81,21 @@ async def test_a_rolling_stop_resets_no_connection(replicated: World) -> None:
     async def all_ready() -> bool:
         return balancer.ready == set(REPLICAS)
 
+    async def all_answered() -> bool:
+        return balancer.open == 0
+
     async with asyncio.TaskGroup() as group:
         endless = [group.create_task(balancer.watch(name)) for name in REPLICAS]
         endless += [group.create_task(balancer.post(n % 2)) for n in range(CLIENTS)]
         for name in REPLICAS * ROUNDS:
-            await eventually(all_ready)
+            await eventually(all_ready, START_LIMIT)
             assert await asyncio.to_thread(replicated.stop, name) == [API_ENDED]
             await asyncio.to_thread(replicated.start, name)
-        await eventually(all_ready)
+        await eventually(all_ready, START_LIMIT)
         for task in endless[:2]:
             task.cancel()
         balancer.ready.clear()
-        await asyncio.sleep(1)  # so that all requests are answered
+        await eventually(all_answered, START_LIMIT)
         for task in endless[2:]:
             task.cancel()
     assert balancer.failed == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.engine.delivery.database import Database, world_on
 from tests.engine.delivery.faked_time import FakedTime, faked_time
 from tests.engine.delivery.probes import work
 from tests.engine.delivery.world import World
-from tests.service import eventually
+from tests.service import START_LIMIT, eventually
 
 HOUR = 3600
 TICKS = func.count().filter(jobs.c.key.startswith("schedule:"))
@@ -36,6 +37,7 @@ async def timed(
         async with world_on(database, backend, own_broker, tmp_path) as world:
             world.start_hosts(2)
             await asyncio.gather(*(knows_the_time(world, world.host(n)) for n in (1, 2)))
+            await eventually(partial(is_ready, world), START_LIMIT)
             assert await clock_of(world) == "ok"
             yield world, time
 
@@ -46,7 +48,11 @@ async def knows_the_time(world: World, host: str) -> None:
     async def watches() -> bool:
         return (world.heartbeats(host) / "relay").exists()
 
-    await eventually(watches)
+    await eventually(watches, START_LIMIT)
+
+
+async def is_ready(world: World) -> bool:
+    return (await world.client.get("/health/ready")).status_code == 200
 
 
 async def clock_of(world: World) -> str:

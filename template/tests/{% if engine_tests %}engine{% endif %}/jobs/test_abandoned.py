@@ -25,7 +25,7 @@ from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
-SHORT = timedelta(seconds=0.3)
+SHORT = timedelta(seconds=3)
 
 
 @dataclass

@@ -101,7 +101,7 @@ async def test_a_stop_hands_jobs_back_uncounted() -> None:
 
 
 async def test_a_stop_lets_jobs_end_in_its_grace() -> None:
-    job_id = await submit(probes.work, 0.5)
+    job_id = await submit(probes.work, 3)
     async with hosting(BACKEND):
         await status_is(job_id, RUNNING)
     assert (await row_of(job_id)).result == "worked"

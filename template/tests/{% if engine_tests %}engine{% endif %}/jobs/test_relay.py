@@ -90,7 +90,7 @@ async def test_it_rings_once_for_many(session: AsyncSession) -> None:
 async def test_what_is_committed_soon_after_a_ring_is_rung_for_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(relay_module, "PAUSE", 0.2)
+    monkeypatch.setattr(relay_module, "PAUSE", 2)
     first, *others = (Message(uuid4(), "a", "default") for _ in range(20))
     async with relaying(bells(sent := Recorder())) as relay:
         relay.ring([first])

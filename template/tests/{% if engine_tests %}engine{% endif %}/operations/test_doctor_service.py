@@ -25,7 +25,7 @@ from app.tasks.notifications import send_email
 from tests.engine.jobs.schedule_rows import put_off_ticks
 from tests.engine.operations.command import findings
 from tests.engine.operations.command import jobs as jobs_command
-from tests.service import Service, eventually
+from tests.service import START_LIMIT, Service, eventually
 
 URLS = [name.upper() for name in REQUIRED if name.endswith("_url")]
 
@@ -72,14 +72,14 @@ async def test_what_no_process_works_on(tmp_path: Path) -> None:
     carried = sorted({*get_settings().queues.values()})
     await service.submit(send_email, "ada@example.com", "Hello")
     async with changing(service) as session:
-        await session.execute(update(schedules).values(next_tick=clock(-100)))
+        await session.execute(update(schedules).values(next_tick=clock(-7200)))
         await session.execute(update(jobs).values(status="dead", finished_at=clock(0)))
         await Jobs(session).pause("default")
     said = findings(1, env=service.env)
     for backend in carried:
         assert f"no process of {backend} lives, " in said["fault queues"]
     assert said["note queues"] == "default is paused, 0 jobs wait: jobs resume default\n"
-    assert " is late by 0:01:4" in said["fault schedules"]
+    assert " is late by 2:0" in said["fault schedules"]
     assert "1 jobs of the queue notifications are dead" in said["note jobs"]
 
 
@@ -158,4 +158,4 @@ async def test_a_service_without_faults_is_ok(tmp_path: Path) -> None:
             said = await asyncio.to_thread(jobs_command, "doctor", code=None, env=service.env)
             return said == "ok     no fault\n"
 
-        await eventually(well, limit=30)
+        await eventually(well, START_LIMIT)
