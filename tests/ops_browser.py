@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, StorageState
+from playwright.sync_api import Browser, BrowserContext, Page, StorageState, expect
 
 from tests.conftest import Project
 from tests.showcase import Shop, browser, log_in, open_shop
 
+TIMEOUT = 20_000  # milliseconds, on a busy machine
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=TIMEOUT)  # the context's own timeout isn't for these
     with browser() as opened:
         yield opened
 
@@ -36,7 +39,7 @@ def session(chromium: Browser, shop: Shop) -> StorageState:
 @pytest.fixture
 def context(chromium: Browser, session: StorageState) -> Iterator[BrowserContext]:
     with chromium.new_context(storage_state=session) as opened:
-        opened.set_default_timeout(20_000)
+        opened.set_default_timeout(TIMEOUT)
         yield opened
 
 
