@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError, Timeou
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection, QueuePool
 
 from app.config import get_settings
+from app.core.drivers import renew_open_connections
 
 log = structlog.get_logger(__name__)
 
@@ -80,8 +81,9 @@ def _mark(context: Any) -> None:
     if context.sqlalchemy_exception:
         context.sqlalchemy_exception.add_note(OURS)
         if is_read_only(context.sqlalchemy_exception):
-            # The connection would stay read-only when the database no longer is.
+            # This connection and others would stay read-only when the database no longer is.
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+            renew_open_connections()
 
 
 class OwnPool(QueuePool):

@@ -177,7 +177,8 @@ async def test_no_batch_of_a_prune_looks_at_kept_jobs_again(
     session: AsyncSession, plans: list[str]
 ) -> None:
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
-    ended: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(-3600)}
+    then = clock(-3600)
+    ended = {"status": Status.SUCCEEDED, "created_at": then, "finished_at": then}
     kept = {"key": cast(jobs.c.id, String), "keep_key": True}
     await session.execute(update(jobs).values(ended | kept))
     few = jobs.c.id.in_([job.id for job in made[:5]])

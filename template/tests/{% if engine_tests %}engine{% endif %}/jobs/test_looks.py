@@ -177,7 +177,7 @@ async def test_its_statements_read_only_what_is_due_for_this_host() -> None:
         assert claim.count("INDEX jobs_due (queue=? AND task=? AND run_at<?)") == 1
     else:
         [both] = plans
-        pair = r"Cond: \(+queue\S* = \S+ AND \(+task\S* = \S+ AND \(run_at {} statement_timestamp"
+        pair = r"Index Cond: \(+queue\S* = \S+ AND \(+task\S* = \S+ AND \(run_at {} statement"
         assert len(re.findall(pair.format(">"), both)) == 1
         assert len(re.findall(pair.format("<="), both)) == 1
         assert len(re.findall(pair.format(r">= \(InitPlan.*\) AND \(run_at <="), both)) == 1
