@@ -42,23 +42,25 @@ def problems_of_answers(answers_file: str, answers: dict[str, Any]) -> Iterator[
 
 def problems_of_files(own: list[str]) -> Iterator[str]:
     """What an update could not give back in the files that the template renders."""
-    yield from unrestorable("Git ignores", ignored(), "Commit it (git add --force), or remove it.")
+    rendered = {*rendered_names()}
+    todo = "Commit it (git add --force), or remove it."
+    yield from unrestorable("Git ignores", rendered.intersection(ignored()), todo)
     todo = "Run git update-index --no-skip-worktree --no-assume-unchanged, and commit it."
-    yield from unrestorable("Git doesn't look at", unwatched(), todo)
+    yield from unrestorable("Git doesn't look at", rendered.intersection(unwatched()), todo)
     todo = "Remove its pattern there (core.excludesFile, or ~/.config/git/ignore)."
-    names = {*committed(own)} & {*rendered_names()}
-    matched = ignored_everywhere(names)
+    names = rendered.intersection(committed(own))
+    matched = names.intersection(ignored_everywhere(names))
     yield from unrestorable("Your global ignore file of git matches", matched, todo)
-    unreadable = (name for name in names if not is_text(read(name)))
+    unreadable = {name for name in names if not is_text(read(name))}
     todo = "Save it as UTF-8, without NUL."
     yield from unrestorable("Bytes that aren't UTF-8 text are in", unreadable, todo)
 
 
-def unrestorable(what: str, names: Iterable[str], todo: str) -> Iterator[str]:
-    if lost := sorted({*names} & {*rendered_names()}):
+def unrestorable(what: str, lost: set[str], todo: str) -> Iterator[str]:
+    if lost:
         yield (
-            f"{what} {', '.join(lost)}, which the template renders: an update could not give back "
-            f"what you wrote there. {todo}"
+            f"{what} {', '.join(sorted(lost))}, which the template renders: an update could not "
+            f"give back what you wrote there. {todo}"
         )
 
 
