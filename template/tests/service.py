@@ -146,6 +146,9 @@ class Service:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
+    async def is_ready(self) -> bool:
+        return (await self.client.get("/health/ready")).status_code == 200
+
     async def submit(self, task: Any, *args: Any, **options: Any) -> UUID:
         """Submit a job to this service's database, as a script does."""
         from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine

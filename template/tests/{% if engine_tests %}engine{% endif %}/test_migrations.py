@@ -121,7 +121,7 @@ async def test_an_api_is_ready_when_no_migration_is_missing(tmp_path: Path) -> N
         service.start("api")
         await eventually(lambda: is_behind(service), START_LIMIT)
         run(ROOT, *MIGRATE, env=env).check_returncode()
-        await eventually(lambda: is_ready(service), START_LIMIT)
+        await eventually(service.is_ready, START_LIMIT)
         assert (await service.client.post("/orders", json=ORDER)).status_code == 201
 
 
@@ -138,7 +138,7 @@ async def test_a_release_runs_on_the_schema_of_a_newer_one(project: Path, tmp_pa
         [line] = [line for line in migrated.stderr.splitlines() if "schema." in line]
         assert "schema.newer" in line and "['newer']" in line
         service.start("api")
-        await eventually(lambda: is_ready(service), START_LIMIT)
+        await eventually(service.is_ready, START_LIMIT)
         assert (await service.client.post("/orders", json=ORDER)).status_code == 201
 
 
@@ -202,10 +202,6 @@ def add_revision(project: Path, name: str, after: str, depends_on: str | None = 
 async def is_behind(service: Service) -> bool:
     answer = await service.client.get("/health/ready")
     return (answer.status_code, answer.json()["data"]["migrations"]) == (503, "behind")
-
-
-async def is_ready(service: Service) -> bool:
-    return (await service.client.get("/health/ready")).status_code == 200
 
 
 def run(

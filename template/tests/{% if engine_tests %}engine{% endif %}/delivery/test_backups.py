@@ -52,7 +52,7 @@ async def test_a_backup_taken_under_load_is_a_service_again(
     world.kill_all()
     restored = await asyncio.to_thread(restore, source, file)
     again = World(tmp_path / "again", world.backend, own_broker, DATABASE_URL=restored)
-    (again.folder / "held may end").touch()
+    again.let_end("held")
     await again.as_it_should_be()
     try:
         assert (await again.row_is(held, "succeeded")).attempts == 2

@@ -63,11 +63,7 @@ async def test_orders_are_accepted_at_once_while_the_broker_is_away(
     await is_down(patient)
     await with_broker.start()
     await patient.all_are("succeeded", placed)
-
-    async def is_ready() -> bool:
-        return (await patient.client.get("/health/ready")).is_success
-
-    await eventually(is_ready, START_LIMIT)
+    await eventually(patient.is_ready, START_LIMIT)
 
 
 async def test_orders_are_accepted_at_once_while_the_broker_is_silent(

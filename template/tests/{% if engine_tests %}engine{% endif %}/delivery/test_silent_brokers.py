@@ -42,13 +42,6 @@ async def run(world: World, items: list[str]) -> None:
     assert [await world.effects(item) for item in items] == [1] * len(items)
 
 
-async def is_ready(world: World) -> None:
-    async def reached() -> bool:
-        return (await world.client.get("/health/ready")).status_code == 200
-
-    await eventually(reached, limit=30)
-
-
 async def test_a_service_is_well_soon_after_its_brokers_connections_went_silent(
     proxied: tuple[World, Proxy],
 ) -> None:
@@ -59,7 +52,7 @@ async def test_a_service_is_well_soon_after_its_brokers_connections_went_silent(
     for name in ("first", "second"):
         proxy.forget()
         await run(world, [f"{name} {number}" for number in range(20)])
-        await is_ready(world)
+        await eventually(world.is_ready, limit=30)
         await run(world, [f"{name} after"])
     assert (await world.row_is(over, "succeeded")).attempts == 1
 
@@ -74,5 +67,5 @@ async def test_a_worker_outlives_a_broker_that_accepts_connections_and_says_noth
         await run(world, [f"silent {second}"])
         await asyncio.sleep(1)
     proxy.remember()
-    await is_ready(world)
+    await eventually(world.is_ready, limit=30)
     await run(world, ["after"])

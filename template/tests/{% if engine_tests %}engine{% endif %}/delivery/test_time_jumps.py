@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ async def timed(
         async with world_on(database, backend, own_broker, tmp_path) as world:
             world.start_hosts(2)
             await asyncio.gather(*(knows_the_time(world, world.host(n)) for n in (1, 2)))
-            await eventually(partial(is_ready, world), START_LIMIT)
+            await eventually(world.is_ready, START_LIMIT)
             assert await clock_of(world) == "ok"
             yield world, time
 
@@ -49,10 +48,6 @@ async def knows_the_time(world: World, host: str) -> None:
         return (world.heartbeats(host) / "relay").exists()
 
     await eventually(watches, START_LIMIT)
-
-
-async def is_ready(world: World) -> bool:
-    return (await world.client.get("/health/ready")).status_code == 200
 
 
 async def clock_of(world: World) -> str:

@@ -31,10 +31,6 @@ async def silent(broker: Broker) -> AsyncIterator[None]:
         yield
 
 
-async def is_ready(world: World) -> bool:
-    return (await world.client.get("/health/ready")).status_code == 200
-
-
 async def has_outlived_it(world: World) -> None:
     """The host runs another job, and its process hasn't ended."""
     job_id = await world.place_order()
@@ -63,7 +59,7 @@ async def test_jobs_run_while_the_broker_does_not_answer(
             await world.all_are("succeeded", ids)  # before the broker is back
             await asyncio.sleep(1)
         assert (await world.row_is(over, "succeeded")).attempts == 1
-        assert not await is_ready(world)
+        assert not await world.is_ready()
     assert [await world.effects(item) for second in items for item in second] == [1] * 3 * OUTAGE
-    await eventually(lambda: is_ready(world))
+    await eventually(world.is_ready)
     await has_outlived_it(world)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,10 +37,6 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[Clocks]:
     await world.close()
 
 
-async def is_ready(world: Clocks) -> bool:
-    return (await world.client.get("/health/ready")).status_code == 200
-
-
 @pytest.mark.postgresql
 @pytest.mark.parametrize("seconds", [5, pytest.param(75, marks=pytest.mark.slow)])
 async def test_schedules_go_on_by_themselves_when_the_database_is_back(
@@ -61,7 +56,7 @@ async def test_schedules_go_on_by_themselves_when_the_database_is_back(
     first = next(tick for tick in ticks if tick.submitted > back - SECOND)
     assert first.submitted - back < 5 * SECOND
     assert_at_most_one_gap(ticks)
-    await eventually(partial(is_ready, world))
+    await eventually(world.is_ready)
     missed = (await world.schedule("impatient"))["missed_since"]
     assert bool(missed) is (seconds > 30)
     assert world.ended == []
