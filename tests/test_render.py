@@ -7,6 +7,8 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.checks import none, ruff
 from tests.conftest import Project
 from tests.marks import ASKED, PLAIN
@@ -73,7 +75,7 @@ TEMPLATES_OWN = (
 MOST_OF_ITS_OWNER = {"celery": 100}
 
 
-@PLAIN
+@pytest.mark.renders(*MOST_FILES, also=())
 def test_the_default_render_is_small(plain: Project) -> None:
     """A newcomer must be able to read the files that are theirs within an hour."""
     tests = [text for name, text in plain.files.items() if name.startswith("tests/")]

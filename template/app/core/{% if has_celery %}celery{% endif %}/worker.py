@@ -36,6 +36,7 @@ from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
 from app.core.celery.overrides import TaskPool
 from app.core.celery.pool import HAND_BACK, this_child
 from app.core.concurrency import forget_loops, heartbeat, in_background
+from app.core.drivers import PATIENCE
 from app.core.logging import configure_logging, flush_reports
 from app.jobs.backends import Presence, Task, new_watch, registry, watch
 
@@ -43,7 +44,8 @@ log = structlog.get_logger(__name__)
 
 LAST_WORDS = 3  # seconds in which the pool's processes hand their jobs back
 GOODBYE = 5  # seconds after these in which Celery disconnects from its broker
-PAUSE_LIMIT = 10  # seconds that a statement or a message under way may take
+# Seconds that a statement or a message under way may take. On SQLite a write waits for its turn.
+PAUSE_LIMIT = 10 + (PATIENCE if database.IS_SQLITE else 0)
 
 
 def _require_the_broker(**_: Any) -> None:
