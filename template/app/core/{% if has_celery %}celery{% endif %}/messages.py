@@ -29,7 +29,7 @@ from app.core.celery.rows import Room, State
 from app.core.concurrency import to_the_end
 from app.core.control import control
 from app.core.outages import tell
-from app.jobs.backends import HEAD_START, Message, registry
+from app.jobs.backends import HEAD_START, Message, metrics, registry
 
 log = structlog.get_logger(__name__)
 
@@ -151,6 +151,7 @@ class Keeper:
             tell("keeper.failed", error)
             return False
         except Exception as error:
+            metrics.BELLS_FAILED.add("celery")
             if not broker_is_away():
                 log.warning("bell.failed", error=repr(error).splitlines()[0])
             _shared[0] = 1

@@ -1,20 +1,28 @@
-"""Changes Celery's worker: it checks each message, and replaces processes with a stuck thread."""
+"""Changes Celery's worker.
+
+It checks each message, replaces processes with a stuck thread, and logs neither arguments nor an
+outage of its broker as an error.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import structlog
+from billiard import util
 from celery import signals
-from celery.concurrency import asynpool, prefork
+from celery.app import trace
+from celery.concurrency import asynpool, base, prefork
 from celery.exceptions import NotRegistered
-from celery.worker import consumer
+from celery.worker import consumer, strategy
 from kombu import Message
 from kombu.log import get_logger
 
 from app.core.celery.gate import RefusedError, admit, tell_dropped
 from app.core.concurrency import abandoned
+from app.core.logging import configure_logging
 
 log = structlog.get_logger(__name__)
 logger = get_logger(__name__)  # of the kind that kombu writes to
@@ -82,3 +90,28 @@ class AsynPool(asynpool.AsynPool):  # type: ignore[misc]
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
     Pool = AsynPool
+
+
+def configure_logging_of_worker(**_: Any) -> None:
+    configure_logging()
+    trace.LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
+    for each in (trace.logger, strategy.logger):
+        each.addFilter(_without_arguments)
+    consumer.consumer.logger.addFilter(_no_error)
+    base.logger.setLevel("INFO")  # below it logs each native task's arguments
+    pool = util.get_logger()  # it writes to standard error itself
+    pool.setLevel("ERROR")
+    pool.propagate = True
+
+
+def _without_arguments(record: logging.LogRecord) -> bool:
+    """Remove a task's arguments and result, which Celery adds to its lines of the log."""
+    record.__dict__.pop("data", None)
+    return True
+
+
+def _no_error(record: logging.LogRecord) -> bool:
+    """Make a warning of each vain try to connect. Sentry would get each of them."""
+    if record.msg == consumer.consumer.CONNECTION_ERROR:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import logging
 import os
 import signal
 import sys
@@ -22,28 +21,26 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from billiard.util import get_logger
 from celery import bootsteps, signals
-from celery.app import trace
-from celery.concurrency import base, get_implementation
-from celery.worker import state, strategy
+from celery.concurrency import get_implementation
+from celery.worker import state
 
 from app import tasks
 from app.config import get_settings
 from app.core import database
-from app.core.celery import broker, celery_app, counting, producer_app
+from app.core.celery import broker, celery_app, counting, overrides, producer_app
 from app.core.celery.messages import CHECKPOINT, CeleryBell, Keeper, unknown
-from app.core.celery.overrides import TaskPool
 from app.core.celery.pool import HAND_BACK, this_child
-from app.core.concurrency import forget_loops, heartbeat, in_background
+from app.core.concurrency import forget_loops, heartbeat, in_background, stalled
 from app.core.drivers import PATIENCE
-from app.core.logging import configure_logging, flush_reports
+from app.core.logging import flush_reports
 from app.jobs.backends import Presence, Task, new_watch, registry, watch
 
 log = structlog.get_logger(__name__)
 
 LAST_WORDS = 3  # seconds in which the pool's processes hand their jobs back
 GOODBYE = 5  # seconds after these in which Celery disconnects from its broker
+SILENCE = 5  # seconds after which it is asked whether Celery's loop waits for its broker
 # Seconds that a statement or a message under way may take. On SQLite a write waits for its turn.
 PAUSE_LIMIT = 10 + (PATIENCE if database.IS_SQLITE else 0)
 
@@ -54,7 +51,7 @@ def _require_the_broker(**_: Any) -> None:
 
 def _refuse_other_pools(sender: Any, **_: Any) -> None:
     """A job needs a process of the pool, with a loop, a host and an alarm of its own."""
-    if not issubclass(get_implementation(sender.pool_cls), TaskPool):
+    if not issubclass(get_implementation(sender.pool_cls), overrides.TaskPool):
         sys.exit("celery worker: start it with --pool=prefork, because other pools run no jobs")
 
 
@@ -104,7 +101,8 @@ class KeeperThread:
         slots = sender.controller.concurrency
         self._presence = Presence("celery", slots, lambda: len(state.active_requests))
         self._watch = new_watch(self._presence)
-        self._keeper = Keeper(CeleryBell(producer_app))
+        self._bell = CeleryBell(producer_app)
+        self._keeper = Keeper(self._bell)
         self._wanted = True
         self._resume()
 
@@ -113,11 +111,25 @@ class KeeperThread:
         self._pause()
 
     async def _keep(self) -> None:
-        async with in_background(watch(self._watch)), in_background(self._keeper.run()):
+        async with (
+            in_background(watch(self._watch)),
+            in_background(self._keeper.run()),
+            in_background(self._speak_for_celery()),
+        ):
             await asyncio.to_thread(self._ended.wait)
         if not self._wanted:
             await self._presence.leave()
         await database.dispose()
+
+    async def _speak_for_celery(self) -> None:
+        """Show life while Celery's loop waits for its broker. The pool runs jobs meanwhile."""
+        while True:
+            await asyncio.sleep(1)
+            if stalled().get("worker", 0) > SILENCE:
+                try:
+                    await self._bell.ping()
+                except Exception:
+                    _show_life()
 
     def _pause(self) -> None:
         if self._thread:
@@ -180,23 +192,6 @@ def _at(seconds: float, handler: Callable[..., None]) -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _without_arguments(record: logging.LogRecord) -> bool:
-    """Remove a task's arguments and result, which Celery adds to its lines of the log."""
-    record.__dict__.pop("data", None)
-    return True
-
-
-def _configure_logging(**_: Any) -> None:
-    configure_logging()
-    trace.LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
-    for logger in (trace.logger, strategy.logger):
-        logger.addFilter(_without_arguments)
-    base.logger.setLevel("INFO")  # below it logs each native task's arguments
-    pool = get_logger()  # it writes to standard error itself
-    pool.setLevel("ERROR")
-    pool.propagate = True
-
-
 def _name_the_task(task_id: str, sender: Any, **_: Any) -> None:
     key = "job_id" if sender.name in registry() else "task_id"
     structlog.contextvars.bind_contextvars(**{key: task_id})
@@ -221,7 +216,7 @@ def _show_life(**_: Any) -> None:
         heartbeat("worker")
 
 
-signals.setup_logging.connect(_configure_logging)
+signals.setup_logging.connect(overrides.configure_logging_of_worker)
 signals.worker_process_init.connect(_start_child)
 signals.worker_process_shutdown.connect(_end_child)
 signals.worker_init.connect(_require_the_broker)
