@@ -92,7 +92,7 @@ def _open(host: str, port: int) -> None:
 
 
 def _counters() -> Recorder:
-    """Known labels begin at zero, so that the first event is an increase."""
+    """Known labels begin at zero, so that their first event after a scrape is an increase."""
     from prometheus_client import Counter, Histogram, disable_created_metrics
 
     disable_created_metrics()  # type: ignore[no-untyped-call]
