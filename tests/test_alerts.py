@@ -1,6 +1,7 @@
 """The rules fire and the dashboard has data, in a real Prometheus if one is installed."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from scripts.metrics_table import PAGE, metrics, rewritten
-from tests.checks import missing
+from tests.checks import missing, none
 from tests.conftest import Project
 from tests.renders import ROOT, uv_command
 from tests.running import run
@@ -85,6 +86,20 @@ def test_the_dashboard_shows_each_metric() -> None:
     panels = json.loads(text)["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert {panel["datasource"]["uid"] for panel in panels} == {source()["uid"]}
+
+
+def test_the_dashboard_keeps_services_apart() -> None:
+    """Two services may each have a queue, or a task, of one name."""
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    targets = [target for panel in panels for target in panel["targets"]]
+    merged = [
+        each["expr"]
+        for each in targets
+        for labels in re.findall(r"\b(?:sum|max)\b(?: by \(([^)]*)\))?", each["expr"])
+        if "job" not in labels.split(", ")
+    ]
+    none(merged)
+    none([each["legendFormat"] for each in targets if "{{job}}" not in each["legendFormat"]])
 
 
 def source() -> dict[str, str]:

@@ -180,7 +180,9 @@ async def has_all_that_is_shown(prometheus: Prometheus) -> None:
     assert len(asked) > 15
     for expression in asked:
         assert "$" not in expression
-        await eventually(partial(prometheus.query, expression))  # a rate needs two scrapes
+        # A rate needs two scrapes.
+        found = await eventually(partial(prometheus.query, expression))
+        assert all(each["metric"].get("job") == "jobs" for each in found), expression
     for variable in DASHBOARD["templating"]["list"]:
         text = variable["query"]["query"]
         metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", text).groups()  # type: ignore[union-attr]
