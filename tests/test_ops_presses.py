@@ -117,6 +117,45 @@ def test_a_button_that_is_held_over_a_refresh_is_pressed(page: Page, shop: Shop)
     expect(page.locator(".notice")).to_have_text("Queue notifications: paused.")
 
 
+def test_older_goes_on_where_the_list_ends(page: Page, shop: Shop) -> None:
+    """Also when the jobs that it shows have come since the page was loaded."""
+    page.goto(f"{shop.url}/ops/jobs?task=orders.process_order")
+    made, rows = set[str](), page.locator("#live-jobs tbody a")
+    for number in (51, 9):
+        made |= {order(page, shop) for _ in range(number)}
+        expect(rows.first).to_have_attribute("id", f"job-{newest(page, shop)}")
+        expect(page.get_by_role("link", name="Older")).to_be_visible()
+    listed = ids(rows)
+    page.get_by_role("link", name="Older").click()
+    expect(rows).to_have_count(10)
+    assert (len(listed), listed | ids(rows)) == (50, made)
+
+
+def order(page: Page, shop: Shop) -> str:
+    job_id: str = ask(page, shop, "POST", "/orders", item="book", quantity=1)["job_id"]
+    return job_id
+
+
+def newest(page: Page, shop: Shop) -> str:
+    jobs = "/jobs?status=any&task=orders.process_order&limit=1"
+    job_id: str = ask(page, shop, "GET", jobs)[0]["job_id"]
+    return job_id
+
+
+def ids(rows: Locator) -> set[str]:
+    found: list[str] = rows.evaluate_all("all => all.map(each => each.id)")
+    return {each.removeprefix("job-") for each in found}
+
+
+def test_more_leads_to_schedules_that_are_new(page: Page, shop: Shop) -> None:
+    page.goto(f"{shop.url}/ops/schedules")
+    for number in range(51):
+        each = {"id": f"z_{number:02}", "task": "customers.welcome", "args": {"customer": "ada"}}
+        ask(page, shop, "POST", "/schedules", **each, trigger={"kind": "interval", "hours": 5})
+    page.get_by_role("link", name="More").click()
+    expect(page.locator("#live-schedules")).to_contain_text("z_50")
+
+
 def test_it_says_when_the_service_hangs(page: Page, shop: Shop) -> None:
     with shop.silent():
         said = expect(page.locator("#state"))
