@@ -1,15 +1,18 @@
 """The operators' page in a real browser: by keyboard, on a phone, in the dark, with real jobs."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Literal
+from uuid import UUID
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Request, StorageState, expect
 
 from tests.checks import none
-from tests.showcase import VIEWS, Shop, enter_key
+from tests.showcase import LIMIT, VIEWS, Shop, enter_key
 
 pytestmark = pytest.mark.renders("arq-apscheduler")
 
@@ -174,6 +177,17 @@ def test_it_says_when_it_is_not_up_to_date(page: Page, context: BrowserContext) 
     expect(page.locator("#state")).to_have_text("Not up to date: the service doesn't answer")
     context.set_offline(False)
     expect(page.locator("#state")).to_have_text("")
+
+
+def test_it_says_that_its_job_is_gone(page: Page, shop: Shop) -> None:
+    """A prune deletes the job whose page is open."""
+    page.goto(f"{shop.url}/ops/jobs?status=succeeded")
+    page.locator("#live-jobs a").last.click()
+    expect(page.locator("h1")).to_have_text("orders.charge_card")
+    with closing(sqlite3.connect(shop.folder / "shop.db", timeout=LIMIT)) as database, database:
+        job_id = UUID(page.url.rpartition("/")[2]).hex
+        assert database.execute("DELETE FROM jobs WHERE id = ?", [job_id]).rowcount == 1
+    expect(page.locator("#state")).to_have_text("Not up to date: no such job")
 
 
 def test_a_session_that_has_ended_leads_to_the_login_and_back(

@@ -38,10 +38,10 @@ async function refresh() {
     const signal = AbortSignal.timeout(LONGEST);
     const answer = await fetch(location.href, { cache: "no-store", signal });
     if (answer.redirected) return say("Your session has ended: log in", answer.url);
-    if (!answer.ok) throw new Error(answer.status);
-    const text = await answer.text();
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // A proxy's own answer has no `.problem`. It ends below: the service itself was silent.
+    if (!answer.ok) return say(`Not up to date: ${page.querySelector(".problem").textContent}`);
     if (isBusy()) return;
-    const page = new DOMParser().parseFromString(text, "text/html");
     for (const region of regions()) {
       const next = page.getElementById(region.id);
       if (next) replace(region, next);
