@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -56,7 +57,10 @@ class Wanted(BaseModel):
 
     @property
     def query(self) -> Mapping[str, str]:
-        given = ((name, getattr(self, name)) for name in Wanted.model_fields)
+        return self._given(Wanted.model_fields)
+
+    def _given(self, names: Iterable[str]) -> Mapping[str, str]:
+        given = ((name, getattr(self, name)) for name in names)
         return {
             name: value.isoformat() if isinstance(value, datetime) else str(value)
             for name, value in given
@@ -68,7 +72,21 @@ class Listed(Wanted):
     after: Annotated[str | None, Field(pattern=CURSOR_PATTERN)] = None
 
 
-class Counted(Wanted):
+class Asked(Wanted):
+    """A filter for a change of all. It leaves the jobs that were made after the question."""
+
+    before: Time = None
+
+    @property
+    def those(self) -> JobFilter:
+        return replace(self.filter, until=self.before or self.until)
+
+    @property
+    def asked(self) -> Mapping[str, str]:
+        return self._given(Asked.model_fields)
+
+
+class Counted(Asked):
     most: int = Field(ge=1, le=100_000, description="jobs that were found")
 
 
@@ -96,13 +114,13 @@ async def list_jobs(
 
 @routes.get("/all/{action}")
 async def confirm(
-    request: Request, action: Action, wanted: Annotated[Wanted, Query()], jobs: JobsDep
+    request: Request, action: Action, wanted: Annotated[Asked, Query()], jobs: JobsDep
 ) -> Response:
     """Ask, with the number of jobs. Jobs that are created from now on aren't among them."""
-    until = (await jobs.until_now(wanted.filter)).until
-    wanted = wanted.model_copy(update={"until": until})
-    count = sum([await jobs.count(each) for each in CHANGED_BY[action](wanted.filter)])
-    return render(request, "confirm.html", action=action, wanted=wanted, count=count)
+    those = await jobs.until_now(wanted.those)
+    count = sum([await jobs.count(each) for each in CHANGED_BY[action](those)])
+    asked = wanted.model_copy(update={"before": those.until})
+    return render(request, "confirm.html", action=action, wanted=asked, count=count)
 
 
 @routes.post("/all/{action}")
@@ -117,13 +135,13 @@ async def change_all(
     change = jobs.replay_some if action == "replay" else jobs.cancel_some
     changed = 0
     for _ in range(BATCHES):
-        some = await change(wanted.filter, min(BATCH, wanted.most - changed))
+        some = await change(wanted.those, min(BATCH, wanted.most - changed))
         await session.commit()
         changed += some
         if not some or changed >= wanted.most:
             return done(request, f"{changed:,} jobs {DONE[action]}.", "/ops/jobs", **wanted.query)
     notice = f"{changed:,} jobs {DONE[action]} so far. These are left:"
-    return done(request, notice, f"/ops/jobs/all/{action}", **wanted.query)
+    return done(request, notice, f"/ops/jobs/all/{action}", **wanted.asked)
 
 
 @routes.get("/{job_id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
 from app.dependencies import DBSession, JobsDep, SchedulesDep
 from app.ops.page import done, render, router
@@ -15,6 +15,13 @@ PAGE = 50  # schedules
 Pause = Literal["pause", "resume"]
 Name = Annotated[str, Query(max_length=300)]
 Id = Annotated[ScheduleId, Query()]
+
+
+def _place(after: str | None = None) -> dict[str, str]:
+    return {} if after is None else {"after": after}
+
+
+Place = Annotated[dict[str, str], Depends(_place)]  # where the page of schedules begins
 
 routes = router()
 
@@ -39,11 +46,10 @@ async def list_processes(request: Request, jobs: JobsDep) -> Response:
 
 
 @routes.get("/schedules")
-async def list_schedules(
-    request: Request, schedules: SchedulesDep, after: str | None = None
-) -> Response:
-    found = await schedules.find(PAGE + 1, after=after)
-    return render(request, "schedules.html", found=found[:PAGE], more=len(found) > PAGE)
+async def list_schedules(request: Request, schedules: SchedulesDep, place: Place) -> Response:
+    found = await schedules.find(PAGE + 1, **place)
+    more = len(found) > PAGE
+    return render(request, "schedules.html", found=found[:PAGE], more=more, place=place)
 
 
 @routes.post("/schedules/run")
@@ -61,9 +67,10 @@ async def change_schedule(
     action: Pause,
     schedule: Id,
     revision: Annotated[int, Query(ge=1, le=MAX_REVISION)],
+    place: Place,
     schedules: SchedulesDep,
     session: DBSession,
 ) -> Response:
     await schedules.change(schedule, revision, paused=action == "pause")
     await session.commit()
-    return done(request, f"Schedule {schedule}: {action}d.", "/ops/schedules")
+    return done(request, f"Schedule {schedule}: {action}d.", "/ops/schedules", **place)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import httpx
@@ -15,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Status
 from app.jobs.table import clock, jobs, schedules
+from app.ops import jobs as listing
 from tests.engine import probes
 from tests.engine.api.ops import log_in, press, send, text_of
 from tests.engine.jobs.rows import statuses, submit
@@ -125,6 +128,34 @@ async def test_all_that_a_filter_finds_changes(
     assert "3 jobs" in await press(page, text, "confirm")
     assert await statuses(*wanted) == [after] * 3
     assert await statuses(other, later) == [before] * 2
+
+
+@pytest.mark.parametrize("own", [{}, {"until": "2999-01-01T00:00:00+00:00"}])
+async def test_the_filter_stays_as_the_operator_gave_it(
+    page: httpx.AsyncClient, own: dict[str, Any]
+) -> None:
+    """So the list that follows a change, and the one before, show jobs that come later."""
+    await submit(probes.echo, "a")
+    question = await text_of(page, "/ops/jobs/all/cancel", **own)
+    assert question.count("<dt>Until</dt>") == 1
+    after = await press(page, question, "confirm")
+    for text, link in ((question, "back"), (after, "cancel-all")):
+        found = re.search(f'id="{link}" href="([^"]+)"', text)
+        assert found and dict(parse_qsl(urlsplit(html.unescape(found[1])).query)) == own
+
+
+async def test_what_is_left_has_no_job_made_after_the_question(
+    page: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "BATCH", 1)
+    monkeypatch.setattr(listing, "BATCHES", 2)
+    made = [await submit(probes.echo, "a") for _ in range(3)]
+    text = await text_of(page, "/ops/jobs/all/cancel")
+    later = await submit(probes.echo, "made after the question")
+    text = await press(page, text, "confirm")
+    assert "2 jobs cancelled so far" in text and "Cancel 1 jobs?" in text
+    await press(page, text, "confirm")
+    assert await statuses(*made, later) == ["cancelled"] * 3 + ["pending"]
 
 
 async def test_no_more_change_than_were_counted(page: httpx.AsyncClient) -> None:

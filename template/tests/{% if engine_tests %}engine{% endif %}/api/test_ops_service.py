@@ -70,6 +70,16 @@ async def test_a_schedule_pauses_goes_on_and_runs(page: httpx.AsyncClient, hourl
     assert f"A job of {hourly} is submitted." in text and "tick" in text
 
 
+async def test_a_change_of_a_schedule_leads_back_to_its_page(
+    page: httpx.AsyncClient, hourly: str
+) -> None:
+    text = await text_of(page, "/ops/schedules", after="!")
+    for action in ("pause", "resume"):
+        text = await press(page, text, f"{action}-{quote(hourly)}")
+        assert "after=%21" in text
+    assert "after" not in await text_of(page, "/ops/schedules")
+
+
 async def test_a_schedule_that_has_changed_meanwhile_stays(
     page: httpx.AsyncClient, hourly: str
 ) -> None:
