@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,12 +14,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from app.config import get_settings
 from app.dependencies import DBSession, JobsDep
-from app.jobs import JobFilter, Status
+from app.jobs import JobFilter, JobPage, Jobs, Status, StoredJob
 from app.jobs.backends import registry
 from app.ops.page import done, render, router
 from app.schemas.jobs import CURSOR_PATTERN, WITHIN, cursor_of, place_of
 
 PAGE = 50  # jobs
+PATIENCE = 1.0  # seconds after which a page shows the jobs that it has found so far
 BATCH, BATCHES = 1000, 20  # one request changes at most so many jobs, a transaction for each batch
 DONE = {"replay": "to run again", "cancel": "cancelled"}
 CHANGED_BY = {"replay": JobFilter.to_replay, "cancel": JobFilter.to_cancel}
@@ -97,8 +99,7 @@ routes = router("/jobs")
 async def list_jobs(
     request: Request, wanted: Annotated[Listed, Query()], jobs: JobsDep
 ) -> Response:
-    after = place_of(wanted.after) if wanted.after else None
-    found = await jobs.find(wanted.filter, PAGE, after=after)
+    found = await _page(jobs, wanted)
     return render(
         request,
         "jobs.html",
@@ -110,6 +111,17 @@ async def list_jobs(
         tasks=sorted(registry()),
         queues=list(get_settings().queues),
     )
+
+
+async def _page(jobs: Jobs, wanted: Listed) -> JobPage:
+    """Ask the engine for pages, which may be short, until there are enough jobs or time is up."""
+    found, place = list[StoredJob](), place_of(wanted.after) if wanted.after else None
+    ends = monotonic() + PATIENCE
+    while True:
+        page = await jobs.find(wanted.filter, PAGE - len(found), after=place)
+        found, place = found + page.jobs, page.next
+        if place is None or len(found) == PAGE or monotonic() >= ends:
+            return JobPage(found, place)
 
 
 @routes.get("/all/{action}")

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import Status
+from app.jobs import Status, finding
 from app.jobs.table import clock, jobs, schedules
 from app.ops import jobs as listing
 from tests.engine import probes
@@ -83,6 +83,32 @@ async def test_jobs_come_in_pages(page: httpx.AsyncClient) -> None:
     second = await text_of(page, older[1].replace("&amp;", "&"))
     assert (len(ids(first)), ids(first) | ids(second)) == (50, made)
     assert "after=" not in second
+
+
+@pytest.fixture
+async def rare(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The oldest of eight jobs, where a page of the engine looks at three."""
+    monkeypatch.setattr(finding, "EXAMINED", 3)
+    made = await submit(probes.echo, "hello", key="rare", created_at=clock(-10))
+    for _ in range(7):
+        await submit(probes.echo, "hello")
+    return str(made)
+
+
+async def test_a_rare_job_is_found_behind_many_others(page: httpx.AsyncClient, rare: str) -> None:
+    assert ids(await text_of(page, "/ops/jobs", key="rare")) == {rare}
+
+
+async def test_a_search_that_takes_too_long_can_go_on(
+    page: httpx.AsyncClient, rare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PATIENCE", 0)
+    text = await text_of(page, "/ops/jobs", key="rare")
+    assert "None here; older ones may follow." in text
+    older = re.search(r'id="older" href="([^"]+)"', text)
+    assert older
+    monkeypatch.undo()
+    assert ids(await text_of(page, html.unescape(older[1]))) == {rare}
 
 
 async def test_a_job_shows_what_it_was_given_and_what_became_of_it(page: httpx.AsyncClient) -> None:
