@@ -3,7 +3,8 @@
 // held, and when told to.
 "use strict";
 
-const EVERY = 3000; // milliseconds
+const EVERY = 3000; // milliseconds; a page that takes long to make is asked for less often
+const SELDOM = 10000; // milliseconds
 const LONGEST = 10000; // milliseconds until an answer is no longer awaited
 const live = document.getElementById("live");
 const state = document.getElementById("state");
@@ -58,8 +59,10 @@ function say(text, href) {
 }
 
 async function refreshOn() {
+  const begun = performance.now();
   await refresh();
-  setTimeout(refreshOn, EVERY);
+  const took = performance.now() - begun;
+  setTimeout(refreshOn, Math.min(SELDOM, Math.max(EVERY, 10 * took)));
 }
 
 function toggle() {
