@@ -179,6 +179,12 @@ def test_a_stop_leaves_time_for_the_longest_task(project: Project) -> None:
         assert longest <= grace < grace + int(drain) < stopped
 
 
+def test_a_stop_reaches_a_process_that_has_no_handler_yet(project: Project) -> None:
+    """The kernel gives the process 1 of a container no signal that it doesn't handle."""
+    started = {name for name, service in services(project).items() if service.get("init")}
+    assert started == {name for name, service in services(project).items() if "build" in service}
+
+
 def test_a_container_can_do_little(project: Project) -> None:
     for name, service in services(project).items():
         assert service["security_opt"] == ["no-new-privileges:true"]
