@@ -11,7 +11,7 @@ from updates.history import git
 
 ENDED = """
 compose.yaml no longer has these services, but their containers run on. Once their queues are empty,
-docker compose up --detach --remove-orphans ends them:
+docker compose up --detach --no-recreate --remove-orphans postgres ends them:
 {}
 
 """

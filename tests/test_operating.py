@@ -3,12 +3,15 @@
 import re
 
 from tests.checks import none
+from tests.composed import APP as OWN
 from tests.renders import ROOT
 
 APP = ROOT / "template" / "app"
 PAGE = (ROOT / "docs" / "operating.md").read_text("utf-8")
 USERS_OWN = {"tasks", "services"}
 EVENT = r"[a-z]+\.[a-z_]+"
+COMPOSE_UP = re.compile(r"docker compose (?:--profile \w+ )?up\b[^`#\n]*")
+FIRST_START = {"docker compose up --build --detach --wait", "docker compose up --build --wait"}
 
 
 def test_the_table_of_events_is_that_of_the_code() -> None:
@@ -33,6 +36,23 @@ def test_a_unit_reaches_the_python_that_uv_brings() -> None:
     assert "ProtectHome=true" in section
     assert where.startswith("/")
     assert not where.startswith(hidden)
+
+
+def test_only_the_first_start_names_no_service() -> None:
+    """Without names, `up` replaces all that has changed, and leaves one replica of the API."""
+    told = [up.strip() for text in told_to_operators() for up in COMPOSE_UP.findall(text)]
+    assert {*told} > FIRST_START
+    services = OWN | {"postgres", "prometheus", "grafana"}
+    later = {up: services & {*up.split()} for up in told if up not in FIRST_START}
+    none([f"names no service: {up}" for up, named in later.items() if not named])
+    none([f"no scale: {up}" for up in later if "api" in later[up] and "--scale api=" not in up])
+
+
+def told_to_operators() -> list[str]:
+    """The texts that name commands."""
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "updates").glob("*.py")]
+    files += [ROOT / "template" / f"{name}.jinja" for name in ("compose.yaml", "README.md")]
+    return [path.read_text("utf-8") for path in files]
 
 
 def sources() -> list[str]:

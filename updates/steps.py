@@ -125,7 +125,7 @@ def remains(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     yield from listed("The old back end leaves, for you to remove once no old process runs:", lines)
     yield from listed(
         "compose.yaml no longer has these services, but their containers run on. Once their queues "
-        "are empty,\ndocker compose up --detach --remove-orphans ends them:",
+        "are empty,\ndocker compose up --detach --no-recreate --remove-orphans postgres ends them:",
         removed_services(),
     )
 
