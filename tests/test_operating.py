@@ -1,6 +1,7 @@
 """`docs/operating.md` names each event that a service logs, and no other."""
 
 import re
+from configparser import ConfigParser, SectionProxy
 
 from tests.checks import none
 from tests.composed import APP as OWN
@@ -36,6 +37,21 @@ def test_a_unit_reaches_the_python_that_uv_brings() -> None:
     assert "ProtectHome=true" in section
     assert where.startswith("/")
     assert not where.startswith(hidden)
+
+
+def test_a_workers_unit_outlives_a_process_that_needs_too_much_memory() -> None:
+    """Celery's worker replaces the one. By its default systemd would stop the whole unit."""
+    units = {name: unit_of(name) for name in ("api.service", "worker@.service")}
+    policies = {name: unit.get("OOMPolicy", "stop") for name, unit in units.items()}
+    assert policies == {"api.service": "stop", "worker@.service": "continue"}
+
+
+def unit_of(name: str) -> SectionProxy:
+    """The part `Service` of a unit on the page."""
+    (text,) = re.findall(rf"^# /etc/systemd/system/my-service-{name}(.+?)^```", PAGE, re.M | re.S)
+    unit = ConfigParser(interpolation=None)
+    unit.read_string(text.partition("\n")[2])
+    return unit["Service"]
 
 
 def test_only_the_first_start_names_no_service() -> None:
