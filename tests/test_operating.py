@@ -1,7 +1,13 @@
 """`docs/operating.md` names each event that a service logs, and no other."""
 
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
 from configparser import ConfigParser, SectionProxy
+from contextlib import closing
+from pathlib import Path
 
 from tests.checks import none
 from tests.composed import APP as OWN
@@ -44,6 +50,29 @@ def test_a_workers_unit_outlives_a_process_that_needs_too_much_memory() -> None:
     units = {name: unit_of(name) for name in ("api.service", "worker@.service")}
     policies = {name: unit.get("OOMPolicy", "stop") for name, unit in units.items()}
     assert policies == {"api.service": "stop", "worker@.service": "continue"}
+
+
+def test_a_restore_leaves_nothing_of_the_file_that_it_replaces(tmp_path: Path) -> None:
+    """A process that was killed leaves a log, which SQLite would apply to the restored file."""
+    backup, restore = re.findall(r'^(.*(?:"app\.db"| app\.db\b).*)$', PAGE, re.MULTILINE)
+    write_and_die(tmp_path, "CREATE TABLE kept AS SELECT randomblob(99999) AS data")
+    subprocess.run(["sh", "-ec", backup], cwd=tmp_path, check=True)
+    write_and_die(tmp_path, "DROP TABLE kept; CREATE TABLE later AS SELECT 1")
+    subprocess.run(["sh", "-ec", restore], cwd=tmp_path, check=True)
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        assert connection.execute("SELECT length(data) FROM kept").fetchall() == [(99999,)]
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def write_and_die(folder: Path, sql: str) -> None:
+    script = f"""
+import os, signal, sqlite3
+connection = sqlite3.connect("app.db")
+connection.executescript("PRAGMA journal_mode = wal; BEGIN; {sql}; COMMIT")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=folder).returncode == -signal.SIGKILL
+    assert (folder / "app.db-wal").stat().st_size > 0
 
 
 def unit_of(name: str) -> SectionProxy:
