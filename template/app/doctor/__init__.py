@@ -7,13 +7,13 @@ read only when it is called, so that it can report wrong ones.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from app.cli.output import STYLES, say, show_json
+from app.core.loading import load_module
 
 LIMIT = 10  # seconds for a subject; no answer in this time is a fault
 
@@ -33,14 +33,17 @@ Examine = Callable[[], AsyncIterator[Finding]]
 
 async def examine() -> list[Finding]:
     """Examine all subjects at once. Findings come in the order of the subjects' names."""
-    found = await asyncio.gather(*(_within_limit(*each) for each in _subjects().items()))
+    subjects = [module.name for module in pkgutil.iter_modules(__path__)]
+    found = await asyncio.gather(*map(_findings, subjects))
     return [finding for each in found for finding in each]
 
 
-def _subjects() -> dict[str, Examine]:
-    modules = [module.name for module in pkgutil.iter_modules(__path__)]
-    found = {name: importlib.import_module(f"{__name__}.{name}") for name in modules}
-    return {name: found[name].examine for name in modules if hasattr(found[name], "examine")}
+async def _findings(subject: str) -> list[Finding]:
+    try:
+        module = load_module(f"{__name__}.{subject}")
+    except SystemExit as wrong:
+        return [Finding(subject, str(wrong.code))]
+    return await _within_limit(subject, module.examine) if hasattr(module, "examine") else []
 
 
 async def _within_limit(subject: str, examine: Examine) -> list[Finding]:

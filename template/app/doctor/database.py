@@ -23,7 +23,6 @@ from app.jobs.backends import ProcessState, try_to_write
 
 T = TypeVar("T")
 
-MIGRATIONS = Migrations()
 PATIENCE = 5_000  # milliseconds of a write to SQLite: it ends within the doctor's limit
 SKEW = 1  # seconds by which a clock may differ from the database's
 LIMIT = text(
@@ -62,7 +61,11 @@ async def _examine() -> AsyncIterator[Finding]:
 
 
 async def _schema() -> list[Finding]:
-    schema = await _ask(MIGRATIONS.compare)
+    try:
+        migrations = Migrations()
+    except Exception as error:  # any that a file of the owner's raises
+        return [Finding("migrations", f"can't be read: {error!r}", "mend the file")]
+    schema = await _ask(migrations.compare)
     if schema.missing:
         what = f"its schema lacks {', '.join(schema.missing)}"
         return [Finding("migrations", what, MIGRATE)]

@@ -157,6 +157,20 @@ def test_what_is_missing_is_not_hidden_by_what_is_newer(
     assert "lacks jobs_0004" in findings(1)["fault migrations"]
 
 
+@pytest.mark.parametrize(
+    ("mistake", "error"), [("def upgrade()", "SyntaxError"), ('down_revision = "?"', "KeyError")]
+)
+def test_a_revision_that_cannot_be_read_hides_no_other_finding(
+    project: Path, mistake: str, error: str
+) -> None:
+    wrong = add_revision(project, "wrong", after="app_0001")
+    wrong.write_text(f"{wrong.read_text()}{mistake}\n")
+    (project / ".env").write_text("API_KEYY=x\n")
+    said = findings(1, folder=project, env={"ENV_FILE": ".env"})
+    assert f"can't be read: {error}" in said["fault migrations"]
+    assert "nothing reads API_KEYY" in said["note settings"]
+
+
 def test_a_revision_may_depend_on_one_of_the_template(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

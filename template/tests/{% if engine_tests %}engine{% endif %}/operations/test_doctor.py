@@ -29,6 +29,15 @@ def test_wrong_settings() -> None:
     ]
 
 
+def test_a_check_that_cannot_be_imported(tmp_path: Path) -> None:
+    """It hides no other finding."""
+    service = Service.alone(tmp_path)
+    (tmp_path / "app" / "doctor" / "own.py").write_text("import not_there\n")
+    said = findings(1, folder=tmp_path, env=service.env)
+    assert said["fault own"].startswith("app/doctor/own.py, line 1: ModuleNotFoundError: ")
+    assert "no process of " in said["fault queues"]
+
+
 def test_a_database_that_is_away() -> None:
     said = findings(1, env={"DATABASE_URL": "postgresql://app@127.0.0.1:1/app"})
     assert said["fault database"].startswith("DATABASE_URL: ")
