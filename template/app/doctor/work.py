@@ -29,7 +29,7 @@ async def examine_all(
         last = page[-1].id
         schedules += page
     for finding in (
-        *_not_carried(queues, alive),
+        *_not_carried(queues, {queue for queue, _ in waiting}, alive),
         *_not_known(waiting, alive),
         *_to_know(queues),
         *_of_schedules(schedules),
@@ -38,12 +38,14 @@ async def examine_all(
         yield finding
 
 
-def _not_carried(queues: list[QueueState], alive: list[ProcessState]) -> Iterator[Finding]:
-    """One line for each back end."""
+def _not_carried(
+    queues: list[QueueState], named: set[str], alive: list[ProcessState]
+) -> Iterator[Finding]:
+    """One line for each back end. Jobs that wait have `named` their queues, also if due later."""
     hosted = {each.backend for each in alive}
     left = sorted((each for each in queues if not each.processes), key=_backend)
     for backend, those in groupby(left, _backend):
-        found = [each for each in those if backend or each.waiting or each.running]
+        found = [each for each in those if backend or each.running or each.name in named]
         names = ", ".join(each.name for each in found)
         waiting = f"{_waiting(*found)} jobs wait in {names}"
         if backend in hosted:
@@ -53,7 +55,8 @@ def _not_carried(queues: list[QueueState], alive: list[ProcessState]) -> Iterato
             what = f"no process of {backend} lives, {waiting}"
             yield Finding("queues", what, "start one, as the Procfile says")
         elif found:
-            yield Finding("queues", f"nothing carries a queue, {waiting}", "name it in QUEUES")
+            what = f"nothing carries a queue that has jobs, {_waiting(*found)} due: {names}"
+            yield Finding("queues", what, "name it in QUEUES")
 
 
 def _backend(queue: QueueState) -> str:

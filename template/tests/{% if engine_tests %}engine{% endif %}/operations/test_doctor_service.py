@@ -27,6 +27,7 @@ from tests.engine.operations.command import findings
 from tests.engine.operations.command import jobs as jobs_command
 from tests.service import START_LIMIT, Service, eventually
 
+DAY = timedelta(days=1)
 URLS = [name.upper() for name in REQUIRED if name.endswith("_url")]
 
 
@@ -98,6 +99,19 @@ async def test_a_count_that_ended_early_says_so(
     assert "2+ jobs of the queue notifications are dead" in said
     assert "notifications is paused, 1+ jobs wait" in said
     assert any("lives, 1+ jobs wait in " in line for line in said)
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+async def test_a_queue_that_nothing_carries(session: AsyncSession) -> None:
+    """Its jobs are due later. Dead jobs alone are no fault."""
+    for queue, status in (("reports", "pending"), ("former", "dead")):
+        job = await Jobs(session).submit(send_email, "ada@example.com", "", delay=DAY)
+        values = {"queue": queue, "status": status, "finished_at": clock(0)}
+        await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+    said = [finding.what async for finding in examine_all(session, [])]
+    await session.rollback()
+    (found,) = [line for line in said if line.startswith("nothing carries ")]
+    assert found == "nothing carries a queue that has jobs, 0 due: reports"
 
 
 def test_schedules_that_the_table_does_not_have(tmp_path: Path) -> None:
