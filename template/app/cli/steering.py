@@ -47,35 +47,45 @@ def _of_queue(queue: QueueOut) -> tuple[object, ...]:
     )
 
 
-def pause(queue: Queue = None, schedule: OfSchedule = None) -> None:
+def pause(queue: Queue = None, schedule: OfSchedule = None, as_json: Json = False) -> None:
     """Stop a queue or a schedule until it is resumed.
 
     Jobs that run go on.
     """
-    _set(queue, schedule, paused=True)
+    _set(queue, schedule, as_json, paused=True)
 
 
-def resume(queue: Queue = None, schedule: OfSchedule = None) -> None:
+def resume(queue: Queue = None, schedule: OfSchedule = None, as_json: Json = False) -> None:
     """Let a paused queue or schedule go on.
 
     Ticks that a schedule missed meanwhile don't run later.
     """
-    _set(queue, schedule, paused=False)
+    _set(queue, schedule, as_json, paused=False)
 
 
-def _set(queue: str | None, schedule: str | None, *, paused: bool) -> None:
-    if (queue is None) == (schedule is None):
+def _set(queue: str | None, schedule: str | None, as_json: bool, *, paused: bool) -> None:
+    now: QueueOut | ScheduleOut
+    if queue is not None and schedule is None:
+        now = run(lambda session: _set_queue(session, queue, paused=paused))
+    elif schedule is not None and queue is None:
+        now = run(lambda session: _set_schedule(session, schedule, paused=paused))
+    else:
         raise typer.BadParameter("name a queue, or a schedule by --schedule ID")
+    if as_json:
+        output.show_json(ApiResponse(data=now))
+    else:
+        output.say(f"{queue or schedule} is {'paused' if paused else 'resumed'}")
 
-    async def change(session: AsyncSession) -> None:
-        if schedule is not None:
-            stored = await Schedules(session).get(schedule)
-            await Schedules(session).change(schedule, stored.revision, paused=paused)
-        elif queue is not None:
-            await (Jobs(session).pause if paused else Jobs(session).resume)(queue)
 
-    run(change)
-    output.say(f"{queue or schedule} is {'paused' if paused else 'resumed'}")
+async def _set_queue(session: AsyncSession, name: str, *, paused: bool) -> QueueOut:
+    jobs = Jobs(session)
+    return QueueOut.of(await (jobs.pause if paused else jobs.resume)(name))
+
+
+async def _set_schedule(session: AsyncSession, schedule_id: str, *, paused: bool) -> ScheduleOut:
+    stored = await Schedules(session).get(schedule_id)
+    changed = await Schedules(session).change(schedule_id, stored.revision, paused=paused)
+    return ScheduleOut.of(changed)
 
 
 def schedules(as_json: Json = False) -> None:

@@ -160,6 +160,9 @@ async def test_queues_and_schedules_are_steered(session: AsyncSession, api: Asyn
     assert queues["orders"] == next(each for each in listed if each["queue"] == "orders")
     assert queues["orders"]["paused_at"]
     assert command("resume", "orders") == "orders is resumed\n"
+    assert as_json("pause", "orders")["data"]["paused_at"]
+    resumed = as_json("resume", "orders")
+    assert resumed == (await api.post("/queues/orders/resume", headers=OPERATOR)).json()
     assert command("pause", "nothing", code=1).startswith("no queue nothing: `jobs queues`")
 
     assert command("pause", "--schedule", "prune_jobs") == "prune_jobs is paused\n"
@@ -167,6 +170,9 @@ async def test_queues_and_schedules_are_steered(session: AsyncSession, api: Asyn
     assert schedules == (await api.get("/schedules", headers=OPERATOR)).json()
     assert {each["id"] for each in schedules["data"] if each["paused"]} == {"prune_jobs"}
     assert command("resume", "--schedule", "prune_jobs") == "prune_jobs is resumed\n"
+    assert as_json("pause", "--schedule", "prune_jobs")["data"]["paused"] is True
+    resumed = as_json("resume", "--schedule", "prune_jobs")
+    assert resumed == (await api.get("/schedules/prune_jobs", headers=OPERATOR)).json()
     job_id = as_json("run", "prune_jobs")["data"]["job_id"]
     assert statuses("--task", "maintenance.prune_finished_jobs") == {job_id: "pending"}
     assert command("processes") == "no processes\n"
