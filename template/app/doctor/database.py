@@ -44,7 +44,8 @@ async def examine() -> AsyncIterator[Finding]:
 
 
 async def _examine() -> AsyncIterator[Finding]:
-    for finding in await _schema():
+    of_schema = await _schema()
+    for finding in of_schema:
         yield finding
         if finding.level == "fault":
             return
@@ -56,7 +57,8 @@ async def _examine() -> AsyncIterator[Finding]:
         processes = await Jobs(session).processes()
         for finding in await _connections(processes):
             yield finding
-        async for finding in work.examine_all(session, processes):
+        newer = bool(of_schema)  # no fault is left here
+        async for finding in work.examine_all(session, processes, newer=newer):
             yield finding
 
 
@@ -71,7 +73,7 @@ async def _schema() -> list[Finding]:
         return [Finding("migrations", what, MIGRATE)]
     if schema.newer:
         what = f"its schema has {', '.join(schema.newer)}, which this release doesn't know"
-        return [Finding("migrations", what, "in a deploy that is as it should be", "note")]
+        return [Finding("migrations", what, work.AS_IT_SHOULD_BE, "note")]
     return []
 
 

@@ -16,12 +16,15 @@ from app.jobs.backends import WAITING, ProcessState, QueueState, agrees
 from app.tasks.schedules import SCHEDULES
 
 PAGE = 100
+AS_IT_SHOULD_BE = "in a deploy that is as it should be"
 
 
 async def examine_all(
-    session: AsyncSession, processes: list[ProcessState]
+    session: AsyncSession, processes: list[ProcessState], *, newer: bool
 ) -> AsyncIterator[Finding]:
+    """`newer`: the schema is of a newer release than this one."""
     alive = [each for each in processes if each.alive]
+    versions = sorted({str(each.version) for each in alive})
     queues = await Jobs(session).queues()
     waiting = [(row.queue, row.task) for row in await session.execute(text(WAITING))]
     schedules, last = list[StoredSchedule](), ""
@@ -32,8 +35,8 @@ async def examine_all(
         *_not_carried(queues, {queue for queue, _ in waiting}, alive),
         *_not_known(waiting, alive),
         *_to_know(queues),
-        *_of_schedules(schedules),
-        *_of_processes(alive),
+        *_of_schedules(schedules, in_deploy=newer or len(versions) > 1),
+        *_of_processes(versions),
     ):
         yield finding
 
@@ -91,10 +94,14 @@ def _to_know(queues: list[QueueState]) -> Iterator[Finding]:
             yield Finding("jobs", what, see, "note")
 
 
-def _of_schedules(stored: list[StoredSchedule]) -> Iterator[Finding]:
+def _of_schedules(stored: list[StoredSchedule], *, in_deploy: bool) -> Iterator[Finding]:
     if undone := _not_as_declared(stored):
         what = f"the table doesn't have what the code declares: {', '.join(sorted(undone))}"
-        yield Finding("schedules", what, MIGRATE)
+        if in_deploy:  # the schedules of a newer release, which this one's migrate would delete
+            todo = f"{AS_IT_SHOULD_BE}; after going back, migrate with this release"
+            yield Finding("schedules", what, todo, "note")
+        else:
+            yield Finding("schedules", what, MIGRATE)
     for each in stored:
         if each.problem and each.id not in undone:
             todo = "change it or delete it" if each.declared is None else "change it"
@@ -113,8 +120,7 @@ def _not_as_declared(stored: list[StoredSchedule]) -> set[str]:
     return (code.keys() | rows.keys()) - same
 
 
-def _of_processes(alive: list[ProcessState]) -> Iterator[Finding]:
-    versions = sorted({str(each.version) for each in alive})
+def _of_processes(versions: list[str]) -> Iterator[Finding]:
     if len(versions) > 1:
         what = f"processes of several releases run: {', '.join(versions)}"
-        yield Finding("processes", what, "in a deploy that is as it should be", "note")
+        yield Finding("processes", what, AS_IT_SHOULD_BE, "note")

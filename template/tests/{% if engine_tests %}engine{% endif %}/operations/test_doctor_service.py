@@ -11,16 +11,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Executable, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.config import REQUIRED, get_settings
 from app.core.database import async_url
 from app.doctor.work import examine_all
 from app.jobs import Jobs, queues
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import clock, jobs, processes, schedules
 from app.tasks.notifications import send_email
 from tests.engine.jobs.schedule_rows import put_off_ticks
 from tests.engine.operations.command import findings
@@ -28,6 +29,8 @@ from tests.engine.operations.command import jobs as jobs_command
 from tests.service import START_LIMIT, Service, eventually
 
 DAY = timedelta(days=1)
+SEEN = {"started_at": clock(0), "seen_at": clock(0)}
+ALIVE = SEEN | {"host": "h", "pid": 1, "queues": [], "tasks": {}, "slots": 0, "busy": 0}
 URLS = [name.upper() for name in REQUIRED if name.endswith("_url")]
 
 
@@ -94,7 +97,7 @@ async def test_a_count_that_ended_early_says_so(
     ended = {"status": "dead", "finished_at": clock(0)}
     await session.execute(update(jobs).where(first).values(ended))
     await Jobs(session).pause("notifications")
-    said = [finding.what async for finding in examine_all(session, [])]
+    said = [finding.what async for finding in examine_all(session, [], newer=False)]
     await session.rollback()
     assert "2+ jobs of the queue notifications are dead" in said
     assert "notifications is paused, 1+ jobs wait" in said
@@ -108,7 +111,7 @@ async def test_a_queue_that_nothing_carries(session: AsyncSession) -> None:
         job = await Jobs(session).submit(send_email, "ada@example.com", "", delay=DAY)
         values = {"queue": queue, "status": status, "finished_at": clock(0)}
         await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
-    said = [finding.what async for finding in examine_all(session, [])]
+    said = [finding.what async for finding in examine_all(session, [], newer=False)]
     await session.rollback()
     (found,) = [line for line in said if line.startswith("nothing carries ")]
     assert found == "nothing carries a queue that has jobs, 0 due: reports"
@@ -126,6 +129,31 @@ def test_schedules_that_the_table_does_not_have(tmp_path: Path) -> None:
     subprocess.run(migrate, check=True, cwd=tmp_path, env={**os.environ, **service.env})
     asyncio.run(no_tick_is_near(service))  # what is new is due at the next full hour
     assert findings(1, **how)["fault schedules"] == ""
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        [text("INSERT INTO alembic_version VALUES ('jobs_9999')")],
+        [insert(processes).values(id=uuid4(), version=each, **ALIVE) for each in "12"],
+    ],
+    ids=["schema", "versions"],
+)
+async def test_schedules_of_another_release_are_noted(
+    tmp_path: Path, sign: list[Executable]
+) -> None:
+    """Its `poe migrate` has declared them. This release's would delete them."""
+    service = Service.alone(tmp_path)
+    added = update(schedules).where(schedules.c.id == "daily_report").values(id="added")
+    async with changing(service) as session:
+        for statement in (added, *sign):
+            await session.execute(statement)
+    await no_tick_is_near(service)
+    said = findings(1, env=service.env)
+    assert said["fault schedules"] == ""
+    (line,) = said["note schedules"].splitlines()
+    assert line.startswith("the table doesn't have what the code declares: added, daily_report: ")
+    assert "poe migrate" not in line
 
 
 async def test_a_schedule_that_cannot_run(tmp_path: Path) -> None:
