@@ -15,13 +15,7 @@ from app.cli import output
 from app.cli.running import Json, Yes, confirm, cursor, moment, part, run
 from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
 from app.jobs.backends import Try
-from app.schemas.jobs import (
-    ChangedOut,
-    JobDetails,
-    JobListed,
-    cursor_of,
-    place_of,
-)
+from app.schemas.jobs import ChangedOut, JobDetails, JobListed, cursor_of, place_of
 from app.schemas.response import ApiResponse, Page
 
 BATCH = 1000
@@ -129,6 +123,22 @@ class Change:
     to_some: Callable[[Jobs, JobFilter, int], Awaitable[int]]
 
 
+@dataclass(frozen=True)
+class Count:
+    number: int
+    is_at_least: bool = False  # counting stopped at COUNTED
+
+    def __str__(self) -> str:
+        return f"{self.number}{' or more' * self.is_at_least}"
+
+
+@dataclass(frozen=True)
+class Changed:
+    found: int
+    changed: int
+    left: Count
+
+
 REPLAY = Change("replayed", JobFilter.to_replay, Jobs.replay, Jobs.replay_some)
 CANCEL = Change("cancelled", JobFilter.to_cancel, Jobs.cancel, Jobs.cancel_some)
 
@@ -178,18 +188,17 @@ def cancel(
 
 def _changed(
     change: Change, ids: list[UUID], wanted: JobFilter, *, every: bool, yes: bool
-) -> ChangedOut:
+) -> Changed:
     if bool(ids) == (every or wanted != JobFilter()):
         raise typer.BadParameter("give ids, or options that name jobs; --all means every one")
     if ids:
         each_once = [*dict.fromkeys(ids)]
         run(lambda session: _these(session, change, each_once))
-        return ChangedOut(found=len(each_once), changed=len(each_once), left=0)
+        return Changed(len(each_once), len(each_once), Count(0))
     each, found = run(lambda session: _found(session, change, wanted))
-    if found:
-        more = " or more" if found >= COUNTED else ""
-        confirm(f"{found} jobs{more} are to be {change.done}. Go on?", yes=yes)
-    return run(lambda session: _in_batches(session, change, each, found))
+    if found.number:
+        confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)
+    return run(lambda session: _in_batches(session, change, each, found.number))
 
 
 async def _these(session: AsyncSession, change: Change, ids: list[UUID]) -> None:
@@ -203,19 +212,20 @@ async def _these(session: AsyncSession, change: Change, ids: list[UUID]) -> None
 
 async def _found(
     session: AsyncSession, change: Change, wanted: JobFilter
-) -> tuple[list[JobFilter], int]:
+) -> tuple[list[JobFilter], Count]:
     """What is to change, and how many. Jobs that are created from now on aren't among them."""
     each = change.those(await Jobs(session).until_now(wanted))
     return each, await _count(session, each)
 
 
-async def _count(session: AsyncSession, wanted: list[JobFilter]) -> int:
-    return sum([await Jobs(session).count(each, COUNTED) for each in wanted])
+async def _count(session: AsyncSession, wanted: list[JobFilter]) -> Count:
+    each = [await Jobs(session).count(lane, COUNTED) for lane in wanted]
+    return Count(sum(each), COUNTED in each)
 
 
 async def _in_batches(
     session: AsyncSession, change: Change, wanted: list[JobFilter], found: int
-) -> ChangedOut:
+) -> Changed:
     """Change no more jobs than were counted, so that a job that is dead again doesn't loop."""
     changed, jobs = 0, Jobs(session)
     try:
@@ -225,15 +235,16 @@ async def _in_batches(
                     await session.commit()
                     changed += number
                     advance(number)
-        return ChangedOut(found=found, changed=changed, left=await _count(session, wanted))
+        return Changed(found, changed, await _count(session, wanted))
     except BaseException:  # Ctrl-C, too. A commit whose answer was lost may have changed more
         output.complain(f"{change.done} at least {changed} of {found} jobs, then stopped")
         raise
 
 
-def _report(changed: ChangedOut, change: Change, as_json: bool) -> None:
+def _report(changed: Changed, change: Change, as_json: bool) -> None:
     if as_json:
-        output.show_json(ApiResponse(data=changed))
+        numbers = {**vars(changed), "left": changed.left.number}
+        output.show_json(ApiResponse(data=ChangedOut(**numbers)))
         return
-    left = f"; {changed.left} such jobs are left" if changed.left else ""
+    left = f"; {changed.left} such jobs are left" if changed.left.number else ""
     output.say(f"{change.done} {changed.changed} jobs{left}")

@@ -123,6 +123,8 @@ class CancelSelection(Selection):
 
 
 class ChangedOut(BaseModel):
-    found: int = Field(description="at most 100,000 are counted")
+    """Counting stops at 100,000 jobs of each status: then there may be more."""
+
+    found: int
     changed: int
     left: int = Field(description="jobs that match still: ask again, or another job has their key")

@@ -15,6 +15,7 @@ from httpx import AsyncClient
 from sqlalchemy import Connection, delete, event, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.cli import jobs as cli_jobs
 from app.core.database import IS_SQLITE, SyncSessionLocal, async_engine
 from app.jobs import JobFilter, Jobs, Status, SyncJobs
 from app.jobs.table import clock, jobs
@@ -155,7 +156,30 @@ async def test_a_question_says_if_there_may_be_more(session: AsyncSession) -> No
     said = command("cancel", "--all", code=2)
     await session.execute(delete(jobs))
     await session.commit()
-    assert said.startswith("100000 jobs or more are to be cancelled. Go on? Nobody can be asked")
+    assert said.startswith("100000 or more jobs are to be cancelled. Go on? Nobody can be asked")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "running", "said"),
+    [(3, 0, "2 or more"), (1, 2, "3 or more"), (1, 1, "2"), (0, 0, "")],
+)
+async def test_a_count_says_if_there_may_be_more(
+    session: AsyncSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    waiting: int,
+    running: int,
+    said: str,
+) -> None:
+    """Counting stops at 100,000 jobs of each status. Here it stops at 2."""
+    monkeypatch.setattr(cli_jobs, "COUNTED", 2)
+    for status in [Status.PENDING] * waiting + [Status.RUNNING] * running:
+        await submit(probes.echo, "x", status=status)
+    wanted, found = await cli_jobs._found(session, cli_jobs.CANCEL, JobFilter())
+    changed = await cli_jobs._in_batches(session, cli_jobs.CANCEL, wanted, 0)
+    cli_jobs._report(changed, cli_jobs.CANCEL, as_json=False)
+    left = f"; {said} such jobs are left" * bool(said)
+    assert (str(found), capsys.readouterr().out) == (said or "0", f"cancelled 0 jobs{left}\n")
 
 
 async def test_an_id_that_is_given_twice_is_one_job() -> None:
