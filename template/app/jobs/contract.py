@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
@@ -122,7 +122,8 @@ class Task(Generic[P, V, R]):
 
     def check(self, named: dict[str, Any]) -> dict[str, Any]:
         """Like `dump`, for arguments by name. Raises ValidationError, or ValueError over 64 KiB."""
-        arguments: dict[str, Any] = self._adapter.dump_python(self.load(named), mode="json")
+        dump = partial(self._adapter.dump_python, mode="json", by_alias=True, round_trip=True)
+        arguments: dict[str, Any] = dump(self.load(named))
         if len(json.dumps(arguments, allow_nan=False).encode()) > MAX_ARGUMENT_BYTES:
             raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
         return arguments
@@ -217,8 +218,7 @@ def task(
 
 
 def _session_type(fn: Callable[..., Any]) -> type[AsyncSession] | type[Session] | None:
-    first = next(iter(inspect.signature(fn).parameters), "")
-    hint = get_type_hints(fn).get(first)
+    hint = get_type_hints(fn).get(next(iter(inspect.signature(fn).parameters), ""))
     return hint if hint in (AsyncSession, Session) else None
 
 

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    PositiveInt,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -91,6 +100,22 @@ def test_constraints_of_arguments_are_checked(arguments: tuple[Any, ...], said: 
 
 def test_validators_of_arguments_are_called() -> None:
     assert constrained.dump(5, [1], "abc") == {"count": 5, "counts": [1], "code": "ABC"}
+
+
+class Address(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    street_name: str
+
+
+@task(name="contract.carried")
+def carried(address: Address, numbers: Json[list[int]]) -> None: ...
+
+
+def test_what_is_submitted_can_be_loaded() -> None:
+    address = Address.model_validate({"streetName": "High Street"})
+    stored = carried.dump(address, "[1, 2]")
+    assert carried.load(stored) == {"address": address, "numbers": [1, 2]}
 
 
 def test_an_object_in_place_of_its_id_is_named() -> None:
