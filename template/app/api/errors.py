@@ -87,7 +87,8 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
 
 
 async def _missing(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": MISSING[type(error)]}, status.HTTP_404_NOT_FOUND)
+    detail = next(text for kind, text in MISSING.items() if isinstance(error, kind))
+    return JSONResponse({"detail": detail}, status.HTTP_404_NOT_FOUND)
 
 
 async def _conflict(request: Request, error: Exception) -> JSONResponse:

@@ -4,7 +4,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 
+from app.api.errors import install
+from app.jobs import JobNotFoundError
 from app.jobs.contract import Task
 from tests.engine import probes
 from tests.service import Service, eventually
@@ -78,6 +82,23 @@ async def test_an_unknown_job_is_404_and_a_malformed_id_422(service: Service) ->
     for action in ("replay", "cancel"):
         answer = await service.client.post(f"/jobs/{uuid4()}/{action}", headers=service.operator)
         assert answer.status_code == 404
+
+
+async def test_an_error_of_a_kind_that_is_missing_is_404() -> None:
+    """An owner may derive errors from one that is in MISSING."""
+
+    class GreetingNotFoundError(JobNotFoundError): ...
+
+    api = FastAPI()
+    install(api)
+
+    @api.get("/greetings")
+    async def read() -> None:
+        raise GreetingNotFoundError
+
+    async with AsyncClient(transport=ASGITransport(api), base_url="http://localhost") as client:
+        answer = await client.get("/greetings")
+    assert (answer.status_code, answer.json()) == (404, {"detail": "no such job"})
 
 
 async def test_queues_show_what_carries_them_and_what_is_dead(service: Service) -> None:
