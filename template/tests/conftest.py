@@ -72,8 +72,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         except FileNotFoundError as missing:
             reason = str(missing).replace(variable, f"TEST_{variable}")
             pytest.exit(f"nothing was tested: {reason}", returncode=1)
+        except RuntimeError as failed:
+            pytest.exit(str(failed), returncode=1)
     import_module("app.core.logging").configure_logging()  # it reads the settings above
-    subprocess.run([sys.executable, "-m", "app.migrate"], check=True, cwd=ROOT)
+    if subprocess.run([sys.executable, "-m", "app.migrate"], cwd=ROOT).returncode:
+        pytest.exit("the database of the tests can't be migrated, as is said above", returncode=1)
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 
 
@@ -114,9 +117,10 @@ async def service(pytestconfig: pytest.Config) -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[AsyncSession]:
-    from app.core.database import AsyncSessionLocal
+    """A session that keeps neither requests nor jobs waiting, once its writes are committed."""
+    from app.core.database import JobSession
 
-    async with AsyncSessionLocal() as opened:
+    async with JobSession() as opened:
         yield opened
 
 

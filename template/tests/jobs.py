@@ -64,15 +64,21 @@ class OwnJobs:
     async def run_due(self, within: timedelta = timedelta(0)) -> list[StoredJob]:
         """Run what is due, or will be within this time, and what these jobs submit or try again.
 
-        Returns the row of each job that ran: `status`, `attempts`, `result`, `error`, and so on.
+        As in the service, what a job submits waits from the time at which this job was due. Returns
+        the row of each job that ran: `status`, `attempts`, `result`, `error`, and so on.
         """
         ran: dict[UUID, None] = {}
+        began, now = dict[UUID, timedelta](), timedelta(0)  # when each wait began; the time
         for _ in range(MOST_TRIES):
-            waiting = await _waiting(jobs.c.run_at <= clock(within.total_seconds()))
-            if not waiting:
-                return [await self.row(job_id) for job_id in ran]
-            ran[waiting[0].id] = None
-            await self._try(waiting[0].id)
+            waiting = await _waiting(true())
+            due = {r.id: began.setdefault(r.id, now) + r.run_at - r.now for r in waiting}
+            job_id = min(due, key=due.__getitem__, default=None)
+            if job_id is None or due[job_id] > within:
+                return [await self.row(each) for each in ran]
+            now = max(now, due[job_id])
+            del began[job_id]
+            ran[job_id] = None
+            await self._try(job_id)
         raise AssertionError(f"after {MOST_TRIES} tries jobs are still due: {waiting[0].task}")
 
     async def run(self, task: AnyTask, *args: Any) -> StoredJob:
@@ -102,6 +108,6 @@ class OwnJobs:
 
 
 async def _waiting(which: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    found = select(jobs).where(jobs.c.status == Status.PENDING, which)
+    found = select(jobs, clock(0).label("now")).where(jobs.c.status == Status.PENDING, which)
     async with AsyncSessionLocal() as session:
         return (await session.execute(found.order_by(jobs.c.run_at, jobs.c.created_at))).all()

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from devtools.processes import wait_until
+from devtools.processes import free_port, wait_until
 from tests.engine.devtools.started import ends_with_all, unset
 from tests.service import ROOT, copy_database
 
@@ -38,6 +38,10 @@ def copy_to(project: Path) -> None:
 def run_a_part(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a part of the suite in a copy of the project."""
     copy_to(project)
+    return run_pytest(project, *arguments, **env)
+
+
+def run_pytest(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command, environment = [sys.executable, "-m", "pytest", *PART, *arguments], unset() | env
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
@@ -46,6 +50,23 @@ def test_the_suite_does_not_read_the_owners_settings(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("\n".join(f"{name}={value}" for name, value in OWNERS.items()))
     ended = run_a_part(tmp_path, **OWNERS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_broken_task_is_one_line(tmp_path: Path) -> None:
+    copy_to(tmp_path)
+    (tmp_path / "app" / "tasks" / "broken.py").write_text("def broken(:")
+    ended = run_pytest(tmp_path)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "app/tasks/broken.py, line 1: invalid syntax: mend the file" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_a_database_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    nobody = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    ended = run_a_part(tmp_path, "--database=postgresql", TEST_DATABASE_URL=nobody)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "Connection refused" in ended.stderr
+    assert "Traceback" not in ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

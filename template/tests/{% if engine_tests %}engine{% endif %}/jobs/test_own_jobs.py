@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from httpx import AsyncClient
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
@@ -57,17 +58,34 @@ async def test_a_try_that_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None
 
 
 @task(name="own_jobs.again")
-async def again(db: AsyncSession) -> None:
-    await Jobs(db).submit(again, delay=HOUR)
+async def again(db: AsyncSession, delay: timedelta) -> None:
+    await Jobs(db).submit(again, delay, delay=delay)
+
+
+async def test_time_passes_for_what_jobs_submit(own_jobs: OwnJobs) -> None:
+    await own_jobs.run(again, HOUR)
+    assert len(await own_jobs.run_due(HOUR)) == 1
+    assert len(await own_jobs.run_due(3.5 * HOUR)) == 3
+    [waiting] = await own_jobs.submitted()
+    assert waiting.delay == HOUR
+
+
+async def test_it_reads_beside_a_session_that_is_open(
+    own_jobs: OwnJobs, api: AsyncClient, session: AsyncSession
+) -> None:
+    """On SQLite all requests share one connection."""
+    assert await session.get(Order, uuid4()) is None
+    assert (await api.get("/health/ready")).status_code == 200
+    assert (await own_jobs.run(probes.echo, "a")).status == Status.SUCCEEDED
 
 
 async def test_a_task_that_submits_itself_for_ever_is_reported(
     own_jobs: OwnJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.jobs.MOST_TRIES", 3)
-    await own_jobs.run(again)
+    await own_jobs.run(again, timedelta(0))
     with pytest.raises(AssertionError, match="are still due"):
-        await own_jobs.run_due(HOUR)
+        await own_jobs.run_due()
     await own_jobs.clear()
 
 
