@@ -14,7 +14,7 @@ from app.schemas.response import ApiResponse
 
 router = Router(tags=["queues"], dependencies=OPERATORS, responses=answers(401, 503))
 
-Name = Annotated[str, Path(max_length=100)]
+Name = Annotated[str, Path(max_length=100)]  # it may have a slash
 
 
 @router.get("/queues")
@@ -23,7 +23,7 @@ async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
     return ApiResponse(data=[QueueOut.of(each) for each in await jobs.queues()])
 
 
-@router.post("/queues/{queue}/pause", responses=answers(404, 422))
+@router.post("/queues/{queue:path}/pause", responses=answers(404, 422))
 async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
     """Start none of its jobs until it is resumed, also after a deploy. Jobs that run go on."""
     paused = await jobs.pause(queue)
@@ -31,7 +31,7 @@ async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResp
     return ApiResponse(data=QueueOut.of(paused))
 
 
-@router.post("/queues/{queue}/resume", responses=answers(404, 422))
+@router.post("/queues/{queue:path}/resume", responses=answers(404, 422))
 async def resume_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
     resumed = await jobs.resume(queue)
     await session.commit()

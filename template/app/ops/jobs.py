@@ -20,6 +20,7 @@ from app.ops.page import done, render, router
 from app.schemas.jobs import CURSOR_PATTERN, WITHIN, cursor_of, place_of
 
 PAGE = 50  # jobs
+MOST = 100_000  # jobs of a status that are counted, and jobs that one press may change
 PATIENCE = 1.0  # seconds after which a page shows the jobs that it has found so far
 BATCH, BATCHES = 1000, 20  # one request changes at most so many jobs, a transaction for each batch
 DONE = {"replay": "to run again", "cancel": "cancelled"}
@@ -89,7 +90,7 @@ class Asked(Wanted):
 
 
 class Counted(Asked):
-    most: int = Field(ge=1, le=100_000, description="jobs that were found")
+    most: int = Field(ge=1, le=MOST, description="jobs that were found")
 
 
 routes = router("/jobs")
@@ -130,9 +131,17 @@ async def confirm(
 ) -> Response:
     """Ask, with the number of jobs. Jobs that are created from now on aren't among them."""
     those = await jobs.until_now(wanted.those)
-    count = sum([await jobs.count(each) for each in CHANGED_BY[action](those)])
+    counts = [await jobs.count(each, MOST) for each in CHANGED_BY[action](those)]
     asked = wanted.model_copy(update={"before": those.until})
-    return render(request, "confirm.html", action=action, wanted=asked, count=count)
+    return render(
+        request,
+        "confirm.html",
+        action=action,
+        wanted=asked,
+        count=sum(counts),
+        more=MOST in counts,
+        most=min(sum(counts), MOST),
+    )
 
 
 @routes.post("/all/{action}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from httpx import AsyncClient
@@ -145,17 +146,19 @@ async def test_an_unknown_queue_can_not_be_paused(service: Service, change: str)
     assert await ask(service, "POST", f"/queues/no-such/{change}", 404) == "no such queue"
 
 
+@pytest.mark.parametrize("name", ["gone", "gone/away"])
 async def test_a_queue_that_only_its_pause_names_is_resumed(
-    session: AsyncSession, api: AsyncClient
+    session: AsyncSession, api: AsyncClient, name: str
 ) -> None:
     """A release left it out of QUEUES while it was paused, and its jobs have been pruned."""
-    await session.execute(insert(queues).values(name="gone", paused_at=clock(0)))
+    await session.execute(insert(queues).values(name=name, paused_at=clock(0)))
     await session.commit()
-    answers = [await api.post("/queues/gone/resume", headers=OPERATOR) for _ in range(2)]
+    resume = f"/queues/{quote(name, safe='')}/resume"
+    answers = [await api.post(resume, headers=OPERATOR) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 404]
     data = answers[0].json()["data"]
-    assert (data["queue"], data["paused_at"], data["waiting"]) == ("gone", None, 0)
-    await session.execute(delete(queues).where(queues.c.name == "gone"))
+    assert (data["queue"], data["paused_at"], data["waiting"]) == (name, None, 0)
+    await session.execute(delete(queues).where(queues.c.name == name))
     await session.commit()
 
 

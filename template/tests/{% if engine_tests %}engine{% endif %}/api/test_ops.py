@@ -184,6 +184,15 @@ async def test_what_is_left_has_no_job_made_after_the_question(
     assert await statuses(*made, later) == ["cancelled"] * 3 + ["pending"]
 
 
+async def test_where_counting_stopped_it_says_so(
+    page: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "MOST", 2)
+    [await submit(probes.echo, "a", status=each) for each in ("pending", "running", "running")]
+    assert "Cancel 3 or more jobs?" in await text_of(page, "/ops/jobs/all/cancel")
+    assert "Cancel 1 jobs?" in await text_of(page, "/ops/jobs/all/cancel", status="pending")
+
+
 async def test_no_more_change_than_were_counted(page: httpx.AsyncClient) -> None:
     made = [await submit(probes.echo, "a", **DEAD) for _ in range(3)]
     answer = await send(page, "/ops/jobs/all/replay", most=2)
