@@ -18,7 +18,7 @@ THE_SAME = (
     *(f"api/test_{name}.py" for name in ("production", "refused_bodies", "request_ids")),
     *(f"api/test_{name}.py" for name in ("schedule_refusals", "slow_clients")),
     "api/test_unusable_database.py",
-    "devtools/test_servers.py",
+    *(f"devtools/test_{name}.py" for name in ("revisions", "servers")),
     *(f"operations/test_{name}.py" for name in ("cli", "doctor", "many_jobs", "remedies")),
     "operations/test_terminal.py",
     "test_migrations.py",
