@@ -1,21 +1,28 @@
-"""The routes, a module for each subject. A new module here with a `router` is found by itself."""
+"""The routes, a module for each subject.
+
+A new module here with a `router` is found by itself, in a subfolder, too.
+"""
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterator
 
 from fastapi import APIRouter
 
-from app.core.loading import load_module
+from app.core.loading import load_module, modules_below
 
 
 def routers() -> Iterator[APIRouter]:
     """The `router` of each module, in the order of their names.
 
-    Raises SystemExit, with one line, for a module that can't be imported.
+    A package's own router stands for those below it: it includes them as it likes, behind a key,
+    say. Raises SystemExit, with one line, for a module that can't be imported.
     """
-    for module in pkgutil.iter_modules(__path__):
-        found = load_module(f"{__name__}.{module.name}")
+    included: tuple[str, ...] = ()
+    for name in modules_below(__name__):
+        if name.startswith(included):
+            continue
+        found = load_module(name)
         if isinstance(router := getattr(found, "router", None), APIRouter):
+            included += (f"{name}.",)
             yield router

@@ -22,6 +22,18 @@ APP = Path(__file__).parents[1]
 NOT_THE_OWNERS = (Path(__file__), APP / "jobs")
 
 
+def modules_below(package: str) -> list[str]:
+    """The names of the modules in a package's folder and its subfolders, a package's before theirs.
+
+    A subfolder without an `__init__.py` counts, too. A file or folder whose name has a dot doesn't:
+    editors name their copies so.
+    """
+    folder = APP.parent.joinpath(*package.split("."))
+    paths = [file.relative_to(folder).with_suffix("").parts for file in folder.rglob("*.py")]
+    names = [".".join((package, *parts)) for parts in paths if "." not in "".join(parts)]
+    return sorted({name.removesuffix(".__init__") for name in names} - {package})
+
+
 def load_module(name: str) -> ModuleType:
     """Import a module of the service.
 

@@ -1,13 +1,16 @@
-"""All models. A new module here is found by itself, and so is its migration."""
+"""All models.
+
+A new module here is found by itself, in a subfolder, too, and so is its migration.
+"""
 
 import importlib
-import pkgutil
 
 from app.core.database import Base
+from app.core.loading import modules_below
 from app.models.order import Order
 from app.models.user_session import UserSession
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+for _name in modules_below(__name__):
+    importlib.import_module(_name)
 
 __all__ = ["Base", "Order", "UserSession"]

@@ -64,12 +64,21 @@ def test_the_line_says_where_and_what(project: Path, code: str, line: str) -> No
 
 @pytest.mark.parametrize("name", sorted({"api", *HOSTS.values()}))
 def test_each_process_says_it(project: Path, name: str) -> None:
-    (project / "app" / "tasks" / "broken.py").write_text(TYPO)
-    assert start(project, COMMANDS[name]) == start(project, MIGRATE)
+    """Of a task in a subfolder, too, which needn't be a package."""
+    folder = project / "app" / "tasks" / "billing"
+    folder.mkdir()
+    (folder / "broken.py").write_text(TYPO)
+    said = start(project, MIGRATE)
+    assert said.startswith("app/tasks/billing/broken.py, line 5: TypeError: task billing.broken.")
+    assert start(project, COMMANDS[name]) == said
 
 
-@pytest.mark.parametrize("place", ["tasks/schedules.py", "models/order.py", "models/webhook.py"])
+@pytest.mark.parametrize(
+    "place",
+    ["tasks/schedules.py", "models/order.py", "models/webhook.py", "models/billing/invoice.py"],
+)
 def test_a_module_that_others_import_is_named(project: Path, place: str) -> None:
+    (project / "app" / place).parent.mkdir(exist_ok=True)
     with (project / "app" / place).open("a") as file:
         file.write("\nunknown_name\n")
     number = len((project / "app" / place).read_text().splitlines())
