@@ -27,6 +27,9 @@ TARGETS = [Base.metadata, metadata]
 OURS = {table.name for target in TARGETS for table in target.sorted_tables}
 LONGEST = 63  # a name in PostgreSQL
 
+if taken := {*Base.metadata.tables} & {*metadata.tables}:
+    sys.exit(f"app/models: app/jobs has a table {min(taken)}, too: choose another name")
+
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
     """Leave alone what others keep in this database (a result backend's tables, say)."""

@@ -19,6 +19,17 @@ NO_COLON = HEAD + "@task()\nasync def greet(name: str)\n    return name\n"
 TYPO = HEAD + "@task()\nasync def greet(name: Strin) -> str:\n    return name\n"
 NO_JSON = HEAD + "class Thing: ...\n\n\n@task()\nasync def greet(thing: Thing) -> None: ...\n"
 NO_CALL = HEAD + "@task\nasync def greet(name: str) -> str:\n    return name\n"
+SCHEDULE = """
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.core.database import Base
+
+
+class Schedule(Base):
+    __tablename__ = "schedules"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+"""
 MIGRATE = f"{sys.executable} -m app.migrate"
 
 
@@ -84,6 +95,13 @@ def test_a_module_that_others_import_is_named(project: Path, place: str) -> None
     number = len((project / "app" / place).read_text().splitlines())
     line = f"app/{place}, line {number}: NameError: name 'unknown_name' is not defined"
     assert start(project, MIGRATE) == f"{line}: mend the file\n"
+
+
+@pytest.mark.parametrize("arguments", ["", "--compare"])
+def test_a_model_whose_table_is_one_of_the_engine_is_named(project: Path, arguments: str) -> None:
+    (project / "app" / "models" / "schedule.py").write_text(SCHEDULE)
+    said = start(project, f"{MIGRATE} {arguments}")
+    assert said == "app/models: app/jobs has a table schedules, too: choose another name\n"
 
 
 def test_the_api_says_it_of_its_routes(project: Path) -> None:
