@@ -20,6 +20,7 @@ from sqlalchemy import Connection, ForeignKeyConstraint, UniqueConstraint, creat
 from app.config import get_settings
 from app.core.database import IS_SQLITE, UtcDateTime, sync_url
 from app.core.drivers import PATIENCE
+from app.core.outages import mark_errors_of
 from app.jobs.backends import metadata
 from app.models import Base
 
@@ -90,7 +91,8 @@ def begin(connection: Connection) -> None:
 
 
 options: dict[str, Any] = {"connect_args": {"timeout": PATIENCE}} if IS_SQLITE else {}
-engine = create_engine(sync_url(get_settings().database_url), **options)
+engine = create_engine(sync_url(get_settings().database_url), hide_parameters=True, **options)
+mark_errors_of(engine)
 if IS_SQLITE:
     event.listen(engine, "begin", begin)
 with engine.connect() as connection:

@@ -80,10 +80,21 @@ def mark_errors_of(engine: Engine) -> None:
 def _mark(context: Any) -> None:
     if context.sqlalchemy_exception:
         context.sqlalchemy_exception.add_note(OURS)
+        _hide_rows(context.sqlalchemy_exception)
         if is_read_only(context.sqlalchemy_exception):
             # This connection and others would stay read-only when the database no longer is.
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
             renew_open_connections()
+
+
+def _hide_rows(error: DBAPIError) -> None:
+    """Leave out what PostgreSQL says after its message: it quotes rows and inner statements."""
+    told = getattr(error.orig, "diag", None)
+    if error.orig and told and told.message_primary:
+        hint = f"\nHINT:  {told.message_hint}" if told.message_hint else ""
+        whole, kept = str(error.orig), told.message_primary + hint
+        error.orig.args = (kept,)
+        error.args = (str(error.args[0]).replace(whole, kept),)
 
 
 class OwnPool(QueuePool):

@@ -196,6 +196,19 @@ def test_a_revision_that_ended_half_way_can_be_repeated(
     assert migrated.returncode == 0, migrated.stderr
 
 
+@pytest.mark.postgresql
+def test_a_revision_that_fails_shows_no_rows(project: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], tmp_path)}
+    revision = add_revision(project, "failing", after="app_0001")
+    fails = "CREATE TABLE keys AS SELECT 'TOP' || 'SECRET' AS key FROM generate_series(1, 2)"
+    fails = f'op.execute("{fails}"); op.create_index("single", "keys", ["key"], unique=True)'
+    whole = f"from alembic import op\n{revision.read_text()}"
+    revision.write_text(whole.replace("...", fails))
+    migrated = run(project, *MIGRATE, env=env)
+    assert "could not create unique index" in migrated.stderr
+    assert "TOPSECRET" not in migrated.stderr
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy in a folder whose name Alembic would take for a variable."""

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import sqlite3
+import traceback
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.core.control import control
 from app.core.database import (
@@ -18,6 +19,8 @@ from app.core.database import (
     sync_url,
 )
 from app.core.drivers import SqliteConnection, renew_open_connections
+from app.core.outages import said
+from app.jobs.tries import text_of
 
 BACKEND = text("SELECT pg_backend_pid()")
 TRANSACTION = text("SELECT pg_current_xact_id()::text")
@@ -25,6 +28,8 @@ END_ALL_OTHERS = text(
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+TABLE = "CREATE TEMP TABLE kept (name text UNIQUE DEFERRABLE INITIALLY DEFERRED, n int NOT NULL)"
+SECRETS = "INSERT INTO kept SELECT 'TOP' || 'SECRET', 1 FROM generate_series(1, 2)"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +72,51 @@ async def test_an_error_shows_no_parameters() -> None:
     for raised in (in_sync, in_async, in_control):
         assert "nowhere" in str(raised.value)
         assert "TOPSECRET" not in str(raised.value)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("statement", "first"),
+    [
+        (f"{TABLE}; {SECRETS}; SET CONSTRAINTS ALL IMMEDIATE", "duplicate key value violates"),
+        (f"{TABLE}; INSERT INTO kept SELECT 'TOP' || 'SECRET', NULL", "null value in column"),
+        ("DO $$ BEGIN EXECUTE 'SELECT 1 / 0 -- TOP' || 'SECRET'; END $$", "division by zero"),
+        ("DO $$ BEGIN EXECUTE 'SELEC TOP' || 'SECRET'; END $$", "syntax error"),
+    ],
+    ids=["a key", "a row", "where", "a statement"],
+)
+async def test_an_error_shows_no_rows(statement: str, first: str) -> None:
+    """PostgreSQL adds what it failed at: the values of a row, or the statement of a trigger."""
+    with sync_engine.connect() as connection, pytest.raises(DBAPIError) as in_sync:
+        connection.exec_driver_sql(statement)
+    async with async_engine.connect() as other:
+        with pytest.raises(DBAPIError) as in_async:
+            await other.exec_driver_sql(statement)
+    with pytest.raises(DBAPIError) as in_control:
+        await control(lambda connection: connection.exec_driver_sql(statement))
+    for raised in (in_sync, in_async, in_control):
+        error = raised.value
+        assert said(error).startswith(first)
+        assert f"{type(error.orig).__name__}) {first}" in text_of(error)
+        for told in (repr(error), text_of(error), *traceback.format_exception(error)):
+            assert "TOPSECRET" not in told
+
+
+@pytest.mark.postgresql
+async def test_an_error_of_a_commit_shows_no_rows() -> None:
+    async with JobSession() as session:
+        await session.execute(text(TABLE))
+        await session.execute(text(SECRETS))
+        with pytest.raises(IntegrityError, match="duplicate key") as raised:
+            await session.commit()
+    assert "TOPSECRET" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.postgresql
+async def test_an_error_keeps_the_hint_of_the_server() -> None:
+    async with async_engine.connect() as connection:
+        with pytest.raises(DBAPIError, match="HINT:  No function matches"):
+            await connection.execute(text("SELECT nothing_of_this_name()"))
 
 
 @pytest.mark.sqlite
