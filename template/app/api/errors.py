@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect
 
-from app.core.outages import is_outage, is_read_only
+from app.core.outages import is_in_the_way, is_outage, is_read_only
 from app.core.request_ids import HEADER, current_request_id
 from app.jobs import (
     InvalidScheduleError,
@@ -116,8 +116,8 @@ async def _unavailable(request: Request, error: Exception) -> JSONResponse:
 
 
 def outage_of(error: Exception) -> str:
-    """The sentence for an outage of the database. Raises any other error again."""
-    if not is_outage(error) and not is_read_only(error):
+    """The sentence for what passes, as an outage of the database. Raises other errors again."""
+    if not (is_outage(error) or is_read_only(error) or is_in_the_way(error)):
         raise error
     _outage.log(error)
     return "the database can't be used: try again later"

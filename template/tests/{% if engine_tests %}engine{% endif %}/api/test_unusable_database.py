@@ -98,6 +98,20 @@ async def test_a_replica_is_not_ready(alone: Service) -> None:
 
 
 @pytest.mark.postgresql
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+async def test_a_limit_of_the_server_passes(tmp_path: Path, limit: str) -> None:
+    """A migration holds a lock, and the role has a limit, as managed servers give it."""
+    async with Service.alone(tmp_path, PGOPTIONS=f"-c {limit}=1000").start("api") as service:
+        with psycopg.connect(service.env["DATABASE_URL"]) as migration:
+            migration.execute("LOCK TABLE orders")
+            assert_unusable((await orders(service, 1))[0])
+        assert [answer.status_code for answer in await orders(service, 1)] == [201]
+        log = service.log("api")
+        assert "Traceback" not in log
+        assert log.count(LINE) == 1
+
+
+@pytest.mark.postgresql
 async def test_a_server_that_is_away_is_no_flood_of_the_log(
     database: tuple[subprocess.Popen[bytes], str], tmp_path: Path
 ) -> None:
