@@ -71,8 +71,9 @@ def _as_answer(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def _say(value: Any) -> None:
-    within = to_jsonable_python([[[[value]]]])  # as deep as in an answer
-    json.dumps(within, allow_nan=False, ensure_ascii=False).encode()
+    """In an answer NaN is null, as in any JSON of pydantic's."""
+    within = to_jsonable_python([[[[value]]]], inf_nan_mode="null")  # as deep as in an answer
+    json.dumps(within, ensure_ascii=False).encode()
 
 
 def _wrong(model: type[M], values: Mapping[str, Any]) -> dict[str, str]:
