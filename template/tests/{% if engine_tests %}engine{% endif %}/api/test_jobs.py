@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import install
-from app.jobs import JobNotFoundError
+from app.jobs import JobNotFoundError, Jobs, Status
 from app.jobs.contract import Task
+from app.jobs.table import clock, jobs
 from tests.engine import probes
 from tests.service import Service, eventually
 
@@ -65,6 +70,30 @@ async def test_a_dead_job_can_be_found_and_replayed(service: Service) -> None:
     assert (await service.client.post(replay, headers=service.operator)).status_code == 200
     assert (await service.job_is(job_id, "succeeded"))["attempts"] == 4
     assert (await service.client.post(replay, headers=service.operator)).status_code == 409
+
+
+@pytest.mark.usefixtures("no_other_jobs")
+@pytest.mark.parametrize(
+    ("length", "sizes"), [(100_000, [50, 50, 20]), (10, [120])], ids=["long", "short"]
+)
+async def test_a_page_of_long_results_ends_early(
+    api: AsyncClient, session: AsyncSession, length: int, sizes: list[int]
+) -> None:
+    """A result may have 256 KiB: a thousand would take the API's memory and its time."""
+    made = await Jobs(session).submit_many(probes.echo, [("x",)] * 120, delay=timedelta(hours=1))
+    ended = {"status": Status.SUCCEEDED, "finished_at": clock(0), "args": None}
+    await session.execute(update(jobs).values(ended | {"result": "x" * length}))
+    await session.commit()
+    ids: list[str] = []
+    after: dict[str, str] = {}
+    for number, size in enumerate(sizes, 1):
+        query = {"status": "succeeded", "limit": "1000", **after}
+        answer = await api.get("/jobs", params=query, headers={"X-API-Key": os.environ["API_KEY"]})
+        page = answer.json()
+        assert (len(page["data"]), page["next"] is None) == (size, number == len(sizes))
+        ids += [job["job_id"] for job in page["data"]]
+        after = {"after": page["next"]}
+    assert sorted(ids) == sorted(str(job.id) for job in made)
 
 
 async def test_a_running_job_is_cancelled(service: Service) -> None:
