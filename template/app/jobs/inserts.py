@@ -20,11 +20,11 @@ from sqlalchemy import (
     insert,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import IS_SQLITE, UtcDateTime
-from app.jobs.table import HEAD_START, clock, jobs
+from app.jobs.table import HEAD_START, clock, jobs, upsert
 
 MANY = 5_000  # jobs in one statement
 
@@ -38,10 +38,7 @@ def insert_one(by_clock: bool) -> Executable:
     times = {"created_at": clock(0)}
     if by_clock:
         times |= {"run_at": clock(_DELAY), "wake_at": clock(_DELAY + HEAD_START)}
-    dialect: Any = sqlite if IS_SQLITE else postgresql
-    inserted: Executable = (
-        dialect.insert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
-    )
+    inserted: Executable = upsert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
     return inserted
 
 

@@ -17,16 +17,14 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Exists, Row, bindparam, delete, insert, select, text, update
 
 from app.config import get_settings
 from app.core.concurrency import in_background
 from app.core.control import control
-from app.core.database import IS_SQLITE
 from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
 from app.jobs.contract import registry
-from app.jobs.table import FREE, Status, clock, jobs, known_tasks, processes
+from app.jobs.table import FREE, Status, clock, jobs, known_tasks, processes, upsert
 
 log = structlog.get_logger(__name__)
 
@@ -187,9 +185,7 @@ def _end(connection: Connection, kind: Row[Any], lane: str, since: Any) -> Seque
 def _note_what_is_known(connection: Connection) -> None:
     """Note the tasks of live processes and of running jobs: release 0.1.0 shows only the latter."""
     # If nobody judged for a while, no process lived then: each grace begins anew.
-    latest = select(func.max(known_tasks.c.seen_at)).scalar_subquery()
-    away = latest < clock(-max(SILENT, 3 * judge_every()))
-    connection.execute(update(known_tasks).where(away).values(seen_at=clock(0)))
+    connection.execute(update(known_tasks).where(~_judged_lately()).values(seen_at=clock(0)))
     alive = select(processes.c.tasks).where(processes.c.seen_at > clock(-SILENT))
     known = {pair for tasks in connection.scalars(alive) for pair in tasks.items()}
     known |= {(name, "") for name in connection.scalars(select(jobs.c.task).where(RUNS).distinct())}
@@ -199,21 +195,25 @@ def _note_what_is_known(connection: Connection) -> None:
     connection.execute(delete(processes).where(processes.c.seen_at < clock(-FORGOTTEN)))
 
 
+def _judged_lately() -> Exists:
+    lately = known_tasks.c.seen_at >= clock(-max(SILENT, 3 * judge_every()))
+    return select(known_tasks.c.name).where(lately).exists()
+
+
 def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
     rows = [
         {"name": name, "signature": own, "seen_at": clock(0)}
         for name, own in sorted(known, key=repr)
     ]
     if rows:
-        dialect: Any = sqlite if IS_SQLITE else postgresql
-        noted = dialect.insert(known_tasks).values(rows)
+        noted = upsert(known_tasks).values(rows)
         again = {"index_elements": ["name", "signature"], "set_": {"seen_at": clock(0)}}
         connection.execute(noted.on_conflict_do_update(**again))
 
 
 def is_taken(connection: Connection, task: str, signature: str | None) -> bool:
-    """Whether a process that lived within the grace takes such arguments."""
-    since = clock(-get_settings().unknown_task_grace)
+    """Whether a process that lived within the grace takes such arguments, or nobody can know."""
+    since = clock(-max(SILENT, get_settings().unknown_task_grace))
     same = known_tasks.c.name == task, known_tasks.c.signature == signature
-    found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since)
-    return connection.execute(found).first() is not None
+    found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since).exists()
+    return bool(connection.scalar(select(found | ~_judged_lately())))

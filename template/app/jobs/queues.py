@@ -25,13 +25,11 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
-from app.core.database import IS_SQLITE
 from app.jobs.processes import FORGOTTEN, KINDS, SILENT
-from app.jobs.table import clock, database_now, jobs, processes, queues
+from app.jobs.table import clock, database_now, jobs, processes, queues, upsert
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
 
@@ -187,8 +185,7 @@ def pausing(queue: str, *, paused: bool) -> Executable:
     if not paused:
         ended = update(queues).where(queues.c.name == queue).values(paused_at=None)
         return ended.returning(queues.c.paused_at)
-    dialect: Any = sqlite if IS_SQLITE else postgresql
-    inserted = dialect.insert(queues).values(name=queue, paused_at=clock(0))
+    inserted = upsert(queues).values(name=queue, paused_at=clock(0))
     since = {"paused_at": func.coalesce(queues.c.paused_at, clock(0))}
     begun = inserted.on_conflict_do_update(index_elements=["name"], set_=since)
     returned: Executable = begun.returning(queues.c.paused_at)

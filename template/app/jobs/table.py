@@ -25,7 +25,7 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import GenericFunction
@@ -36,6 +36,9 @@ from app.core.drivers import renew_open_connections
 
 MAX_COUNT = 2**31 - 1  # the largest count that a column keeps
 HEAD_START = 5  # seconds after which a message that was sent for a due job counts as late
+
+# An INSERT that has ON CONFLICT.
+upsert: Any = (sqlite if IS_SQLITE else postgresql).insert
 
 metadata = MetaData()
 
@@ -64,7 +67,7 @@ class JsonArray(Json):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        kind = JSONB if dialect.name == "postgresql" else JSON
+        kind = postgresql.JSONB if dialect.name == "postgresql" else JSON
         return dialect.type_descriptor(kind(none_as_null=True))
 
 

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Row, insert
+from sqlalchemy import Row, delete, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.jobs import Jobs, Status
 from app.jobs.host import Host
+from app.jobs.processes import SILENT
 from app.jobs.runner import MAX_REFUSED_DELAY
 from app.jobs.table import clock, known_tasks
 from tests.engine import probes
@@ -67,15 +68,20 @@ async def test_arguments_of_another_release_wait_for_it(signature: str | None) -
     assert (row.status, row.error) == (Status.SUCCEEDED, None)
 
 
+async def know(session: AsyncSession, **ages: float) -> None:
+    """Note how many seconds ago a process took which arguments."""
+    for signature, age in ages.items():
+        known = {"name": probes.hopeless.name, "signature": signature, "seen_at": clock(-age)}
+        await session.execute(insert(known_tasks).values(known))
+    await session.commit()
+
+
 async def test_arguments_that_nobody_takes_for_a_grace_end_a_job(session: AsyncSession) -> None:
     values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": clock(-GRACE - 1)}
     lost, kept, of_old = [
         await submit(probes.hopeless, **values, signature=each) for each in ("lost", "kept", None)
     ]
-    for signature, age in (("lost", GRACE + 60), ("kept", GRACE - 60)):
-        known = {"name": probes.hopeless.name, "signature": signature, "seen_at": clock(-age)}
-        await session.execute(insert(known_tasks).values(known))
-    await session.commit()
+    await know(session, lost=GRACE + 60, kept=GRACE - 60, judged=0)
     host = Host(BACKEND, 4)
     await host._look()
     await idle(host)
@@ -83,6 +89,24 @@ async def test_arguments_that_nobody_takes_for_a_grace_end_a_job(session: AsyncS
     row = await row_of(lost)
     assert row.error.startswith("ArgumentsRefused: ")
     assert "gone" in row.error
+
+
+@pytest.mark.parametrize(("grace", "away"), [(GRACE, GRACE + 60), (0, 20)])
+async def test_just_after_an_outage_arguments_wait_for_who_takes_them(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch, grace: float, away: float
+) -> None:
+    """No process could say that it lives. One that takes them may say so a moment later."""
+    monkeypatch.setattr(get_settings(), "unknown_task_grace", grace)
+    values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": clock(-away - 60)}
+    job_id = await submit(probes.hopeless, **values, signature="another")
+    if grace:
+        unheard = await submit(probes.hopeless, **values, signature="unheard of")
+        assert (await refuse(Host(BACKEND, 1), unheard)).status == Status.PENDING
+    await know(session, another=away)
+    assert (await refuse(Host(BACKEND, 1), job_id)).status == Status.PENDING
+    await session.execute(delete(known_tasks))
+    await know(session, another=grace + SILENT + 1, judged=0)
+    assert (await refuse(Host(BACKEND, 1), job_id)).status == Status.DEAD
 
 
 async def test_a_replay_has_a_grace_of_its_own(session: AsyncSession) -> None:
