@@ -12,19 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Executable,
-    Select,
-    String,
-    func,
-    literal,
-    null,
-    select,
-    text,
-    type_coerce,
-    union_all,
-    update,
-)
+from sqlalchemy import Executable, Select, String, func, literal, select, text, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
@@ -155,8 +143,7 @@ def _waiting(queue: str, tasks: Sequence[str]) -> Select[Any]:
 
 def _of_few(kind: str, found: Select[Any]) -> Select[Any]:
     each = found.subquery()
-    since = func.min(each.c.run_at) if kind == "waiting" else null()
-    return _row(each.c.queue, kind, func.count(), since).group_by(each.c.queue)
+    return _row(each.c.queue, kind, func.count(), func.min(each.c.run_at)).group_by(each.c.queue)
 
 
 def _row(queue: Any, kind: str, number: Any, since: Any) -> Select[Any]:
@@ -164,7 +151,7 @@ def _row(queue: Any, kind: str, number: Any, since: Any) -> Select[Any]:
         queue.label("queue"),
         literal(kind).label("kind"),
         number.label("number"),
-        type_coerce(since, jobs.c.run_at.type).label("since"),
+        since.label("since"),
     )
 
 
