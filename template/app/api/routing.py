@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Annotated, Any
 
@@ -18,13 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.api.errors import answers
+from app.core.database import UNKEPT
 from app.core.security import REQUESTS, Limit, api_key_header, is_operator, require_operator
 
 MAX_DEPTH = 32
 MAX_VALUES = 10_000  # with their names; the event loop waits while they are checked
 MAX_INTEGER = 2**63 - 1
-# PostgreSQL keeps no NUL, and half of a surrogate pair can't be written as UTF-8.
-UNKEPT = re.compile("[\0\ud800-\udfff]")
 
 Loc = tuple[int | str, ...]
 Error = dict[str, Any]

@@ -7,6 +7,7 @@ own statements (`control.py`), two for the sessions of sync tasks, the rest for 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -51,6 +52,8 @@ CONNECT_ARGS: dict[str, Any] = {
     "tcp_user_timeout": 15_000,
 }
 PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
+# PostgreSQL keeps no NUL, and half of a surrogate pair can't be written as UTF-8.
+UNKEPT = re.compile("[\0\ud800-\udfff]")
 REQUEST_LIMIT = 15  # seconds for a statement of a request; then its connection is given up
 
 T = TypeVar("T")

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, Exists, Row, bindparam, delete, insert, selec
 from app.config import get_settings
 from app.core.concurrency import in_background
 from app.core.control import control
+from app.core.database import UNKEPT
 from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
 from app.jobs.contract import registry
 from app.jobs.table import FREE, Status, clock, jobs, known_tasks, processes, upsert
@@ -187,12 +188,22 @@ def _note_what_is_known(connection: Connection) -> None:
     # If nobody judged for a while, no process lived then: each grace begins anew.
     connection.execute(update(known_tasks).where(~_judged_lately()).values(seen_at=clock(0)))
     alive = select(processes.c.tasks).where(processes.c.seen_at > clock(-SILENT))
-    known = {pair for tasks in connection.scalars(alive) for pair in tasks.items()}
+    known = {pair for tasks in connection.scalars(alive) for pair in tasks_of(tasks).items()}
     known |= {(name, "") for name in connection.scalars(select(jobs.c.task).where(RUNS).distinct())}
     _note(connection, known)
     gone = known_tasks.c.seen_at < clock(-2 * get_settings().unknown_task_grace - DAY)
     connection.execute(delete(known_tasks).where(gone))
     connection.execute(delete(processes).where(processes.c.seen_at < clock(-FORGOTTEN)))
+
+
+def tasks_of(shown: Any) -> dict[str, str]:
+    """The tasks that a process shows, and their signatures. A row may have garbage there."""
+    pairs = shown.items() if isinstance(shown, dict) else ()
+    return {name: own for name, own in pairs if _is_text(name, 200) and _is_text(own, 16)}
+
+
+def _is_text(value: Any, most: int) -> bool:
+    return isinstance(value, str) and len(value) <= most and not UNKEPT.search(value)
 
 
 def _judged_lately() -> Exists:

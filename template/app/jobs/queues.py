@@ -16,7 +16,7 @@ from sqlalchemy import Executable, Select, String, func, literal, select, text, 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
-from app.jobs.processes import FORGOTTEN, KINDS, SILENT
+from app.jobs.processes import FORGOTTEN, KINDS, SILENT, tasks_of
 from app.jobs.table import clock, database_now, jobs, processes, queues, upsert
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
@@ -115,8 +115,8 @@ async def process_states(session: AsyncSession) -> list[ProcessState]:
 
 def _process(**row: Any) -> ProcessState:
     carries = row["queues"] if isinstance(row["queues"], list) else []
-    knows = list(row["tasks"]) if isinstance(row["tasks"], dict) else []
-    return ProcessState(**{**row, "queues": carries, "tasks": knows})
+    texts = [each for each in carries if isinstance(each, str)]
+    return ProcessState(**{**row, "queues": texts, "tasks": list(tasks_of(row["tasks"]))})
 
 
 async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:

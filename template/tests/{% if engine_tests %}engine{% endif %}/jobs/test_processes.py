@@ -6,9 +6,10 @@ import os
 import socket
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
@@ -16,7 +17,7 @@ from app.core.database import AsyncSessionLocal
 from app.jobs.contract import registry
 from app.jobs.host import Host, hosting
 from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, end_unknown, present
-from app.jobs.table import clock, processes
+from app.jobs.table import clock, known_tasks, processes
 from app.jobs.watch import _Watch
 from tests.engine.jobs.rows import BACKEND, database_now
 from tests.engine.jobs.statements import plans_of, statements
@@ -79,6 +80,20 @@ async def test_rows_of_the_dead_go(session: AsyncSession) -> None:
     await session.commit()
     await _Watch().step()
     assert {row.backend for row in await rows()} == {None}
+
+
+@pytest.mark.parametrize("tasks", [[], None, {"x" * 201: ""}, {"x": None}, {"\0": ""}])
+async def test_an_odd_row_keeps_nobody_from_judging(session: AsyncSession, tasks: Any) -> None:
+    """Another release may show its tasks otherwise, and a name may be too long to be noted."""
+    row: dict[str, Any] = {"host": "odd", "pid": 1, "queues": [], "slots": 0, "busy": 0}
+    row |= {"tasks": tasks, "started_at": clock(0), "seen_at": clock(0)}
+    odd, dead = (insert(processes).values(id=uuid4(), **row) for _ in range(2))
+    await session.execute(odd)
+    await session.execute(dead.values(host="dead", tasks={}, seen_at=clock(-FORGOTTEN - 1)))
+    await session.commit()
+    await _Watch().step()
+    assert set(await session.scalars(select(known_tasks.c.name))) == {*registry()}
+    assert set(await session.scalars(select(processes.c.host))) == {socket.gethostname(), "odd"}
 
 
 async def test_a_judgement_reads_no_job_that_waits_its_turn() -> None:
