@@ -20,6 +20,7 @@ from app.jobs.processes import FORGOTTEN, KINDS, SILENT, tasks_of
 from app.jobs.table import clock, database_now, jobs, processes, queues, upsert
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
+KINDS_AT_ONCE = 400  # in one statement: SQLite takes at most 500 SELECTs in a union
 
 WAITS = text("status = 'pending' AND crashes = 0")
 CRASHED = text("status = 'pending' AND crashes > 0")
@@ -120,14 +121,16 @@ def _process(**row: Any) -> ProcessState:
 
 
 async def _count(session: AsyncSession) -> defaultdict[str, _Counts]:
-    kinds = (await session.execute(_KINDS)).all()
-    tasks: defaultdict[str, list[str]] = defaultdict(list)
-    for kind in kinds:
-        tasks[kind.queue].append(kind.task)
-    waiting = [_waiting(queue, names) for queue, names in tasks.items()]
+    kinds, others = (await session.execute(_KINDS)).all(), [_CRASHED, _RUNNING, _DEAD, _PAUSED]
     found: defaultdict[str, _Counts] = defaultdict(_Counts)
-    for row in await session.execute(union_all(*waiting, _CRASHED, _RUNNING, _DEAD, _PAUSED)):
-        found[str(row.queue)].add(row.kind, row.number, row.since)
+    while kinds or others:
+        tasks: defaultdict[str, list[str]] = defaultdict(list)
+        for kind in kinds[:KINDS_AT_ONCE]:
+            tasks[kind.queue].append(kind.task)
+        waiting = [_waiting(queue, names) for queue, names in tasks.items()]
+        for row in await session.execute(union_all(*waiting, *others)):
+            found[str(row.queue)].add(row.kind, row.number, row.since)
+        kinds, others = kinds[KINDS_AT_ONCE:], []
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import String, cast, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
@@ -160,6 +160,20 @@ async def test_queues_are_counted(session: AsyncSession, monkeypatch: pytest.Mon
     await make(session, 1)
     again = {each.name: each for each in await Jobs(session).queues()}[queue]
     assert (again.waiting, again.waiting_is_at_least) == (4, True)
+    await session.rollback()
+
+
+@pytest.mark.parametrize("column", ["queue", "task"])
+async def test_any_number_of_queues_and_tasks_is_counted(
+    session: AsyncSession, column: str
+) -> None:
+    """SQLite takes at most 500 SELECTs in a union."""
+    await make(session, 800, **{column: cast(jobs.c.id, String)})
+    await make(session, 1, status=Status.RUNNING)
+    seen = await Jobs(session).queues()
+    assert (sum(each.waiting for each in seen), sum(each.running for each in seen)) == (800, 1)
+    first = await session.scalar(select(func.min(jobs.c.run_at)))
+    assert {each.oldest for each in seen if each.waiting} == {first}
     await session.rollback()
 
 
