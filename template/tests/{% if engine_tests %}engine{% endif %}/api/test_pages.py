@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, String, cast, event, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import IS_SQLITE, async_engine
+from app.core.database import IS_SQLITE
 from app.jobs import Interval, JobFilter, Jobs, Schedule, Schedules, Status, finding
 from app.jobs.schedules import definition_of
 from app.jobs.table import clock, jobs, schedules
@@ -112,9 +112,10 @@ async def plans(session: AsyncSession) -> AsyncIterator[list[str]]:
             plan = connection.exec_driver_sql(explain + statement, values).all()
             found.append("\n".join(str(line) for line in plan))
 
-    event.listen(async_engine.sync_engine, "before_cursor_execute", note)
+    engine = session.get_bind()
+    event.listen(engine, "before_cursor_execute", note)
     yield found
-    event.remove(async_engine.sync_engine, "before_cursor_execute", note)
+    event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.SUCCEEDED, Status.DEAD])

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Executable, delete, event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import SyncSessionLocal, async_engine
+from app.core.database import SyncSessionLocal
 from app.jobs import JobFilter, Jobs, JobStateError, Status, finding
 from app.jobs.table import clock, jobs
 from tests.engine import probes
@@ -85,9 +85,11 @@ async def test_rows_that_come_and_go_beside_a_page_hide_and_repeat_no_job(
         if beside:
             connection.execute(beside.pop())
 
-    event.listen(async_engine.sync_engine, "after_cursor_execute", once)
+    engine = session.get_bind()
+    event.listen(engine, "after_cursor_execute", once)
     page = await Jobs(session).find(JobFilter(error="rare"), 5)
-    event.remove(async_engine.sync_engine, "after_cursor_execute", once)
+    event.remove(engine, "after_cursor_execute", once)
+    assert not beside
     found = [*page.jobs]
     while page.next:
         page = await Jobs(session).find(JobFilter(error="rare"), 5, after=page.next)

@@ -75,7 +75,7 @@ async def test_it_reads_beside_a_session_that_is_open(
 ) -> None:
     """On SQLite all requests share one connection."""
     assert await session.get(Order, uuid4()) is None
-    assert (await api.get("/health/ready")).status_code == 200
+    assert (await api.get(f"/orders/{uuid4()}")).status_code == 404
     assert (await own_jobs.run(probes.echo, "a")).status == Status.SUCCEEDED
 
 
