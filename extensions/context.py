@@ -76,6 +76,7 @@ class Selection:
             **{f"has_apscheduler_{v}": f"apscheduler_{v}" in self.variants() for v in APSCHEDULERS},
             "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
             "needs_rabbitmq": needs_rabbitmq,
+            "celery_on_redis": self.has("celery") and not needs_rabbitmq,
             "engine_tests": self.engine_tests,
             "has_several": len(self.backends) > 1,
             "has_worker": has_worker,

@@ -176,7 +176,7 @@ def tell(what: str, error: BaseException) -> None:
 
     A process and its children share the line about outages.
     """
-    if may_tell() if is_outage(error) else _may_tell_of(what):
+    if may_tell() if is_outage(error) else may_tell_of(what):
         log.warning(what, error=repr(error).splitlines()[0])
 
 
@@ -189,7 +189,8 @@ def may_tell() -> bool:
     return True
 
 
-def _may_tell_of(what: str) -> bool:
+def may_tell_of(what: str) -> bool:
+    """Whether no other error of this name was logged within a second. The caller logs one then."""
     now = time.monotonic()
     if what in _told_of and now < _told_of[what] + 1:
         return False

@@ -18,6 +18,7 @@ from celery.canvas import Signature as Canvas
 from kombu import Message
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from app.core.outages import may_tell_of
 from app.jobs.backends import registry
 
 log = structlog.get_logger(__name__)
@@ -144,6 +145,18 @@ def why(error: Exception) -> str:
         first = error.errors(include_input=False, include_url=False)[0]
         return ": ".join([*map(str, first["loc"]), first["msg"]])[:SHOWN]
     return str(error) if isinstance(error, RefusedError) else type(error).__name__
+
+
+def said(error: Exception) -> str:
+    """The error in one line, without the command that failed, which may contain a message."""
+    text = str(error).rpartition("caused error: ")[2] or " "
+    return f"{type(error).__name__}: {text.splitlines()[0]}"
+
+
+def tell_failed(event: str, error: Exception) -> None:
+    """Log a line about what the broker refuses, one a second at most."""
+    if may_tell_of(event):
+        log.warning(event, error=said(error))
 
 
 def tell_dropped(queue: object, error: Exception, task: object = None) -> None:

@@ -1,12 +1,13 @@
 """Changes Celery's worker.
 
 It checks each message, replaces processes with a stuck thread, and logs neither arguments nor an
-outage of its broker as an error.
+outage of its broker as an error. A broker that refuses what it needs has one line a second.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +21,14 @@ from celery.worker import consumer, strategy
 from kombu import Message
 from kombu.log import get_logger
 
-from app.core.celery.gate import RefusedError, admit, tell_dropped
+from app.core.celery.gate import RefusedError, admit, tell_dropped, tell_failed
 from app.core.concurrency import abandoned
 from app.core.logging import configure_logging
 
 log = structlog.get_logger(__name__)
 logger = get_logger(__name__)  # of the kind that kombu writes to
+
+PAUSE = 1  # seconds before a worker connects again
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -34,6 +37,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         """Turn off gossip among workers: nothing needs it, and it would bring other messages."""
         super().__init__(*args, **{**options, "without_gossip": True})
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        tell_failed("broker.failed", exc)
+        time.sleep(PAUSE)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        self.on_connection_error_before_connected(exc)
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Message], None]:
         handle = super().create_task_handler(*args, **options)
@@ -98,6 +109,8 @@ def configure_logging_of_worker(**_: Any) -> None:
     for each in (trace.logger, strategy.logger):
         each.addFilter(_without_arguments)
     consumer.consumer.logger.addFilter(_no_error)
+    for source in (consumer.consumer.logger, logging.getLogger("py.warnings")):
+        source.addFilter(_is_new)
     base.logger.setLevel("INFO")  # below it logs each native task's arguments
     pool = util.get_logger()  # it writes to standard error itself
     pool.setLevel("ERROR")
@@ -115,3 +128,9 @@ def _no_error(record: logging.LogRecord) -> bool:
     if record.msg == consumer.consumer.CONNECTION_ERROR:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Leave out what Celery adds to `broker.failed`: a traceback, which may show a message."""
+    said_again = consumer.consumer.CONNECTION_RETRY, consumer.consumer.CANCEL_TASKS_BY_DEFAULT
+    return not any(text in record.getMessage() for text in said_again)
