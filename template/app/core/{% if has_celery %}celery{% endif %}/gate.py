@@ -51,6 +51,15 @@ class RefusedError(Exception):
     """A message is refused. The error's text shows nothing of it."""
 
 
+class Uncompressed(Message):  # type: ignore[misc]
+    """Refuses a compressed body, which kombu would decompress at once, however long it becomes."""
+
+    def __init__(self, body: Any = None, headers: Any = None, **options: Any) -> None:
+        if headers and headers.get("compression"):
+            self.errors = [(RefusedError, RefusedError("a compressed message"), None)]
+        super().__init__(body, headers=headers, **options)
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True)
 
