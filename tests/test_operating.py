@@ -113,8 +113,8 @@ def is_users(name: str) -> bool:
 
 
 def events_of(text: str) -> set[str]:
-    """The events in calls of `log` and `tell`, in constants, and in the endings of a try."""
-    events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell)\(\s*"([^"]+)"', text))
+    """The events in calls of `log`, `tell` and `tell_failed`, in constants, and in the endings of a try."""
+    events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell|tell_failed)\(\s*"([^"]+)"', text))
     events |= set(re.findall(r'\bpartial\(log\.\w+, "([^"]+)"', text))  # told after a commit
     events |= set(re.findall(rf'^[A-Z]+ = "({EVENT})"$', text, re.MULTILINE))
     if "class Ending(" in text:
