@@ -113,8 +113,9 @@ def is_users(name: str) -> bool:
 
 
 def events_of(text: str) -> set[str]:
-    """The events in calls of `log`, `tell` and `tell_failed`, in constants, and in the endings of a try."""
-    events = set(re.findall(r'\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell|tell_failed)\(\s*"([^"]+)"', text))
+    """The events in calls of `log`, `tell` and `tell_failed`, in constants, in endings of a try."""
+    calls = r"\b(?:log\.\w+|get_logger\(__name__\)\.\w+|tell|tell_failed)"
+    events = set(re.findall(rf'{calls}\(\s*"([^"]+)"', text))
     events |= set(re.findall(r'\bpartial\(log\.\w+, "([^"]+)"', text))  # told after a commit
     events |= set(re.findall(rf'^[A-Z]+ = "({EVENT})"$', text, re.MULTILINE))
     if "class Ending(" in text:

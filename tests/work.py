@@ -170,7 +170,11 @@ COMPOSE = """
 """
 README = "## Customers\n\nEach new one is greeted.\n\n"
 EDITS = (
-    Edit("app/models/__init__.py", "from app.models.customer import Customer\n", "from app.core.database"),
+    Edit(
+        "app/models/__init__.py",
+        "from app.models.customer import Customer\n",
+        "from app.core.database",
+    ),
     Edit("app/models/__init__.py", '__all__ += ["Customer"]\n', "__all__ = "),
     Edit(
         "app/dependencies.py",
