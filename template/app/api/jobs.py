@@ -72,14 +72,14 @@ async def _page(
     """Read a page in parts. It ends early if it gets long, because a result may have 256 KiB."""
     data: list[JobListed] = []
     size = 0
-    while len(data) < limit and size < ENOUGH:
+    while size < ENOUGH:
         most = min(PART, limit - len(data))
         found = await jobs.find(wanted, most, after=place)
         part, place = [JobListed.of(job) for job in found.jobs], found.next
         data += part
-        size += sum(len(each.model_dump_json()) for each in part)
-        if place is None or len(part) < most:
+        if place is None or len(part) < most or len(data) == limit:
             break
+        size += sum(len(each.model_dump_json()) for each in part)
     return Page(data=data, next=cursor_of(place) if place else None)
 
 
