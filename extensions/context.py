@@ -71,12 +71,13 @@ class Selection:
         has_worker = self.has("arq", "celery")
         has_beat = self.has("celery") and not self.has("apscheduler")
         needs_rabbitmq = self.has("celery") and self.broker == "rabbitmq"
+        celery_on_redis = self.has("celery") and not needs_rabbitmq
         return {
             **{f"has_{name}": self.has(name) for name in NAMES},
             **{f"has_apscheduler_{v}": f"apscheduler_{v}" in self.variants() for v in APSCHEDULERS},
-            "needs_redis": self.has("arq") or (self.has("celery") and not needs_rabbitmq),
+            "needs_redis": self.has("arq") or celery_on_redis,
             "needs_rabbitmq": needs_rabbitmq,
-            "celery_on_redis": self.has("celery") and not needs_rabbitmq,
+            "celery_on_redis": celery_on_redis,
             "engine_tests": self.engine_tests,
             "has_several": len(self.backends) > 1,
             "has_worker": has_worker,
