@@ -86,6 +86,7 @@ class Selection:
             "has_scheduler": has_beat or (self.has("apscheduler") and has_worker),
             "has_scheduler_process": self.has("apscheduler") and has_worker,
             "clock_in_api": not has_worker,
+            "clock_runs_jobs": not has_beat,
         }
 
     def clock(self) -> str:

@@ -33,6 +33,7 @@ from devtools.processes import claim, enter, listening, spawn, stop
 DATA = REGISTER.parent
 COLOURS = (36, 33, 35, 32, 34, 31)
 WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
+HURRY = {"STOP_GRACE": "2"}  # seconds: who changes the code waits for no long job
 LOAD = f"from app.core.loading import load_module; [*map(load_module, {ENTRIES})]"
 IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
@@ -81,7 +82,7 @@ def environment_of(name: str) -> dict[str, str]:
     here = {key: value for key, value in os.environ.items() if value}
     others = {variable for used in SECRETS.values() for variable in used} - {*SECRETS[name]}
     looks = {"PYTHONUNBUFFERED": "1", "ENV_FILE": ""} | ({"FORCE_COLOR": "1"} if IN_COLOUR else {})
-    return settings | here | metrics_of(name) | dict.fromkeys(others, "") | looks
+    return HURRY | settings | here | metrics_of(name) | dict.fromkeys(others, "") | looks
 
 
 def metrics_of(name: str) -> dict[str, str]:
@@ -116,8 +117,7 @@ class Supervisor:
             self._start_server(variable)
         if stopping.is_set() or not self._migrate():
             return
-        address = "http://{}:{}/docs".format(*self._api.getsockname())
-        say("dev", f"API: {address}   Ctrl-C ends everything")
+        say("dev", "API: http://{}:{}/docs   Ctrl-C ends it all".format(*self._api.getsockname()))
         self._start()
         if ended := self._watch_code():
             say("dev", f"{ended}: stopping")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NotRequired, TypedDict
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from pydantic_core import CoreConfig, SchemaSerializer, SchemaValidator
 
 MAX_ARGUMENT_BYTES = 64 * 1024
@@ -27,6 +28,9 @@ def arguments_adapter(own: list[inspect.Parameter], hints: dict[str, Any]) -> Ty
         adapter: TypeAdapter[Any] = TypeAdapter(with_config(limits)(arguments))
     except PydanticSchemaGenerationError:
         raise NotJson(_not_json(fields)) from None
+    with suppress(PydanticInvalidForJsonSchema):
+        if "'writeOnly': True" in str(adapter.json_schema()):
+            raise NotJson("asterisks replace a secret in JSON; take an id and load it in the task")
     # Its own configuration doesn't reach its errors, which would show the arguments, nor what is
     # dumped, where NaN would become None.
     config = CoreConfig(hide_input_in_errors=True, ser_json_inf_nan="constants")

@@ -53,6 +53,7 @@ from app.jobs.tries import this_worker, tried
 Names = tuple[str, ...]
 
 BATCH = 100  # jobs in one statement; more would hold SQLite's lock for too long
+CORRECTED = 10_000  # the same where a jump of the clock keeps all jobs from being due
 WORKER_LOST = "WorkerLost: each worker that ran this job died"
 LEASE_LOST = "WorkerLost: it died, or was silent for longer than its lease"
 
@@ -203,24 +204,27 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
     return connection.execute(back, {"latest": latest}).all()
 
 
-def bring_nearer(connection: Connection) -> None:
+def bring_nearer(connection: Connection) -> bool:
     """Correct the times of jobs after the database's clock went back: they are too far ahead.
 
-    A job that was submitted for later keeps its time, for the caller may have named that time.
+    Returns whether there may be more that wait. A job that was submitted for later keeps its time,
+    for the caller may have named that time.
     """
     began = func.coalesce(jobs.c.started_at, jobs.c.created_at)
     was_due = (jobs.c.run_at <= jobs.c.created_at) | jobs.c.started_at.is_not(None)
     backoff = extract("epoch", jobs.c.run_at) - extract("epoch", began)
     delay = case((jobs.c.run_at > began, backoff), else_=0)
-    waits = update(jobs).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
+    far_ahead = select(jobs.c.id).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
+    found = far_ahead.limit(CORRECTED).with_for_update(**FREE)
     # `started_at` as well: the next process that notices the jump must change nothing.
     started = case((jobs.c.started_at > clock(0), clock(0)), else_=jobs.c.started_at)
     times = {"run_at": clock(delay), "wake_at": clock(delay + HEAD_START), "started_at": started}
-    connection.execute(waits.values(times))
+    brought = connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(times))
     connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))
         connection.execute(far.values(wake_at=clock(most)))
+    return brought.rowcount == CORRECTED
 
 
 def _one_more(count: Column[int]) -> Case[int]:

@@ -181,9 +181,7 @@ async def _submit(
 
 def _report(schedule_id: str, error: Exception) -> None:
     if schedule_id not in _reported:
-        # Further lines of the database's answer may show the arguments.
-        said = str(error).splitlines()[0] if isinstance(error, OF_VALUES) else repr(error)
-        log.error("schedule.broken", schedule_id=schedule_id, error=said)
+        log.error("schedule.broken", schedule_id=schedule_id, error=repr(error))
     _reported.add(schedule_id)
 
 

@@ -200,8 +200,8 @@ class Host:
 
     async def _extend(self) -> None:
         begun, held = time.monotonic(), dict(self._claims)
-        fences = [(job_id, each.attempt) for job_id, each in held.items()]
-        kept = await control(lambda connection: claims.extend(connection, fences)) if held else {}
+        fences = [(job_id, each.attempt) for job_id, each in held.items() if not each.is_stuck]
+        kept = await control(lambda connection: claims.extend(connection, fences)) if fences else {}
         for job_id in held.keys() - kept:
             self._stop_lost(held[job_id])
         self._extended = begun

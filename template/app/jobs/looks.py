@@ -113,8 +113,8 @@ WITH carried AS (
   WHERE {LAZILY} AND id = ANY(ARRAY(
     SELECT id FROM jobs
     WHERE id = ANY(ARRAY(SELECT id FROM due ORDER BY run_at LIMIT considered))
-      AND status = 'pending' AND {COUNTED}
-    ORDER BY run_at LIMIT :slots FOR UPDATE SKIP LOCKED
+      AND status = 'pending' AND {COUNTED} AND run_at <= statement_timestamp()
+    ORDER BY run_at LIMIT :slots FOR NO KEY UPDATE SKIP LOCKED
   ))
   RETURNING {SHOWN}, {WAITED} AS waited
 ), next AS (
@@ -207,7 +207,7 @@ def look(connection: Connection, wanted: Wanted, slots: int, since: str = EVER) 
 
 
 class Lookout:
-    """Spends at most a tenth of its time on looks at all due jobs.
+    """Spends at most a tenth of its time on looks at all due jobs, but has one in ten seconds.
 
     The other looks overlook a job that was committed long after it was submitted.
     """
@@ -221,7 +221,7 @@ class Lookout:
         found = look(connection, wanted, slots, EVER if whole else self._since)
         self._since = found.oldest
         if whole:
-            self._next_whole = began + 10 * (time.monotonic() - began)
+            self._next_whole = began + min(10, 10 * (time.monotonic() - began))
             return found
         wait = max(0, self._next_whole - time.monotonic())
         return replace(found, wait=wait if found.wait is None else min(wait, found.wait))

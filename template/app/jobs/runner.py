@@ -14,21 +14,20 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
-from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.config import get_settings
 from app.core import tracing
 from app.core.control import control
-from app.core.database import IS_SQLITE, JobSession, SyncSessionLocal, jobs_engine, sync_engine
-from app.core.outages import is_outage
+from app.core.database import JobSession, SyncSessionLocal
+from app.core.outages import is_in_the_way, is_outage
 from app.jobs.claims import note_refusal
-from app.jobs.contract import NonRetryable, RetryLater, registry
+from app.jobs.contract import NonRetryable, RetryLater
 from app.jobs.endings import Ending, named
 from app.jobs.outcomes import ONE, Outcome
 from app.jobs.processes import is_taken
-from app.jobs.running import Claim, LeaseLostError, note_begin, note_end, running_job
+from app.jobs.running import Claim, LeaseLostError, running_job
 from app.jobs.table import Status
 from app.jobs.tries import text_of
 
@@ -36,24 +35,7 @@ MAX_BACKOFF = timedelta(hours=1)
 MAX_RESULT_BYTES = 256 * 1024
 MAX_REFUSED_DELAY = 30  # seconds until a job runs again whose arguments a host refused
 OUTAGE = 2  # about so many seconds until a job runs again after the database was away
-
-
-def _begin_with_limit(connection: Connection) -> None:
-    """Let PostgreSQL end the transaction of a worker that froze, and with it all its locks.
-
-    The limit is for this transaction alone, because a pooler gives the connection to others.
-    """
-    longest = max((task.timeout for task in registry().values()), default=timedelta(0))
-    limit = min(int(longest.total_seconds() * 1000), 2**31 - 1)  # the most that PostgreSQL takes
-    connection.exec_driver_sql(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {limit}")
-
-
-for engine in (jobs_engine.sync_engine, sync_engine):
-    event.listen(engine, "begin", note_begin)
-    event.listen(engine, "checkin", note_end)
-    if not IS_SQLITE:
-        engine.update_execution_options(isolation_level="AUTOCOMMIT")  # else the driver begins, too
-        event.listen(engine, "begin", _begin_with_limit)
+MOST_OUTAGES = 100  # tries that aren't counted: a task may cause its own outages
 
 
 async def attempt(claim: Claim) -> Outcome | None:
@@ -139,7 +121,8 @@ def _cancelled(claim: Claim) -> Outcome | None:
 
 
 def _failed(claim: Claim, error: Exception) -> Outcome:
-    if is_outage(error):
+    is_away = is_outage(error) or (claim.fenced and is_in_the_way(error))
+    if is_away and claim.max_attempts < claim.task.tries + MOST_OUTAGES:
         claim.end(Ending.HANDED_BACK, "no database: " + repr(error).splitlines()[0])
         return handed_back(claim, OUTAGE * random.uniform(0.5, 1.5))  # noqa: S311
     try:

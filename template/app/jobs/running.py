@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
 from opentelemetry.trace import Span
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
+from app.config import get_settings
 from app.core.concurrency import in_thread
+from app.core.database import IS_SQLITE, jobs_engine, sync_engine
 from app.core.drivers import give_up
-from app.jobs.contract import Task, find_task
+from app.jobs.contract import Task, find_task, registry
 from app.jobs.endings import Ended, Ending
 from app.jobs.looks import Taken
 
@@ -46,6 +49,12 @@ class Claim:
     running: asyncio.Task[Any] | None = field(default=None, repr=False)
     drivers: set[Any] = field(default_factory=set, repr=False)  # the drivers' open connections
     abandoned: bool = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the task has taken no notice of the end of its time limit."""
+        limit = self.task.timeout.total_seconds() + get_settings().lease
+        return time.monotonic() - self.began > limit and not (self.fenced or self.ended)
 
     def end(self, ending: Ending, error: str | None = None, cause: Exception | None = None) -> None:
         """Note how this try ended. That is reported once it is written."""
@@ -84,6 +93,26 @@ def note_begin(connection: Connection) -> None:
 def note_end(_: Any, record: Any) -> None:
     if claim := running_job.get(None):
         claim.drivers.discard(record.driver_connection)
+
+
+def _begin_with_limit(connection: Connection) -> None:
+    """Let PostgreSQL end the transaction of a worker that froze, and with it all its locks.
+
+    Both settings are for this transaction alone, because a pooler gives the connection to others.
+    At another isolation level the outcome would fail if the lease was extended meanwhile.
+    """
+    longest = max((task.timeout for task in registry().values()), default=timedelta(0))
+    limit = min(int(longest.total_seconds() * 1000), 2**31 - 1)  # the most that PostgreSQL takes
+    begin = "BEGIN ISOLATION LEVEL READ COMMITTED"
+    connection.exec_driver_sql(f"{begin}; SET LOCAL idle_in_transaction_session_timeout = {limit}")
+
+
+for engine in (jobs_engine.sync_engine, sync_engine):
+    event.listen(engine, "begin", note_begin)
+    event.listen(engine, "checkin", note_end)
+    if not IS_SQLITE:
+        engine.update_execution_options(isolation_level="AUTOCOMMIT")  # else the driver begins, too
+        event.listen(engine, "begin", _begin_with_limit)
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ class _Watch:
         self._looked = time.monotonic()
         await self._presence.say()
         if judges and time.monotonic() - self._judged > processes.judge_every():
-            _report(await control(processes.end_unknown))
-            self._judged = time.monotonic()
+            _report(ended := await control(processes.end_unknown))
+            self._judged = float("-inf") if ended else time.monotonic()
         self._failed = False
 
     async def _ask_the_clock(self) -> None:
@@ -63,8 +63,8 @@ class _Watch:
     async def _heed(self, jump: Jump | None) -> None:
         """Give hosts time after a jump, in which they extend their leases by the new time."""
         self.wait(self._lease)
-        if jump and jump.seconds < 0:
-            await control(claims.bring_nearer)
+        while jump and jump.seconds < 0 and await control(claims.bring_nearer):
+            heartbeat("relay")
         self._jump = jump
 
     def _may_judge(self) -> bool:

@@ -209,6 +209,18 @@ def test_a_revision_that_fails_shows_no_rows(project: Path, tmp_path: Path) -> N
     assert "TOPSECRET" not in migrated.stderr
 
 
+@pytest.mark.postgresql
+def test_a_user_that_may_not_create_a_table_is_one_line(project: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], tmp_path)}
+    revision = add_revision(project, "forbidden", after="app_0001")
+    steps = "CREATE ROLE weak; SET ROLE weak; CREATE TABLE forbidden (id INT)"
+    whole = f"from alembic import op\n{revision.read_text()}"
+    revision.write_text(whole.replace("...", f'op.execute("{steps}")'))
+    migrated = run(project, *MIGRATE, env=env)
+    told = "permission denied for schema public: correct its user, its password or its rights\n"
+    assert (migrated.returncode, migrated.stderr) == (1, told)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy in a folder whose name Alembic would take for a variable."""

@@ -8,6 +8,7 @@ import pty
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import httpx
 
@@ -90,14 +91,25 @@ def status_of_an_order(dev: Dev) -> str | None:
 def test_a_process_gets_only_what_it_uses(project: Path) -> None:
     """Values come from the environment or from `.env`, which the process itself doesn't read."""
     (project / ".env").write_text("API_KEY=of the file\nMAX_JOBS=3\nPOSTGRES_PASSWORD=x\n")
-    script = "import json, sys; from devtools.supervisor import environment_of as of"
-    addresses = {variable: os.environ[variable] for variable in servers.BROKERS}
     for name, expected, port in [("api", "of the file", "9100"), ("migrate", "", "")]:
-        show = f"{script}; print(json.dumps(of(sys.argv[1])))"
-        made = python(project, "-c", show, name, **addresses, METRICS_PORT="9100")
-        env = json.loads(made.stdout)
+        env = environment_of(name, project, METRICS_PORT="9100")
         assert (env["API_KEY"], env["MAX_JOBS"], env["ENV_FILE"]) == (expected, "3", "")
         assert env["METRICS_PORT"] == port
         assert "POSTGRES_PASSWORD" not in env
         brokers = {env[variable] for variable in servers.BROKERS}
         assert name == "api" or brokers <= {""}
+
+
+def test_a_reload_waits_no_longer_for_jobs_than_the_owner_wants(project: Path) -> None:
+    assert environment_of("api", project)["STOP_GRACE"] == "2"
+    (project / ".env").write_text("STOP_GRACE=9\n")
+    assert environment_of("api", project)["STOP_GRACE"] == "9"
+
+
+def environment_of(name: str, project: Path, **env: str) -> dict[str, str]:
+    """The variables that `poe dev` gives to this process."""
+    script = "import json, sys; from devtools.supervisor import environment_of as of"
+    addresses = {variable: os.environ[variable] for variable in servers.BROKERS}
+    show = f"{script}; print(json.dumps(of(sys.argv[1])))"
+    made = python(project, "-c", show, name, **addresses, **env)
+    return cast("dict[str, str]", json.loads(made.stdout))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Executable, delete, event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.control import control
 from app.core.database import SyncSessionLocal
-from app.jobs import JobFilter, Jobs, JobStateError, Status, finding
+from app.jobs import JobFilter, Jobs, JobStateError, Status, finding, looks
 from app.jobs.table import clock, jobs
 from tests.engine import probes
+from tests.engine.core.waits import BLOCKED, WAIT, waiting
 from tests.engine.jobs.rows import change, statuses, submit
 from tests.service import eventually
 
@@ -54,6 +57,36 @@ async def test_a_job_that_has_succeeded_meanwhile_stays_so(
     assert await changing == 1
     await session.commit()
     assert await statuses(one, beside) == [Status.SUCCEEDED, after]
+
+
+@pytest.fixture
+def slow_look(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A look waits for a lock when it has begun, and then sees what was there before."""
+    begins = "SELECT found.* FROM free CROSS"
+    waits = f"SELECT found.* FROM ({WAIT}) AS wait, free CROSS"
+    assert begins in looks._POSTGRESQL
+    monkeypatch.setattr(looks, "_POSTGRESQL", looks._POSTGRESQL.replace(begins, waits))
+    looks._at_once.cache_clear()
+    yield
+    looks._at_once.cache_clear()
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("slow_look")
+async def test_a_job_that_is_put_off_while_a_host_looks_is_left_alone() -> None:
+    """Another host has tried it, and its task raised RetryLater."""
+    job_id = await submit(probes.echo, "a")
+    wanted = looks.Wanted(["default"], [probes.echo.name], [])
+    async with waiting() as outside:
+        looking = asyncio.create_task(control(partial(looks.look, wanted=wanted, slots=1)))
+
+        async def looks_now() -> bool:
+            return bool(await outside.scalar(BLOCKED))
+
+        await eventually(looks_now)
+        await change(job_id, run_at=clock(3600), attempts=1)
+    assert (await looking).taken == []
+    assert await statuses(job_id) == [Status.PENDING]
 
 
 async def test_a_replay_that_is_refused_undoes_nothing_else(session: AsyncSession) -> None:

@@ -21,6 +21,7 @@ from app.jobs.triggers import Trigger
 from app.jobs.watch import _Watch
 from tests.engine import probes
 from tests.engine.jobs.rows import database_now, row_of, statuses, submit
+from tests.engine.jobs.statements import statements
 
 HOUR = 3600
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -103,6 +104,21 @@ async def test_after_a_jump_back_nothing_waits_for_the_old_time() -> None:
     assert row.run_at <= now
     assert row.wake_at <= now + seconds(get_settings().lease)
     assert (await row_of(late)).wake_at <= now + seconds(HEAD_START)
+
+
+async def test_after_a_jump_back_jobs_are_corrected_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One statement for a long backlog would be given up again and again."""
+    monkeypatch.setattr(claims, "CORRECTED", 2)
+    ahead = clock(HOUR)
+    ids = [await submit(probes.echo, "a", created_at=ahead, run_at=ahead) for _ in range(5)]
+    await note_another_time(HOUR)
+    with statements() as made:
+        await _Watch().step()
+    now = await database_now()
+    assert [each for each in ids if (await row_of(each)).run_at > now] == []
+    assert len([each for each, _ in made if each.startswith("UPDATE") and "LIMIT" in each]) == 3
 
 
 async def next_ticks_after_a_jump(

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     Json,
     PositiveInt,
+    SecretStr,
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
@@ -26,6 +27,10 @@ from app.models import Order
 from app.tasks.notifications import send_email
 from app.tasks.orders import process_order
 from tests.engine import probes
+
+
+class Login(BaseModel):
+    token: SecretStr
 
 
 def test_a_task_stays_a_plain_function() -> None:
@@ -130,6 +135,14 @@ def test_a_parameter_that_is_no_json_is_named() -> None:
     wrong = "order can't be of type Order: arguments are JSON; take its id and load it in the task"
     with pytest.raises(TypeError, match=f"^task objects.send: {re.escape(wrong)}$"):
         task(name="objects.send")(send_order)
+
+
+def test_a_parameter_that_hides_its_value_is_refused() -> None:
+    async def log_in(logins: list[Login]) -> None: ...
+
+    wrong = "asterisks replace a secret in JSON; take an id and load it in the task"
+    with pytest.raises(TypeError, match=f"^task secrets.log_in: {re.escape(wrong)}$"):
+        task(name="secrets.log_in")(log_in)
 
 
 def test_a_decorator_without_parentheses_is_refused() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
 from app.config import get_settings
-from app.jobs import Status
+from app.jobs import Status, current_job, task
 from app.jobs.host import Host, hosting
 from app.jobs.table import jobs
 from tests.engine import probes
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 LEASE = timedelta(seconds=get_settings().lease)
 PENDING, RUNNING, SUCCEEDED = Status.PENDING, Status.RUNNING, Status.SUCCEEDED
+
+may_end = asyncio.Event()
 
 
 @pytest.fixture
@@ -78,6 +82,24 @@ async def test_a_lost_job_is_stopped() -> None:
     await idle(host)
     row = await row_of(job_id)
     assert (row.status, row.attempts, row.max_attempts) == (RUNNING, 2, 3)
+
+
+@task(name="held.deaf", timeout=timedelta(seconds=1))
+async def deaf() -> str:
+    """Its first try takes no notice of the end of its time limit."""
+    while current_job().attempt == 1 and not may_end.is_set():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+    return "ended"
+
+
+async def test_a_job_whose_task_ignores_its_time_limit_loses_its_lease(host: Host) -> None:
+    job_id = await submit(deaf)
+    host.ring()
+    row = await status_is(job_id, SUCCEEDED)
+    assert (row.result, row.attempts, row.crashes) == ("ended", 2, 1)
+    may_end.set()
+    await idle(host)
 
 
 async def test_a_cancelled_job_is_stopped(host: Host) -> None:

@@ -22,7 +22,15 @@ from app.jobs.outcomes import Outcome, Outcomes
 from app.jobs.table import clock
 from tests.engine import probes
 from tests.engine.core.waits import BLOCKED, locked, outside
-from tests.engine.jobs.rows import database_now, end, row_of, status_is, statuses, submit
+from tests.engine.jobs.rows import (
+    change,
+    database_now,
+    end,
+    row_of,
+    status_is,
+    statuses,
+    submit,
+)
 from tests.service import eventually
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("no_other_jobs")]
@@ -86,6 +94,14 @@ async def test_a_foreign_key_of_another_table_is_in_nobodys_way() -> None:
         assert await control(extend) == {job_id: True}
         assert await Outcomes(control).write(Outcome(job_id, 1, Status.SUCCEEDED))
         assert await statuses(job_id) == [Status.SUCCEEDED]
+
+
+async def test_a_foreign_key_of_another_table_keeps_no_host_from_a_job(host: Host) -> None:
+    job_id = await submit(probes.echo, "a", run_at=clock(3600))
+    async with locked(job_id, "KEY SHARE"), asyncio.timeout(20):
+        await change(job_id, run_at=clock(0))
+        host.ring()
+        await status_is(job_id, Status.SUCCEEDED)
 
 
 async def test_a_host_that_freezes_in_a_claim_keeps_no_other_from_its_task() -> None:

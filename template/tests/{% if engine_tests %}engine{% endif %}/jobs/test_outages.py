@@ -21,6 +21,7 @@ from app.core.outages import is_outage, mark_errors_of, tell
 from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
+from app.jobs.runner import MOST_OUTAGES
 from app.jobs.table import clock
 from tests.engine.jobs.rows import BACKEND, change, database_now, idle, row_of, submit
 
@@ -158,6 +159,15 @@ async def test_an_outage_of_the_services_own_database_is_not_counted(
     assert (row.attempts, row.max_attempts) == (1, 2)
     assert row.run_at > await database_now()
     assert (await tried_again(row.id)).status == Status.SUCCEEDED
+
+
+async def test_a_task_that_causes_its_own_outages_ends() -> None:
+    """Each of the first hundred gives it one more try."""
+    job_id = await submit(own_session, max_attempts=own_session.tries + MOST_OUTAGES)
+    await try_once()
+    row = await row_of(job_id)
+    assert (row.attempts, row.max_attempts) == (1, own_session.tries + MOST_OUTAGES)
+    assert "OperationalError" in row.error
 
 
 @pytest.mark.parametrize("probe", [own_pool, own_sync_pool])

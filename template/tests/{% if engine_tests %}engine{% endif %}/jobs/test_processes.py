@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.core.database import AsyncSessionLocal
+from app.jobs import Status
 from app.jobs.contract import registry
 from app.jobs.host import Host, hosting
 from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, end_unknown, present
 from app.jobs.table import clock, known_tasks, processes
 from app.jobs.watch import _Watch
-from tests.engine.jobs.rows import BACKEND, database_now
+from tests.engine import probes
+from tests.engine.jobs.rows import BACKEND, database_now, statuses, submit
 from tests.engine.jobs.statements import plans_of, statements
 from tests.service import eventually
 
@@ -94,6 +96,21 @@ async def test_an_odd_row_keeps_nobody_from_judging(session: AsyncSession, tasks
     await _Watch().step()
     assert set(await session.scalars(select(known_tasks.c.name))) == {*registry()}
     assert set(await session.scalars(select(processes.c.host))) == {socket.gethostname(), "odd"}
+
+
+async def test_all_jobs_of_an_unknown_task_end_one_part_after_the_other(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.jobs.processes.BATCH", 2)
+    await _Watch().step()  # somebody has judged lately
+    old = clock(-get_settings().unknown_task_grace - 1)
+    await session.execute(insert(known_tasks).values(name="gone.task", seen_at=old))
+    await session.commit()
+    ids = [await submit(probes.echo, "a", task="gone.task", run_at=old) for _ in range(5)]
+    watch = _Watch()
+    for _ in range(3):
+        await watch.step()
+    assert {*await statuses(*ids)} == {Status.DEAD}
 
 
 async def test_a_judgement_reads_no_job_that_waits_its_turn() -> None:

@@ -24,7 +24,7 @@ from app.jobs.table import clock
 from app.jobs.watch import _Watch
 from app.models import Order
 from tests.engine import probes
-from tests.engine.core.waits import outside
+from tests.engine.core.waits import locked, outside
 from tests.engine.jobs.rows import database_now, orders_of, row_of, status_is, submit
 from tests.engine.jobs.statements import statements
 from tests.service import eventually
@@ -39,6 +39,7 @@ LOCK_TABLE = text("LOCK TABLE jobs IN EXCLUSIVE MODE")
 LOCK_ROWS = text("UPDATE jobs SET pushes = pushes")
 
 gates = [threading.Event()]
+have_read: set[UUID] = set()
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,21 @@ async def with_session(db: AsyncSession) -> None:
 def with_sync_session(db: Session) -> None:
     gates[-1].wait(60)
     db.add(Order(item=str(current_job().id), quantity=1))
+
+
+@task(name="refusing.impatient", tries=1)
+async def impatient(db: AsyncSession) -> None:
+    await db.execute(text("SET LOCAL lock_timeout = '100ms'"))
+    await with_session(db)
+
+
+@task(name="refusing.reads_first", tries=1)
+async def reads_first(db: AsyncSession) -> int:
+    """At another isolation level it would see what was there at its first statement."""
+    await db.execute(text("SELECT FROM orders"))
+    have_read.add(current_job().id)
+    await gate()
+    return current_job().attempt
 
 
 @asynccontextmanager
@@ -161,3 +177,36 @@ async def test_an_outcome_that_others_are_in_the_way_of_is_written_again(
         assert await writing is outcome
     row = await row_of(job.id)
     assert (row.status, row.result, row.error) == (Status.SUCCEEDED, 1, None)
+
+
+async def test_a_lock_costs_a_task_with_a_session_no_try(host: Host) -> None:
+    gates.append(threading.Event())
+    job_id = await submit(impatient)
+    await started(host, job_id)
+    claim = host._claims[job_id]
+
+    async def is_in_the_way() -> bool:
+        return bool(claim.ended)
+
+    async with locked(job_id):
+        gates[-1].set()
+        await eventually(is_in_the_way)
+    row = await status_is(job_id, Status.SUCCEEDED)
+    assert (row.attempts, row.max_attempts, await orders_of(job_id)) == (2, 2, 1)
+
+
+async def test_a_lease_that_is_extended_costs_a_task_with_a_session_no_try(host: Host) -> None:
+    async with database_has("default_transaction_isolation", "repeatable read"):
+        await dispose()
+        gates.append(threading.Event())
+        job_id = await submit(reads_first)
+        await started(host, job_id)
+
+        async def has_read() -> bool:
+            return job_id in have_read
+
+        await eventually(has_read)
+        await host._extend()
+        gates[-1].set()
+        row = await status_is(job_id, Status.SUCCEEDED)
+        assert (row.result, row.attempts) == (1, 1)

@@ -54,3 +54,11 @@ async def test_a_wide_terminal_shows_a_line_for_each_job_and_cuts_its_error() ->
     assert header == ["id", "task", "queue", "status", "tries", "created", "error"]
     assert row[0] == job_id
     assert re.fullmatch("long…|lon…|lo…|l…|…", row[-1])
+
+
+async def test_a_change_of_many_jobs_shows_how_far_it_is() -> None:
+    for _ in range(3):
+        await submit(probes.echo, "x", status=Status.DEAD, finished_at=clock(0), error=LONG)
+    code, said = on_a_terminal("replay", "--all", "--yes", NO_COLOR="1")
+    assert (code, "replayed 3 jobs" in said) == (0, True)
+    assert re.search("replayed ━+ 3/3", said)
