@@ -99,8 +99,9 @@ class Selection:
         return {queue: self.first(*names) for queue, names in PREFERENCES.items()}
 
     def api_backends(self) -> tuple[str, ...]:
-        """The back ends whose lifespan the API's process enters."""
-        return tuple(name for name, host in self.hosts().items() if host != "scheduler")
+        """The back ends whose lifespan the API's process enters. The clock's ends last."""
+        entered = [name for name, host in self.hosts().items() if host != "scheduler"]
+        return tuple(sorted(entered, key=lambda name: name != self.clock()))
 
     def dependencies(self, group: str) -> list[str]:
         """The requirements of a group. Those of every service come last; `uv add` appends to them.

@@ -17,7 +17,8 @@ EACH_BACKEND = pytest.mark.renders(
 
 # The clock is the API's, an ARQ worker's, Beat, or APScheduler in the API or in its own process.
 EACH_CLOCK = pytest.mark.renders(
-    "background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"
+    *("background", "arq", "celery", "apscheduler", "arq-apscheduler", "apscheduler-4"),
+    "background-apscheduler",  # the clock, and the back end of most jobs beside it
 )
 
 ASKED = pytest.mark.renders(*EACH_BACKEND.args, ALL)

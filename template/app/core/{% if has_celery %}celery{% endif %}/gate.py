@@ -18,6 +18,7 @@ from celery.canvas import Signature as Canvas
 from kombu import Message
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from app.core.database import UNKEPT
 from app.core.outages import may_tell_of
 from app.jobs.backends import registry
 
@@ -35,13 +36,20 @@ def _moment(text: str) -> str:
     return text
 
 
+def _kept(text: str) -> str:
+    if UNKEPT.search(text):
+        raise ValueError("no text that a database keeps")
+    return text
+
+
 def _subtype(name: str) -> str:
     if name not in Canvas.TYPES:
         raise ValueError("no kind of signature")
     return name
 
 
-Name = Annotated[str, Field(min_length=1, max_length=155)]  # as long as in a result's row
+# As long as in a result's row.
+Name = Annotated[str, Field(min_length=1, max_length=155), AfterValidator(_kept)]
 Moment = Annotated[str, AfterValidator(_moment)]
 Number = Annotated[int, Field(ge=0, le=2**31)]
 Seconds = Annotated[float, Field(gt=0, le=10**9)]

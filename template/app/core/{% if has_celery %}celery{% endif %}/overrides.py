@@ -1,7 +1,8 @@
 """Changes Celery's worker.
 
-It checks each message, replaces processes with a stuck thread, and logs neither arguments nor an
-outage of its broker as an error. A broker that refuses what it needs has one line a second.
+It checks each message, replaces processes with a stuck thread or task, and keeps time limits over
+an outage of its broker. It logs neither arguments nor such an outage as an error. A broker that
+refuses what it needs has one line a second.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from kombu import Message
 from kombu.log import get_logger
 
 from app.core.celery.gate import RefusedError, admit, tell_dropped, tell_failed
+from app.core.celery.pool import this_child
 from app.core.concurrency import abandoned
 from app.core.logging import configure_logging
 
@@ -52,11 +54,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         def on_message(message: Message) -> None:
             try:
                 admit(message)
-            except Exception as error:
-                self._tell_dropped(message, error)
-                message.reject_log_error(logger, self.connection_errors)
-            else:
                 handle(message)
+            except self.connection_errors:
+                raise  # the worker connects again
+            except Exception as error:  # also of the store of results, when a message has expired
+                self._tell_dropped(message, error)
+                if not message.acknowledged:
+                    message.reject_log_error(logger, self.connection_errors)
 
         return on_message
 
@@ -78,7 +82,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
 
 class Worker(asynpool.Worker):  # type: ignore[misc]
-    """A process of the pool. With a stuck thread it ends, between two messages."""
+    """A process of the pool. With a stuck thread or task it ends, between two messages."""
 
     wait_for_job: Any  # billiard sets it in the child
 
@@ -87,7 +91,7 @@ class Worker(asynpool.Worker):  # type: ignore[misc]
         wait = self.wait_for_job
 
         def wait_unless_spoilt() -> Any:
-            if threads := abandoned():
+            if (threads := abandoned()) or this_child().is_stuck:
                 log.warning("process.replaced", threads=threads)
                 raise SystemExit
             return wait()
@@ -97,6 +101,15 @@ class Worker(asynpool.Worker):  # type: ignore[misc]
 
 class AsynPool(asynpool.AsynPool):  # type: ignore[misc]
     Worker = Worker
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Limit the tasks that run on: at each outage of the broker Celery forgets their limits."""
+        super().register_with_event_loop(hub)
+        for job in list(self._cache.values()):
+            if job.accepted() and not job.ready():
+                passed = time.monotonic() - job._time_accepted
+                limits = job._soft_timeout, job._timeout
+                self.on_timeout_set(job, *(each and max(0.01, each - passed) for each in limits))
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]

@@ -195,9 +195,15 @@ class Child:
         except SQLAlchemyError as error:  # the next one comes soon
             tell("checkpoint.failed", error)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a task runs on that has taken no notice of the end of its time limit."""
+        return any(claim.is_stuck for claim in list(self._host._claims.values()))
+
     def close(self) -> None:
         """Give a job that it found itself the rest of the stop grace, too."""
-        self._call(self._host.drain()).result()
+        end = self._host.hand_back if self.is_stuck else self._host.drain
+        self._call(end()).result()
 
 
 @cache

@@ -175,6 +175,8 @@ class BoundedStop(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _hand_back(worker: Any) -> None:
+    if not worker.pool._pool:  # its processes have ended already
+        return
     for pid in worker.pool.info["processes"]:
         with suppress(ProcessLookupError):
             os.kill(pid, HAND_BACK)

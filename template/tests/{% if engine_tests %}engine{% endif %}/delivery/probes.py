@@ -52,6 +52,14 @@ def work_sync(db: Session, item: str, seconds: float) -> int:
     return current_job().attempt
 
 
+@task(name="delivered.deaf", tries=1, timeout=timedelta(seconds=1))
+async def deaf() -> None:
+    """It takes no notice of the end of its time limit."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+
 @task(name="delivered.wait")
 async def wait(db: AsyncSession, item: str) -> int:
     """Runs until the test lets it end."""
