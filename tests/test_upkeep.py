@@ -37,6 +37,21 @@ def test_a_lock_that_does_not_fit_is_refused(copie: Copie) -> None:
         assert ADVICE in done.stderr
 
 
+def test_ci_finds_a_library_that_production_lacks(copie: Copie) -> None:
+    """Tests and mypy have the group `dev`, so that they miss nothing."""
+    folder = rendered_by(copie, {"backends": ["background"]})
+    subprocess.run([uv_command(), "lock", "-q"], cwd=folder, env=uv_environment(), check=True)
+    workflow = yaml.safe_load((folder / ".github/workflows/ci.yml").read_text("utf-8"))
+    runs = [step.get("run", "") for step in workflow["jobs"]["lint"]["steps"]]
+    (command,) = [each for each in runs if "--no-dev" in each]
+    done = in_shell(command, folder, workflow["env"])
+    assert done.returncode == 0, done.stderr
+    (folder / "app" / "tasks" / "webhooks.py").write_text("import httpx\n")
+    done = in_shell(command, folder, workflow["env"])
+    assert done.returncode != 0
+    assert "No module named 'httpx'" in done.stderr
+
+
 def test_the_image_has_the_command(copie: Copie, tmp_path: Path) -> None:
     """The image installs the dependencies first, and then the code, in place."""
     folder = rendered_by(copie, {"backends": ["background"]})
