@@ -215,16 +215,17 @@ def bring_nearer(connection: Connection) -> bool:
     backoff = extract("epoch", jobs.c.run_at) - extract("epoch", began)
     delay = case((jobs.c.run_at > began, backoff), else_=0)
     far_ahead = select(jobs.c.id).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
-    found = far_ahead.limit(CORRECTED).with_for_update(**FREE)
+    found = far_ahead.limit(CORRECTED).with_for_update(**FREE).cte()  # which is read once
     # `started_at` as well: the next process that notices the jump must change nothing.
     started = case((jobs.c.started_at > clock(0), clock(0)), else_=jobs.c.started_at)
     times = {"run_at": clock(delay), "wake_at": clock(delay + HEAD_START), "started_at": started}
-    brought = connection.execute(update(jobs).where(jobs.c.id.in_(found)).values(times))
+    nearer = update(jobs).where(jobs.c.id.in_(select(found.c.id))).returning(jobs.c.id)
+    moved = connection.scalars(nearer.values(times)).all()
     connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
         far = update(jobs).where(state, jobs.c.wake_at > clock(most))
         connection.execute(far.values(wake_at=clock(most)))
-    return brought.rowcount == CORRECTED
+    return len(moved) == CORRECTED
 
 
 def _one_more(count: Column[int]) -> Case[int]:
