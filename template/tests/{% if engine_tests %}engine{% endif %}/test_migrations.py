@@ -198,27 +198,28 @@ def test_a_revision_that_ended_half_way_can_be_repeated(
 
 @pytest.mark.postgresql
 def test_a_revision_that_fails_shows_no_rows(project: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], tmp_path)}
-    revision = add_revision(project, "failing", after="app_0001")
     fails = "CREATE TABLE keys AS SELECT 'TOP' || 'SECRET' AS key FROM generate_series(1, 2)"
     fails = f'op.execute("{fails}"); op.create_index("single", "keys", ["key"], unique=True)'
-    whole = f"from alembic import op\n{revision.read_text()}"
-    revision.write_text(whole.replace("...", fails))
-    migrated = run(project, *MIGRATE, env=env)
+    migrated = migrate_by(project, tmp_path, fails)
     assert "could not create unique index" in migrated.stderr
     assert "TOPSECRET" not in migrated.stderr
 
 
 @pytest.mark.postgresql
 def test_a_user_that_may_not_create_a_table_is_one_line(project: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], tmp_path)}
-    revision = add_revision(project, "forbidden", after="app_0001")
     steps = "CREATE ROLE weak; SET ROLE weak; CREATE TABLE forbidden (id INT)"
-    whole = f"from alembic import op\n{revision.read_text()}"
-    revision.write_text(whole.replace("...", f'op.execute("{steps}")'))
-    migrated = run(project, *MIGRATE, env=env)
+    migrated = migrate_by(project, tmp_path, f'op.execute("{steps}")')
     told = "permission denied for schema public: correct its user, its password or its rights\n"
     assert (migrated.returncode, migrated.stderr) == (1, told)
+
+
+def migrate_by(project: Path, folder: Path, steps: str) -> subprocess.CompletedProcess[str]:
+    """Migrate a database of its own with one more revision, which has these steps."""
+    env = {**os.environ, "DATABASE_URL": copy_database(os.environ["EMPTY_DATABASE"], folder)}
+    revision = add_revision(project, "one_more", after="app_0001")
+    whole = f"from alembic import op\n{revision.read_text()}"
+    revision.write_text(whole.replace("...", steps))
+    return run(project, *MIGRATE, env=env)
 
 
 @pytest.fixture
