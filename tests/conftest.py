@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 # What takes longest begins first, so that no process of pytest is alone at the end.
 LONGEST = (
     *("apscheduler-4", "background", "arq", "celery-rabbitmq", "celery"),
-    *("test_each_pair_there_and_back", "test_next_tick_on_ten_thousand_triggers"),
-    *("test_untouched_each_becomes_what_is_rendered_afresh", *RENDERS),
+    *("test_each_pair_there_and_back", "test_untouched_each_becomes_what_is_rendered_afresh"),
+    *RENDERS,
 )
 
 

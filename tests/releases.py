@@ -1,6 +1,6 @@
 """Prepares release 0.1.0, from its archive, and the working tree to run side by side.
 
-Each has an environment of its own, with the requirements of its own `pyproject.toml`.
+Both have environments of their own, with the requirements of their own `pyproject.toml`.
 """
 
 import json
@@ -11,14 +11,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from copier import run_copy
 
-from tests.renders import RENDERS, ROOT, Render, uv_command, uv_environment
+from tests.renders import RENDERS, ROOT, Render, shared_by_services, uv_command, uv_environment
 from updates.history import repository
 
 RELEASED = "v0.1.0"
@@ -79,18 +78,22 @@ def released(name: str) -> Path:
     return folder
 
 
-@cache
-def programs(rendered: Path) -> Path:
-    """Install the requirements of a render; returns the folder of its programs."""
-    subprocess.run([uv_command(), "sync", "-q"], cwd=rendered, env=uv_environment(), check=True)
-    return rendered / ".venv" / "bin"
+def programs(rendered: Path, place: str) -> Path:
+    """Install the requirements of a render; returns the folder of its programs.
+
+    Renders share the environment: the one that had this place before has it no more.
+    """
+    shared = shared_by_services(place)
+    command = [uv_command(), "sync", "-q"]
+    subprocess.run(command, cwd=rendered, env=uv_environment() | shared, check=True)
+    return Path(shared["UV_PROJECT_ENVIRONMENT"]) / "bin"
 
 
 def copied(rendered: Path, folder: Path) -> Release:
     """Copy a render, and add the modules that these tests need."""
     shutil.copytree(rendered, folder, ignore=NOT_COPIED)
     add_inside(folder)
-    return Release(folder, programs(rendered))
+    return Release(folder, programs(rendered, folder.name))
 
 
 def add_inside(service: Path) -> None:

@@ -125,3 +125,16 @@ def uv_environment() -> dict[str, str]:
     path = [part for part in kept["PATH"].split(os.pathsep) if part != str(ROOT / ".venv/bin")]
     first = ["/usr/bin", *sorted(map(str, interpreters), reverse=True)]
     return kept | {"PATH": os.pathsep.join([*first, *path])}
+
+
+def shared_by_services(place: str = "service") -> dict[str, str]:
+    """Variables for an environment and known types that services share, one after the other.
+
+    So each file of a library is compiled and checked once. `uv sync` and `uv run --exact` take what
+    a service doesn't require out of the environment.
+    """
+    name = f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{place}"
+    return {
+        "UV_PROJECT_ENVIRONMENT": str(ROOT / ".renders" / "environments" / name),
+        "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache" / name),
+    }

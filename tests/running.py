@@ -15,7 +15,7 @@ import pytest
 from extensions.context import NAMES, PYTHON_VERSIONS, REQUIREMENTS, Selection
 from tests.checks import missing
 from tests.conftest import Project
-from tests.renders import ROOT, uv_command, uv_environment
+from tests.renders import ROOT, shared_by_services, uv_command, uv_environment
 
 LOGS = ROOT / ".renders" / "logs"
 TYPES = ROOT / ".renders" / "types"
@@ -72,13 +72,9 @@ def run_tests(project: Project, what: str, *command: str | Path, **env: str) -> 
 
 
 def suite_in_shared(project: Project, what: str, *options: str) -> None:
-    """Run tests of a service in an environment that services share.
-
-    So each of its files is compiled once. uv takes what a service doesn't require out of it.
-    """
-    shared = ROOT / ".renders" / "environments" / os.environ.get("PYTEST_XDIST_WORKER", "main")
+    """Run tests of a service in an environment that services share."""
     command = (uv_command(), "run", "--exact", "pytest", *options)
-    run_tests(project, what, *command, UV_PROJECT_ENVIRONMENT=str(shared))
+    run_tests(project, what, *command, **shared_by_services())
 
 
 def conformance(project: Project, suite: str, database: str, marks: str) -> None:

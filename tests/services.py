@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from copier import run_copy, run_update
 
-from tests.renders import uv_command, uv_environment
+from tests.renders import shared_by_services, uv_command, uv_environment
 from updates import history
 
 NEWEST = "v999.0.0"  # the working tree's tag
@@ -77,11 +77,13 @@ class Service:
         return history.git(self.folder, *arguments).decode().splitlines()
 
     def run(self, command: str, code: int = 0) -> str:
-        """The output of a command in this service, which must end with this code."""
+        """The output of a command of uv in this service, which must end with this code."""
+        _, verb, *arguments = shlex.split(command)
+        exact = ["--exact"] if verb == "run" else []
         done = subprocess.run(
-            [uv_command(), *shlex.split(command)[1:]],
+            [uv_command(), verb, *exact, *arguments],
             cwd=self.folder,
-            env=uv_environment(),
+            env=uv_environment() | shared_by_services(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -34,11 +34,17 @@ def test_schedules_after_long_outages(project: Project) -> None:
     conformance(project, "schedules", "postgresql", "delivery and slow")
 
 
-@pytest.mark.slow
-def test_next_tick_on_ten_thousand_triggers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "in_each_zone",
+    [
+        pytest.param(2_500, marks=pytest.mark.slow, id="ten thousand"),
+        pytest.param(10_000, marks=pytest.mark.night, id="forty thousand"),
+    ],
+)
+def test_next_tick_on_many_triggers(tmp_path: Path, in_each_zone: int) -> None:
     any_render = RENDERS["background"]
     render(any_render.answers, tmp_path)
-    command = ("env", "SPECS=10000", uv_command(), "run", "pytest", NEXT_TICK)
+    command = ("env", f"SPECS={in_each_zone}", uv_command(), "run", "pytest", NEXT_TICK)
     run(Project(any_render, tmp_path, {}), "next-tick", *command)
 
 

@@ -62,6 +62,11 @@ def test_strangers_ask_all_night() -> None:
     assert set(job["strategy"]["matrix"]["name"]) == set(ASKED.args)
 
 
+def test_the_night_runs_what_is_for_no_single_service() -> None:
+    job = parsed("nightly.yml")["jobs"]["others"]
+    assert job["steps"][-1] == {"run": '.ci/run -m "night and not rendered" -n0'}
+
+
 def test_an_action_is_pinned_once_for_the_template_and_for_services() -> None:
     pins = pins_of(FOLDER / "ci.yml")
     for path in RENDERED:

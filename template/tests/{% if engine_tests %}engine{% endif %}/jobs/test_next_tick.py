@@ -1,6 +1,6 @@
 """Compares `next_tick` with an oracle without shortcuts, with cronsim, and with known ticks.
 
-SPECS=10000 in the environment compares that many random triggers instead of 150.
+SPECS in the environment is how many random triggers are compared in each time zone, instead of 150.
 """
 
 import os
