@@ -1,13 +1,15 @@
 """Which files of a rendered service may import which others: those of their level or below it."""
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
 import pytest
 
 from tests.checks import none
 from tests.conftest import Project
+from tests.renders import ROOT
 
 # From the lowest level up. If two names begin a module's name, the longer one counts.
 FLOORS = {
@@ -33,6 +35,7 @@ FLOORS = {
 }
 LEVELS = {name: level for level, names in enumerate(FLOORS.values()) for name in names}
 TOP = len(FLOORS) - 1
+TEST = re.compile(r"^\s*from [\w.]*\btest_\w+", re.MULTILINE)
 
 
 def test_files_import_downwards_only(project: Project) -> None:
@@ -40,6 +43,20 @@ def test_files_import_downwards_only(project: Project) -> None:
     arrows = [(one, other) for one in modules for other in imported(modules[one], set(modules))]
     none([f"{one} imports {other}" for one, other in arrows if not may_import(one, other)])
     assert len(arrows) > len(modules)
+
+
+def test_no_test_imports_what_another_one_has(project: Project) -> None:
+    none(imports_of_tests(project.files))
+
+
+def test_the_templates_own_tests_import_nothing_of_each_other() -> None:
+    own = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py")}
+    none(imports_of_tests(own))
+
+
+def test_what_counts_as_an_import_of_a_test() -> None:
+    files = {"a.py": "from tests.test_b import c", "b.py": "from tests.b import test_c"}
+    assert list(imports_of_tests(files)) == ["a.py: from tests.test_b"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +92,12 @@ def imported(text: str, modules: set[str]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module in modules:
             parts = {f"{node.module}.{each.name}" for each in node.names}
             yield from modules & parts or {node.module}
+
+
+def imports_of_tests(files: Mapping[str, str]) -> list[str]:
+    """The imports from modules of tests. What two of them need has a module of its own."""
+    found = [(name, TEST.search(text)) for name, text in files.items() if name.endswith(".py")]
+    return [f"{name}: {match[0].strip()}" for name, match in found if match]
 
 
 def may_import(one: str, other: str) -> bool:

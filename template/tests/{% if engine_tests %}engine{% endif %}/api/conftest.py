@@ -1,4 +1,4 @@
-"""Fixtures: the page of an operator who is logged in, and a schedule.
+"""Fixtures: the page of an operator who is logged in, a schedule, and a service with rates.
 
 The module imports nothing of the app: that would read its settings before the servers start.
 """
@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.engine.api.ops import browser, log_in
+from tests.engine.api.rates import RATES
+from tests.service import Service
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,3 +44,10 @@ async def hourly(session: AsyncSession) -> AsyncIterator[str]:
     yield "hourly echo"
     await session.execute(delete(schedules))
     await session.commit()
+
+
+@pytest.fixture(scope="module")
+async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """A service behind a proxy, this machine, which tells it the addresses of clients."""
+    async with Service.alone(tmp_path_factory.mktemp("limited"), **RATES).start("api") as service:
+        yield service

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.engine.test_config import STRONG, URLS
+from tests.engine.booting import STRONG, URLS
 from tests.service import START_LIMIT, Service, eventually
 
 SETTINGS = {name: value for name, value in STRONG.items() if name not in URLS}

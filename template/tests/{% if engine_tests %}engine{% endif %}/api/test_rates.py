@@ -3,31 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
 
-import httpx
-import pytest
-
+from tests.engine.api.rates import RATES, anybody, notify
 from tests.service import Service
-
-MAIL = {"email": "a@example.com", "message": "hello"}
-RATES = {"MAIL_RATE": "3/day", "REQUEST_RATE": "5/day"}  # no window ends during the tests
-
-
-@pytest.fixture(scope="module")
-async def limited(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """A service behind a proxy, this machine, which tells it the addresses of clients."""
-    async with Service.alone(tmp_path_factory.mktemp("limited"), **RATES).start("api") as service:
-        yield service
-
-
-def anybody() -> str:
-    """The address of a client that no other test uses."""
-    return f"2001:{secrets.token_hex(2)}:{secrets.token_hex(2)}:1::1"
-
-
-async def notify(service: Service, forwarded: str) -> httpx.Response:
-    return await service.client.post("/notify", json=MAIL, headers={"X-Forwarded-For": forwarded})
 
 
 async def test_mail_has_a_rate(limited: Service) -> None:
