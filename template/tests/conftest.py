@@ -75,7 +75,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         except RuntimeError as failed:
             pytest.exit(str(failed), returncode=1)
     import_module("app.core.logging").configure_logging()  # it reads the settings above
-    if subprocess.run([sys.executable, "-m", "app.migrate"], cwd=ROOT).returncode:
+    if subprocess.run([sys.executable, "-m", "app.migrate", "--compare"], cwd=ROOT).returncode:
         pytest.exit("the database of the tests can't be migrated, as is said above", returncode=1)
     os.environ["EMPTY_DATABASE"] = copy_database(os.environ["DATABASE_URL"], folder)
 

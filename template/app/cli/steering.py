@@ -24,7 +24,7 @@ OfSchedule = Annotated[str | None, typer.Option("--schedule", metavar="ID", help
 
 
 def queues(as_json: Json = False) -> None:
-    """Show how many jobs of each queue wait, run and are dead, and what carries the queue."""
+    """Show how many jobs of each queue are due, run and are dead, and what carries the queue."""
     found = [QueueOut.of(each) for each in run(lambda session: Jobs(session).queues())]
     if as_json:
         output.show_json(ApiResponse(data=found))

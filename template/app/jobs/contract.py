@@ -29,12 +29,12 @@ MOST = 10**9
 
 
 class RetryLater(Exception):  # noqa: N818 - raised to say what happens next, like StopIteration
-    """A task raises it to end this try and run again after the given time. The try counts."""
+    """A task raises it to run again after that time, or after its `backoff`. The try counts."""
 
     needs_no_traceback = True
 
-    def __init__(self, reason: str = "", *, after: timedelta) -> None:
-        if not isinstance(after, timedelta):
+    def __init__(self, reason: str = "", *, after: timedelta | None = None) -> None:
+        if not isinstance(after, timedelta | None):
             raise TypeError(f"RetryLater takes a timedelta, not {after!r}")
         super().__init__(reason)
         self.after = after

@@ -225,7 +225,7 @@ def failed(claim: Claim, error: Exception) -> Outcome:
 
 def next_delay(claim: Claim, error: Exception) -> timedelta:
     """Exponential backoff with full jitter, unless the task said when."""
-    if isinstance(error, RetryLater):
+    if isinstance(error, RetryLater) and error.after is not None:
         return error.after
     # A try that isn't counted adds one to both numbers. A replay begins anew.
     counted = max(1, claim.task.tries - (claim.max_attempts - claim.attempt))

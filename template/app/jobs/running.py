@@ -127,5 +127,6 @@ class CurrentJob:
 
 def current_job() -> CurrentJob:
     """The job that the calling task runs for. Raises LookupError outside one."""
-    claim = running_job.get()
+    if not (claim := running_job.get(None)):
+        raise LookupError("no job runs here: in a test, run the task by own_jobs.run(task, ...)")
     return CurrentJob(claim.id, claim.task.name, claim.attempt, claim.max_attempts)

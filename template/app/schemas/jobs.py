@@ -104,7 +104,7 @@ class Selection(BaseModel):
     @model_validator(mode="after")
     def _refuse_everything(self) -> Self:
         if not self.wanted:
-            raise ValueError("give at least one condition")
+            raise ValueError(f"give at least one of {', '.join(Selection.model_fields)}")
         return self
 
     @property

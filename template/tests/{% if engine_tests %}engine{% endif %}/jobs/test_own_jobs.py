@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +10,7 @@ from httpx import AsyncClient
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs, Status, current_job, task
+from app.jobs import Jobs, RetryLater, Status, current_job, task
 from app.models import Order
 from tests.engine import probes
 from tests.engine.jobs.rows import cancel, orders_of, submit
@@ -55,6 +55,22 @@ async def test_a_try_that_lost_its_job_writes_nothing(own_jobs: OwnJobs) -> None
     row = await own_jobs.run(cancel_me, item := "own jobs: lost")
     assert row.status == Status.CANCELLED
     assert await orders_of(item) == 0
+
+
+def test_outside_a_job_there_is_no_current_one() -> None:
+    with pytest.raises(LookupError, match=r"no job runs here: .*own_jobs\.run"):
+        current_job()
+
+
+@task(name="own_jobs.expected", backoff=HOUR)
+async def expected() -> None:
+    raise RetryLater("the other server rests")
+
+
+async def test_what_is_expected_waits_for_the_backoff(own_jobs: OwnJobs) -> None:
+    row = await own_jobs.run(expected)
+    assert (row.status, row.attempts) == (Status.PENDING, 1)
+    assert timedelta(0) < row.run_at - datetime.now(UTC) <= HOUR
 
 
 @task(name="own_jobs.again")
