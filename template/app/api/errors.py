@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import structlog
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect
 
-from app.core.outages import is_in_the_way, is_outage, is_read_only
+from app.core.outages import is_in_the_way, is_outage, is_read_only, may_tell
 from app.core.request_ids import HEADER, current_request_id
 from app.jobs import (
     InvalidScheduleError,
@@ -87,8 +86,12 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
 
 
 async def _missing(request: Request, error: Exception) -> JSONResponse:
-    detail = next(text for kind, text in MISSING.items() if isinstance(error, kind))
-    return JSONResponse({"detail": detail}, status.HTTP_404_NOT_FOUND)
+    return JSONResponse({"detail": missing_of(error)}, status.HTTP_404_NOT_FOUND)
+
+
+def missing_of(error: Exception) -> str | None:
+    """The sentence for something that isn't there. It is None for other errors."""
+    return next((text for kind, text in MISSING.items() if isinstance(error, kind)), None)
 
 
 async def _conflict(request: Request, error: Exception) -> JSONResponse:
@@ -131,18 +134,17 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 class _Outage:
-    """Logs an outage once a second at most, however many requests it meets."""
+    """Logs an outage, however many requests it meets, unless this process has just told of one."""
 
     def __init__(self) -> None:
-        self._said, self._requests = float("-inf"), 0
+        self._requests = 0
 
     def log(self, error: Exception) -> None:
         self._requests += 1
-        if time.monotonic() - self._said < 1:
-            return
-        first = repr(error).splitlines()[0]
-        log.warning("database.unusable", error=first, requests=self._requests)
-        self._said, self._requests = time.monotonic(), 0
+        if may_tell():
+            first = repr(error).splitlines()[0]
+            log.warning("database.unusable", error=first, requests=self._requests)
+            self._requests = 0
 
 
 _outage = _Outage()

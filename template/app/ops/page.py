@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app.api.errors import CONFLICTS, MAX_ERRORS, MISSING, RETRY_AFTER, outage_of
+from app.api.errors import CONFLICTS, MAX_ERRORS, MISSING, RETRY_AFTER, missing_of, outage_of
 from app.api.routing import errors_of
 from app.core.security import REQUESTS
 from app.ops.session import NOTICE, admit, drop, keep, kept
@@ -121,8 +121,8 @@ def _refusal(request: Request, error: Exception) -> Response:
         return _problem(request, 422, "; ".join(wrong))
     if isinstance(error, SQLAlchemyError):
         return _problem(request, 503, outage_of(error), RETRY_AFTER)
-    if type(error) in MISSING:
-        return _problem(request, 404, MISSING[type(error)])
+    if text := missing_of(error):
+        return _problem(request, 404, text)
     return _problem(request, 409, str(error))
 
 
