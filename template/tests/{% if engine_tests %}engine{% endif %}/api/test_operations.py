@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 from httpx import AsyncClient
 from sqlalchemy import delete, insert
@@ -162,13 +164,22 @@ async def test_a_queue_that_only_its_pause_names_is_resumed(
     await session.commit()
 
 
+def family(process: subprocess.Popen[bytes]) -> set[int]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return {process.pid, *(child.pid for child in children)}
+
+
 async def test_each_process_is_shown_and_which_queues_it_carries(service: Service) -> None:
     async def all_are_carried() -> list[Any] | None:
         queues = await ask(service, "GET", "/queues")
         return queues if all(each["processes"] for each in queues if each["backend"]) else None
 
-    queues = await eventually(all_are_carried)
-    shown = [each for each in await ask(service, "GET", "/processes") if each["alive"]]
+    async def all_are_shown() -> list[Any] | None:
+        shown = [each for each in await ask(service, "GET", "/processes") if each["alive"]]
+        pids = {each["pid"] for each in shown}
+        return shown if all(family(each) & pids for each in service.processes.values()) else None
+
+    queues, shown = await eventually(all_are_carried), await eventually(all_are_shown)
     for queue in queues:
         carriers = [each for each in shown if queue["queue"] in each["queues"]]
         assert {each["backend"] for each in carriers} == {queue["backend"]}
