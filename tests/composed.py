@@ -10,6 +10,8 @@ from tests.conftest import Project
 from tests.deploys import free_port
 
 APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
+# A database alone can't be replaced without answers 503: `postgres` is in neither.
+BESIDE = {"prometheus", "rabbitmq", "valkey"}
 SECRET = re.compile(r"\$\{(\w+)(:\?)?")
 
 

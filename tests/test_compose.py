@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checks import missing
-from tests.composed import APP, made_up, services
+from tests.composed import APP, BESIDE, made_up, services
 from tests.conftest import Project
 from tests.marks import ALL
 from tests.renders import ROOT
@@ -36,7 +36,7 @@ async def nap(seconds: int) -> None:
 def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_path: Path) -> None:
     """Orders are done while a replica is added, a worker killed and each service replaced.
 
-    Prometheus, the first service of the profile, runs too. There is no Grafana here.
+    Brokers and Prometheus, the first service of the profile, are among them. No Grafana is here.
     """
     files = {**project.files, "app/tasks/naps.py": NAPS}
     files["compose.yaml"] = files["compose.yaml"].replace(OBSERVED, "", 1)
@@ -48,7 +48,7 @@ def test_compose_brings_it_up_and_rolls_over_under_load(project: Project, tmp_pa
     settled = ["env", *(f"{name}={value}" for name, value in settings.items())]
     selection = project.render.selection
     host = selection.hosts()[selection.queues()["orders"]]
-    others = sorted(set(services(project)) & APP - {"api", "migrate"})
+    others = sorted(set(services(project)) & (APP | BESIDE) - {"api", "migrate"})
     rollout = (sys.executable, ROOT / "tests" / "rollout.py", host)
     run(project, "compose", *settled, *bringing_up(tmp_path), *rollout, *others)
 
