@@ -12,6 +12,7 @@ from statistics import median
 import httpx
 import psutil
 from app.core.metrics import YOUNG
+from app.jobs.table import jobs
 from app.schemas.jobs import cursor_of
 from bench.processes import wait_for
 from bench.progress import say
@@ -19,7 +20,7 @@ from bench.result import Result, ratio
 from bench.sizes import QUICK, ROUNDS, size
 from bench.subject import Subject
 from devtools.processes import free_port, listens
-from sqlalchemy import text
+from sqlalchemy import select
 
 FEW, MANY = size(3_000), size(1_000_000)
 ASKED = 2 if QUICK else 20  # requests to each address
@@ -28,14 +29,31 @@ LIMIT = 100  # milliseconds for a request that counts rows
 PAST = """
 INSERT INTO jobs (id, task, queue, status, attempts, max_attempts, error,
                   created_at, run_at, started_at, finished_at)
-SELECT gen_random_uuid(), 'bench.noop', CASE kind WHEN 'pending' THEN 'default' ELSE 'orders' END,
+SELECT id, 'bench.noop', CASE kind WHEN 'pending' THEN 'default' ELSE 'orders' END,
        kind, 1, 3, CASE kind WHEN 'dead' THEN 'ValueError: no' END,
        at, at, at, CASE WHEN kind <> 'pending' THEN at END
-FROM (SELECT now() - number * interval '10 milliseconds' AS at,
-             (ARRAY['pending', 'dead', 'succeeded'])[number %% 3 + 1] AS kind
-      FROM generate_series(1, %d) AS number) AS past
+FROM (%s) AS past
 """
-MIDDLE = "SELECT created_at, id FROM jobs ORDER BY created_at, id OFFSET %d LIMIT 1"
+# The moment and the kind of each row.
+ROWS = {
+    "postgresql": """
+        SELECT gen_random_uuid() AS id, now() - number * interval '10 milliseconds' AS at,
+               (ARRAY['pending', 'dead', 'succeeded'])[number % 3 + 1] AS kind
+        FROM generate_series(1, {rows}) AS number
+    """,
+    "sqlite": """
+        WITH RECURSIVE numbers (number) AS (
+            SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < {rows}
+        )
+        SELECT lower(hex(randomblob(16))) AS id,
+               strftime('%Y-%m-%d %H:%M:%f000', 'now', (-number / 100.0) || ' seconds') AS at,
+               CASE number % 3 WHEN 0 THEN 'pending' WHEN 1 THEN 'dead' ELSE 'succeeded' END AS kind
+        FROM numbers
+    """,
+}
+TIDIED = {"postgresql": "VACUUM ANALYZE jobs", "sqlite": "ANALYZE jobs"}
+NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+MIDDLE = select(jobs.c.created_at, jobs.c.id).order_by(jobs.c.created_at, jobs.c.id).limit(1)
 SCRAPE = "a scrape"
 COUNTING = (SCRAPE, "GET /queues", "/ops/queues")
 
@@ -45,13 +63,13 @@ Times = dict[str, list[float]]  # milliseconds, by the request
 class Asked(Subject):
     """A service's API, and an operator's client."""
 
-    def __init__(self, rows: int, backend: str, folder: Path) -> None:
+    def __init__(self, rows: int, backend: str, folder: Path, database: str) -> None:
         self.metrics = free_port()
         port = str(self.metrics)
-        super().__init__(f"rows_{rows}", backend, folder, "postgresql", METRICS_PORT=port)
-        self.change(PAST % rows, "VACUUM ANALYZE jobs")
+        super().__init__(f"rows_{rows}", backend, folder, database, METRICS_PORT=port)
+        self.change(PAST % ROWS[database].format(rows=rows), TIDIED[database])
         with self.engine.connect() as connection:
-            middle = connection.execute(text(MIDDLE % (rows // 2))).one()
+            middle = connection.execute(MIDDLE.offset(rows // 2)).one()
         self.middle = cursor_of((middle.created_at, middle.id))
         self.client = httpx.Client(headers={"X-API-Key": os.environ["API_KEY"]}, timeout=60)
         self.times: Times = {}
@@ -70,6 +88,7 @@ class Asked(Subject):
             "GET /jobs, first page": "/jobs?status=any",
             "GET /jobs, a page from the middle": f"/jobs?status=any&{later}",
             "GET /jobs, dead": "/jobs?status=dead",
+            "GET /jobs, by task and error": "/jobs?status=any&task=bench.noop&error=valueerror",
             "/ops/queues": "/ops/queues",
             "/ops/jobs, first page": "/ops/jobs",
             "/ops/jobs, a page from the middle": f"/ops/jobs?{later}",
@@ -82,7 +101,12 @@ class Asked(Subject):
 
 
 def measure(backend: str, folder: Path) -> Iterator[Result]:
-    subjects = [Asked(rows, backend, folder) for rows in (FEW, MANY)]
+    for database in ROWS:
+        yield from measure_on(database, backend, folder)
+
+
+def measure_on(database: str, backend: str, folder: Path) -> Iterator[Result]:
+    subjects = [Asked(rows, backend, folder / database, database) for rows in (FEW, MANY)]
     with ExitStack() as stack:
         for subject in subjects:
             subject.log_in(stack.enter_context(subject.running("api")))
@@ -91,9 +115,9 @@ def measure(backend: str, folder: Path) -> Iterator[Result]:
     few, many = (subject.times for subject in subjects)
     for what in many:
         if what in COUNTING:
-            yield bounded(what, many[what], few[what])
+            yield bounded(what, NAMES[database], many[what], few[what])
         else:
-            case = f"{MANY:,} rows : {FEW:,}"
+            case = f"{MANY:,} rows : {FEW:,}, {NAMES[database]}"
             yield ratio(f"{what}, ms", case, (many[what], few[what]), most=1.5)
 
 
@@ -116,6 +140,6 @@ def scrape_all(subjects: list[Asked]) -> None:
             say(f"{subject.name}: a scrape in {subject.times[SCRAPE][-1]:.0f} ms")
 
 
-def bounded(what: str, many: list[float], few: list[float]) -> Result:
+def bounded(what: str, database: str, many: list[float], few: list[float]) -> Result:
     found = f"{median(many):.0f} ms, at most {max(many):.0f} ms; {median(few):.0f} ms of {FEW:,}"
-    return Result(what, f"{MANY:,} rows", found, f"<= {LIMIT} ms", max(many) <= LIMIT)
+    return Result(what, f"{MANY:,} rows, {database}", found, f"<= {LIMIT} ms", max(many) <= LIMIT)
