@@ -196,6 +196,15 @@ def test_a_container_can_do_little(project: Project) -> None:
     assert re.search(r"^USER \d+$", project.files["Dockerfile"], re.MULTILINE)
 
 
+def test_each_container_has_limits(project: Project) -> None:
+    """Without them one container can take what all others need."""
+    told = (ROOT / "docs" / "operating.md").read_text("utf-8")
+    assert "Each container may use 1 GiB of memory and 512 processes" in told
+    for name, service in services(project).items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits == {"memory": "1g", "pids": 512}, name
+
+
 def test_the_server_keeps_what_it_is_told(project: Project) -> None:
     if valkey := services(project).get("valkey"):
         configs = yaml.safe_load(project.files["compose.yaml"])["configs"]

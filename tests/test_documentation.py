@@ -93,7 +93,7 @@ def test_the_units_are_ones_that_systemd_takes(tmp_path: Path) -> None:
     page = (DOCS / "operating.md").read_text("utf-8")
     units = re.findall(r"```ini\n# /etc/systemd/system/([\w@.-]+\.service).*\n((?s:.+?))```", page)
     kinds = [re.split(r"[.@]", name)[0].removeprefix("my-service-") for name, _ in units]
-    assert kinds == ["api", "worker", "migrate"]
+    assert kinds == ["api", "worker", "scheduler", "migrate"]
     for name, unit in units:
         program = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit, flags=re.MULTILINE)
         path = tmp_path / name.replace("@.", "@1.")

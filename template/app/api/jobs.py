@@ -30,14 +30,14 @@ from app.schemas.response import ApiResponse, Page
 
 router = Router(tags=["jobs"])
 
-CHANGE = answers(401, 404, 409, 422, 503)
-CHANGE_MANY = answers(401, 413, 422, 503)
+CHANGE = answers(401, 404, 409, 503)
+CHANGE_MANY = answers(401, 413, 503)
 PART = 50  # jobs that are read at once
 ENOUGH = 4_000_000  # characters of a page, after which no further part is read
 BATCHES = 100  # of a thousand jobs each, that one request changes
 
 
-@router.get("/jobs/{job_id}", responses=answers(404, 422, 503))
+@router.get("/jobs/{job_id}", responses=answers(404, 503))
 async def get_job(
     job_id: UUID, jobs: JobsDep, operator: IsOperator
 ) -> ApiResponse[JobDetails | JobOut]:
@@ -46,7 +46,7 @@ async def get_job(
     return ApiResponse(data=JobDetails.of(job) if operator else JobOut.of(job, whole_error=False))
 
 
-@router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 422, 503))
+@router.get("/jobs", dependencies=OPERATORS, responses=answers(401, 503))
 async def list_jobs(
     jobs: JobsDep,
     status: Status | Literal["any"] = Status.DEAD,

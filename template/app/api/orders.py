@@ -16,7 +16,7 @@ router = Router(prefix="/orders", tags=["orders"])
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 422, 503))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(413, 503))
 async def create_order(
     order: OrderCreate,
     service: OrderServiceDep,
@@ -33,6 +33,6 @@ async def create_order(
     return ApiResponse(data=OrderAccepted.model_validate(accepted))
 
 
-@router.get("/{order_id}", responses=answers(404, 422, 503))
+@router.get("/{order_id}", responses=answers(404, 503))
 async def get_order(order_id: UUID, service: OrderServiceDep) -> ApiResponse[OrderOut]:
     return ApiResponse(data=OrderOut.model_validate(await service.get(order_id)))

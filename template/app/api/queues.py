@@ -23,7 +23,7 @@ async def list_queues(jobs: JobsDep) -> ApiResponse[list[QueueOut]]:
     return ApiResponse(data=[QueueOut.of(each) for each in await jobs.queues()])
 
 
-@router.post("/queues/{queue:path}/pause", responses=answers(404, 422))
+@router.post("/queues/{queue:path}/pause", responses=answers(404))
 async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
     """Start none of its jobs until it is resumed, also after a deploy. Jobs that run go on."""
     paused = await jobs.pause(queue)
@@ -31,7 +31,7 @@ async def pause_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResp
     return ApiResponse(data=QueueOut.of(paused))
 
 
-@router.post("/queues/{queue:path}/resume", responses=answers(404, 422))
+@router.post("/queues/{queue:path}/resume", responses=answers(404))
 async def resume_queue(queue: Name, session: DBSession, jobs: JobsDep) -> ApiResponse[QueueOut]:
     resumed = await jobs.resume(queue)
     await session.commit()

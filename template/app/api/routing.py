@@ -60,9 +60,11 @@ class Router(APIRouter):
     """For routes that take JSON. A form needs FastAPI's own router. Probes aren't `limited`."""
 
     def __init__(self, *, limited: bool = True, **options: Any) -> None:
+        always = answers(422)  # each path and each query is checked
         if limited:
             options["dependencies"] = [Depends(REQUESTS), *options.get("dependencies", [])]
-            options["responses"] = answers(429) | options.get("responses", {})
+            always |= answers(429)
+        options["responses"] = always | options.get("responses", {})
         super().__init__(route_class=Route, **options)
 
 

@@ -23,7 +23,7 @@ router = Router(
 Id = Annotated[ScheduleId, Path()]
 
 
-@router.get("", responses=answers(422))
+@router.get("")
 async def list_schedules(
     schedules: SchedulesDep, limit: PageLimit = 100, after: str | None = None
 ) -> Page[ScheduleOut]:
@@ -33,12 +33,12 @@ async def list_schedules(
     return Page(data=data, next=found[limit - 1].id if len(found) > limit else None)
 
 
-@router.get("/{schedule_id}", responses=answers(404, 422))
+@router.get("/{schedule_id}", responses=answers(404))
 async def get_schedule(schedule_id: Id, schedules: SchedulesDep) -> ApiResponse[ScheduleOut]:
     return ApiResponse(data=ScheduleOut.of(await schedules.get(schedule_id)))
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(409, 413, 422))
+@router.post("", status_code=status.HTTP_201_CREATED, responses=answers(409, 413))
 async def create_schedule(
     wanted: ScheduleCreate, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[ScheduleOut]:
@@ -48,7 +48,7 @@ async def create_schedule(
     return ApiResponse(data=ScheduleOut.of(created))
 
 
-@router.patch("/{schedule_id}", responses=answers(404, 409, 413, 422))
+@router.patch("/{schedule_id}", responses=answers(404, 409, 413))
 async def change_schedule(
     schedule_id: Id, change: ScheduleChange, schedules: SchedulesDep, session: DBSession
 ) -> ApiResponse[ScheduleOut]:
@@ -63,7 +63,7 @@ async def change_schedule(
 @router.delete(
     "/{schedule_id}",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=answers(404, 409, 422),
+    responses=answers(404, 409),
 )
 async def delete_schedule(schedule_id: Id, schedules: SchedulesDep, session: DBSession) -> None:
     await schedules.delete(schedule_id)
@@ -73,7 +73,7 @@ async def delete_schedule(schedule_id: Id, schedules: SchedulesDep, session: DBS
 @router.post(
     "/{schedule_id}/run",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=answers(404, 409, 422),
+    responses=answers(404, 409),
 )
 async def run_schedule(
     schedule_id: Id, schedules: SchedulesDep, session: DBSession

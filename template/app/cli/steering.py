@@ -89,7 +89,7 @@ async def _set_schedule(session: AsyncSession, schedule_id: str, *, paused: bool
 
 
 def schedules(as_json: Json = False) -> None:
-    """Show when each schedule is due, and which are late or missed ticks."""
+    """Show the next three ticks of each schedule, and which are late or missed ticks."""
     found = run(_schedules)
     if as_json:
         listed = [ScheduleOut.of(each) for each in found]
@@ -108,7 +108,8 @@ async def _schedules(session: AsyncSession) -> list[StoredSchedule]:
 
 def _of_schedule(schedule: StoredSchedule) -> tuple[object, ...]:
     state = schedule.problem or ("paused" if schedule.paused else "")
-    following = None if schedule.paused else schedule.next_tick
+    ticks = schedule.next_tick, *schedule.upcoming()[1:]
+    following = "" if schedule.paused else ", ".join(map(output.text_of, ticks))
     missed = schedule.missed_since
     late, last = schedule.late, schedule.last_tick
     return schedule.id, schedule.task, following, late, last, missed, state

@@ -73,9 +73,9 @@ class Task(Generic[P, V, R]):
 
     def __post_init__(self) -> None:
         self._check_options()
-        if self.session and (self.session is AsyncSession) is not self.is_async:
+        if self.session and self.session is not (AsyncSession if self.is_async else Session):
             raise TypeError(f"task {self.name}: async takes AsyncSession, sync takes Session")
-        own = list(inspect.signature(self.fn).parameters.values())[bool(self.session) :]
+        own = [*inspect.signature(self.fn).parameters.values()][1 if self.session else 0 :]
         if any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in own):
             raise TypeError(f"task {self.name}: every parameter must be passable by position")
         object.__setattr__(self, "__call__", self.fn)  # Starlette looks there whether it is async
@@ -177,10 +177,10 @@ def task(
     """Make a typed function a task, named after its module and itself (`orders.process_order`).
 
     A failed job runs again after a random time between 0 and `backoff` * 2**(try - 1), at most an
-    hour. When its `tries` are used up it is dead. `timeout` bounds each try. A sync function that
-    runs longer goes on in its thread, but what it writes through a session is refused. At most
-    `max_running` jobs of the task run at once, over all workers. When a job has succeeded its
-    arguments are deleted, unless `keep_args` is set.
+    hour. When its `tries` are used up it is dead. `timeout` bounds each try, but not code that
+    holds the GIL. A sync function that runs longer goes on in its thread, but what it writes
+    through a session is refused. At most `max_running` jobs of the task run at once, over all
+    workers. When a job has succeeded its arguments are deleted, unless `keep_args` is set.
 
     A first parameter of type `AsyncSession` (async) or `Session` (sync) is given a session, which
     commits together with the job's outcome, exactly once. Any other effect is at least once.

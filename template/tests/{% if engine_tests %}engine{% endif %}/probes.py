@@ -8,14 +8,20 @@ import time
 from datetime import timedelta
 
 import structlog
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs import NonRetryable, RetryLater, current_job, relay, task
+from app.jobs import Jobs, NonRetryable, RetryLater, current_job, relay, task
 from app.models import Order
 
 log = structlog.get_logger(__name__)
 
 SOON = timedelta(seconds=0.1)
+# What fails as if the database was away.
+LOSE_IT = {
+    "sqlite": "ATTACH 'no/such/folder/file.db' AS lost",
+    "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())",
+}
 
 
 @task(name="probes.echo")
@@ -54,6 +60,21 @@ async def later() -> int:
     if current_job().attempt == 1:
         raise RetryLater("not yet", after=SOON)
     return current_job().attempt
+
+
+@task(name="probes.disconnected", tries=1)
+async def disconnected(db: AsyncSession) -> int:
+    """Its first try loses the database."""
+    if current_job().attempt == 1:
+        await db.execute(sql(LOSE_IT[db.get_bind().dialect.name]))
+    return current_job().attempt
+
+
+@task(name="probes.hands_on")
+async def hands_on(db: AsyncSession, text: str) -> str:
+    """Returns the id of a job that is due much later."""
+    job = await Jobs(db).submit(echo, text, delay=timedelta(hours=1))
+    return str(job.id)
 
 
 @task(name="probes.hopeless", tries=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -143,14 +143,19 @@ def check_waits(found: list[Span], task: str, runs: list[Span], submit: Span) ->
         assert waited == pytest.approx(attributes(run)["job.waited_ms"], abs=1)
 
 
+def lines(service: Service) -> list[dict[str, Any]]:
+    """What its processes have logged so far."""
+    told = "\n".join(service.log(name) for name in COMMANDS).splitlines()
+    return [json.loads(line) for line in told if line.startswith("{")]
+
+
 async def check_lines(service: Service, found: list[Span], task: str) -> None:
     """The log's line about the end of each try has the ids of the try's span."""
     runs = {(s.trace_id.hex(), s.span_id.hex()) for s in found if s.name == f"run {task}"}
 
     async def named() -> set[tuple[str, str]]:
-        told = "\n".join(service.log(name) for name in COMMANDS).splitlines()
-        lines = [json.loads(line) for line in told if line.startswith("{")]
-        ends = [line for line in lines if line["event"] in ("job.failed", "job.succeeded")]
+        known = ("job.failed", "job.succeeded")
+        ends = [line for line in lines(service) if line["event"] in known]
         spans = {(line["trace_id"], line["span_id"]) for line in ends if line["task"] == task}
         return spans & runs if spans >= runs else set()
 
@@ -176,6 +181,25 @@ async def test_one_trace_leads_from_a_request_to_each_try(
 
     (asked,) = await eventually(request_span)
     assert (asked.name, asked.parent_span_id) == ("POST /orders", bytes.fromhex(CALLER))
+
+
+async def test_each_try_of_a_requests_job_has_one_line(traced: Service) -> None:
+    """The client sent no X-Request-ID. So the lines have the one that was made."""
+    answer = await traced.client.post("/orders", json={"item": "tea", "quantity": 1})
+    job_id, request_id = answer.json()["data"]["job_id"], answer.headers["X-Request-ID"]
+
+    async def told() -> list[dict[str, Any]]:
+        ours = [line for line in lines(traced) if line.get("job_id") == job_id]
+        ends = [line for line in ours if line["event"].startswith("job.")]
+        return ends if "job.succeeded" in {line["event"] for line in ends} else []
+
+    ends = await eventually(told)
+    tries = [(line["event"], line["outcome"], line["attempt"]) for line in ends]
+    assert tries == [("job.failed", "failed", 1), ("job.succeeded", "succeeded", 2)]
+    for line in ends:
+        assert (line["task"], line["queue"]) == ("orders.process_order", "orders")
+        assert line["request_id"] == request_id
+        assert (type(line["waited_ms"]), line["took_ms"] >= 0) == (int, True)
 
 
 async def test_one_trace_leads_from_a_tick_to_each_try(

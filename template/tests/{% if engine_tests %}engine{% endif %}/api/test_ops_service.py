@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from datetime import datetime
 from urllib.parse import quote
 
 import httpx
@@ -13,10 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, Schedules, Status, queues
 from app.jobs.table import clock, schedules
+from app.ops.text import iso
 from tests.engine import probes
 from tests.engine.api.ops import press, send, text_of
 from tests.engine.jobs.rows import change, submit
 from tests.service import eventually
+
+OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
@@ -68,6 +73,17 @@ async def test_a_schedule_pauses_goes_on_and_runs(page: httpx.AsyncClient, hourl
             assert (await Schedules(session).get(hourly)).paused is paused
     text = await press(page, text, f"run-{quote(hourly)}")
     assert f"A job of {hourly} is submitted." in text and "tick" in text
+
+
+async def test_the_next_three_ticks_of_a_schedule_are_shown(
+    page: httpx.AsyncClient, hourly: str
+) -> None:
+    answer = await page.get(f"/schedules/{hourly}", headers=OPERATOR)
+    ticks = [iso(datetime.fromisoformat(tick)) for tick in answer.json()["data"]["upcoming"]]
+    text = await text_of(page, "/ops/schedules")
+    assert re.findall(r'<time datetime="([^"]+)"', text) == ticks
+    assert len(ticks) == 3
+    assert "<time" not in await press(page, text, f"pause-{quote(hourly)}")
 
 
 async def test_a_change_of_a_schedule_leads_back_to_its_page(

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import AsyncIterator
 from itertools import product
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -20,6 +19,7 @@ from app.ops import session as sessions
 from app.ops.page import PageRoute
 from tests.engine import probes
 from tests.engine.api.ops import browser, log_in, send, text_of, token_of
+from tests.engine.api.routes import all_in
 from tests.engine.jobs.rows import row_of, submit
 
 COOKIE = sessions.SESSION
@@ -40,17 +40,11 @@ async def operator(stranger: httpx.AsyncClient) -> httpx.AsyncClient:
 
 def routes(method: str) -> list[str]:
     """The paths of the page except the login's, with values for their parameters."""
-    found = [each for each in _all(create_app().routes) if isinstance(each, PageRoute)]
+    found = [each for each in all_in(create_app().routes) if isinstance(each, PageRoute)]
     paths = [
         each.path for each in found if method in (each.methods or ()) and each.path != "/ops/login"
     ]
     return [re.sub(r"\{(\w+)\}", lambda name: VALUES[name[1]], path) for path in paths]
-
-
-def _all(routes: Any) -> Any:
-    for each in routes:
-        yield each
-        yield from _all(getattr(getattr(each, "original_router", None), "routes", ()))
 
 
 async def test_without_a_key_there_is_no_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
         ["misfire_grace"],
         "more than 1000 ticks",
     ),
+    ({"misfire_grace": True}, ["misfire_grace"], "valid number"),
+    ({"paused": 0}, ["paused"], "valid boolean"),
     ({"catch_up": "some"}, ["catch_up"], "'latest' or 'each'"),
     ({"overlap": "maybe"}, ["overlap"], "'queue' or 'skip'"),
     ({"surprise": 1}, ["surprise"], "not permitted"),

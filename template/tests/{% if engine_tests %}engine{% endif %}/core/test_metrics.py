@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
-from itertools import cycle
 from uuid import uuid4
 
-import psutil
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from app.config import get_settings
-from app.core.database import async_url
 from app.jobs.table import clock, jobs
-from devtools.commands import COMMANDS, HOSTS
+from devtools.commands import COMMANDS
 from tests.engine import probes
-from tests.engine.scrapes import Scrape, counted, scrape, start_scraped
-from tests.service import Service, eventually
+from tests.engine.scrapes import (
+    QUEUE_OF,
+    QUEUES,
+    Scrape,
+    Scraped,
+    counted,
+    listening,
+    scrape,
+    scraped_service,
+)
+from tests.service import START_LIMIT, eventually
 
 # Every process has these. For a histogram one of its samples is named.
 COUNTED = {
@@ -44,23 +47,12 @@ OF_THE_DATABASE = {
     "jobs_queue_processes": {"queue"},
     "schedules_overdue_seconds": set[str](),
 }
-QUEUES = dict(zip(get_settings().queues, cycle(HOSTS), strict=False))
-# One queue for each process that runs jobs.
-QUEUE_OF = {HOSTS[backend]: queue for queue, backend in QUEUES.items()}
 EXPECTED = {"succeeded": 2, "failed": 1, "dead": 1}
-
-
-class Scraped(Service):
-    """A service each of whose processes serves metrics."""
-
-    metrics: dict[str, int]
 
 
 @pytest.fixture(scope="module")
 async def scraped(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scraped]:
-    folder = tmp_path_factory.mktemp("scraped")
-    async with Scraped.alone(folder, QUEUES=json.dumps(QUEUES)) as service:
-        service.metrics = start_scraped(service, *COMMANDS)
+    async with scraped_service(tmp_path_factory.mktemp("scraped")) as service:
         yield service
 
 
@@ -112,16 +104,14 @@ async def test_other_processes_have_the_same_names(scraped: Scraped) -> None:
 
 
 async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
-    engine = create_async_engine(async_url(scraped.env["DATABASE_URL"]))
     row = {"task": "nobody's", "max_attempts": 1, "created_at": clock(0), "run_at": clock(-60)}
     dead = {"status": "dead", "finished_at": clock(0)}
-    async with AsyncSession(engine) as session:
+    async with scraped.session() as session:
         for queue in ("one", "two"):
             await session.execute(insert(jobs).values(row | {"id": uuid4(), "queue": queue}))
         gone = row | dead | {"id": uuid4(), "queue": "default"}
         await session.execute(insert(jobs).values(gone))
         await session.commit()
-    await engine.dispose()
     port = scraped.metrics["api"]
     await counted(port, 2, "jobs_waiting", queue="other")
     found = await scrape(port)
@@ -135,28 +125,40 @@ async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
     assert found.value("jobs_queue_processes", queue="other") == 0
 
 
-def listening(pid: int) -> set[tuple[str, int]]:
-    """The addresses at which a process and its children listen."""
-    tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    found = [connection for each in tree for connection in each.net_connections("inet")]
-    return {tuple(each.laddr) for each in found if each.status == psutil.CONN_LISTEN}  # type: ignore[misc]
+async def gives_a_sign(service: Scraped, name: str) -> None:
+    """Wait until an API listens, or another process has touched a file."""
+
+    async def found() -> bool:
+        if name in service.ports:
+            return bool(listening(service.processes[name].pid))
+        return any(service.heartbeats(name).glob("*"))
+
+    await eventually(found, START_LIMIT)
 
 
 async def test_only_what_is_asked_for_is_opened(scraped: Scraped) -> None:
-    """Without METRICS_PORT no port is opened, and with it a port that only this machine reaches."""
+    """Without METRICS_PORT no port is opened, and with it a port that only this machine reaches.
+
+    Without it the library isn't loaded either.
+    """
     for name, port in scraped.metrics.items():
         await scrape(port)
         opened = listening(scraped.processes[name].pid)
         assert opened - {("127.0.0.1", scraped.ports.get(name, 0))} == {("127.0.0.1", port)}
     del scraped.env["METRICS_PORT"]
-    scraped.start("api-2")
-
-    async def answers() -> bool:
-        return bool(listening(scraped.processes["api-2"].pid))
-
-    await eventually(answers)
-    assert listening(scraped.processes["api-2"].pid) == {("127.0.0.1", scraped.ports["api-2"])}
-    scraped.stop("api-2")
+    scraped.env["PYTHONPROFILEIMPORTTIME"] = "1"  # Python lists in the log what it imports
+    names = [f"{name}-2" for name in COMMANDS]
+    scraped.start(*names)
+    for name in names:
+        await gives_a_sign(scraped, name)
+        own = {("127.0.0.1", scraped.ports[name])} if name in scraped.ports else set()
+        assert listening(scraped.processes[name].pid) == own
+        log = scraped.log(name)
+        assert "app.core.metrics" in log
+        # The command `celery` loads Flower, and Flower loads the library.
+        assert ("prometheus_client" in log) is ("flower.app" in log), name
+    scraped.stop(*names)
+    del scraped.env["PYTHONPROFILEIMPORTTIME"]
 
 
 async def test_a_port_in_use_is_logged_once_and_waited_for(scraped: Scraped) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -75,9 +76,11 @@ def test_dev_runs_the_code_as_it_is_now_and_keeps_its_key(project: Path) -> None
             return "startup complete" in "".join(shown)
 
         dev.until(has_started)
-        assert f"operator key (X-API-Key): {key}" in "".join(shown)
+        text = "".join(shown)
+        assert f"operator key (X-API-Key): {key}" in text
+        assert re.search(r"\x1b\[\d+mapi +\|\x1b\[0m ", text), "names have colours on a terminal"
         for variable, address in addresses.items():
-            assert f"{variable}={address}" in "".join(shown)
+            assert f"{variable}={address}" in text
         assert dev.ends_by(lambda: os.close(screen)) == 0
 
 
@@ -98,6 +101,8 @@ def test_a_process_gets_only_what_it_uses(project: Path) -> None:
         assert "POSTGRES_PASSWORD" not in env
         brokers = {env[variable] for variable in servers.BROKERS}
         assert name == "api" or brokers <= {""}
+    for name in {*COMMANDS} - {"api"}:
+        assert environment_of(name, project)["API_KEY"] == ""
 
 
 def test_a_reload_waits_no_longer_for_jobs_than_the_owner_wants(project: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from structlog.testing import capture_logs
 
+from app.core.concurrency import abandoned
 from app.core.database import AsyncSessionLocal, SyncSessionLocal
 from app.jobs import Status, task
 from app.jobs.contract import Task
@@ -133,6 +135,23 @@ async def test_a_thread_that_is_abandoned_holds_no_lock_and_writes_nothing(
     assert await written(name) == [name]
     for number in range(host.free):  # their connections are no longer those
         await run(host, writes, f"{name} {number}", Status.SUCCEEDED)
+
+
+async def none_runs_on() -> bool:
+    return abandoned() == 0
+
+
+async def test_threads_that_run_on_are_counted_and_told(host: Host, hanging: Hanging) -> None:
+    await eventually(none_runs_on)
+    with capture_logs() as logs:
+        ids = [await submit(before_a_write, str(uuid4())) for _ in range(2)]
+        host.ring()
+        for job_id in ids:
+            await status_is(job_id, Status.DEAD)
+    told = [line["threads"] for line in logs if line["event"] == "thread.abandoned"]
+    assert told == [1, 2]
+    hanging.goes_on.set()
+    await eventually(none_runs_on)
 
 
 @pytest.mark.postgresql

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from app.core.concurrency import in_background
 from app.core.database import jobs_engine
-from app.jobs import Date, Interval, dispatcher
+from app.jobs import Date, Interval, dispatcher, metrics
 from app.jobs.dispatcher import BATCH, every_second, run_due
 from app.jobs.table import jobs, schedules
 from tests.engine.jobs.rows import database_now
@@ -172,6 +172,20 @@ async def test_a_clock_outlives_its_database(session: AsyncSession) -> None:
             await session.execute(text("ALTER TABLE away RENAME TO schedules"))
             await session.commit()
             await eventually(ticked)
+
+
+async def test_only_a_tick_that_is_late_is_counted(
+    session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = list[str]()
+    monkeypatch.setattr(metrics, "_recorder", lambda name, labels, value: counted.append(name))
+    late, _ = await add_late(session)
+    await run_due()
+    assert counted == ["schedules_ticks_late_total"]
+    on_time, _ = await add(session, Date(await database_now()), HOUR)
+    await run_due()
+    assert [len(await jobs_of(session, each)) for each in (late, on_time)] == [1, 1]
+    assert counted == ["schedules_ticks_late_total"]
 
 
 async def test_a_backlog_makes_no_other_schedule_late(
