@@ -50,6 +50,12 @@ class Render:
         return [name for name in BROKERS if can[f"needs_{name}"]]
 
     @property
+    def database(self) -> str:
+        """The database that its suite runs on. APScheduler 4 needs PostgreSQL for its store."""
+        can = self.selection.capabilities()
+        return "postgresql" if can["has_apscheduler_4"] else "sqlite"
+
+    @property
     def selection(self) -> Selection:
         """The catalogue's description of this choice."""
         return Selection(self.backends, self.broker, self.apscheduler, self.engine_tests)

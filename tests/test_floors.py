@@ -9,7 +9,6 @@ import pytest
 
 from tests.checks import none
 from tests.conftest import Project
-from tests.renders import ROOT
 
 # From the lowest level up. If two names begin a module's name, the longer one counts.
 FLOORS = {
@@ -49,9 +48,15 @@ def test_no_test_imports_what_another_one_has(project: Project) -> None:
     none(imports_of_tests(project.files))
 
 
-def test_the_templates_own_tests_import_nothing_of_each_other() -> None:
-    own = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py")}
-    none(imports_of_tests(own))
+def test_the_engine_has_two_doors(project: Project) -> None:
+    """What an owner has imports the engine's parts from `app.jobs` or `app.jobs.backends` only."""
+    code = {module_of(name): text for name, text in project.files.items() if name.endswith(".py")}
+    engine = {name for name in code if name.startswith("app.jobs.")}
+    inner = engine - {"app.jobs.backends"}
+    owners = {name for name in code if not name.startswith(("app.jobs", "tests.engine"))}
+    found = [(name, set(imported(code[name], {*engine, "app.jobs"}))) for name in owners]
+    none([f"{name} imports {each}" for name, those in found for each in sorted(those & inner)])
+    assert any("app.jobs.backends" in those for _, those in found)
 
 
 def test_what_counts_as_an_import_of_a_test() -> None:

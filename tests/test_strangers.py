@@ -1,27 +1,45 @@
-"""At night strange requests are sent to each operation for longer, on both databases."""
+"""Strange requests to each operation on PostgreSQL, too; at night more of them, on both databases.
+
+At night each row that somebody else wrote is shown, too. By day some of them are.
+"""
 
 import pytest
 
 from tests.conftest import Project
-from tests.marks import ASKED
+from tests.left_out import TWO
+from tests.marks import ALL, ASKED
 from tests.renders import uv_command
 from tests.running import run
 
 EXAMPLES = 300  # requests to each operation, in each mode
 
 
+@pytest.mark.slow
+@pytest.mark.renders(ALL, also=())
+def test_no_answer_is_a_surprise_by_day_on_postgresql(project: Project) -> None:
+    ask(project, "postgresql")
+
+
+@pytest.mark.night
+@pytest.mark.renders(*TWO, also=())
+def test_no_row_harms_others(project: Project) -> None:
+    rows = "tests/engine/api/test_garbage_rows.py"
+    command = ("env", "EXAMPLES=9999", uv_command(), "run", "pytest", rows)
+    run(project, "garbage-rows", *command, "--database", project.render.database)
+
+
 @pytest.mark.night
 @ASKED
 def test_no_answer_is_a_surprise_on_sqlite(project: Project) -> None:
-    ask(project, "sqlite")
+    ask(project, "sqlite", f"EXAMPLES={EXAMPLES}")
 
 
 @pytest.mark.night
 @ASKED
 def test_no_answer_is_a_surprise_on_postgresql(project: Project) -> None:
-    ask(project, "postgresql")
+    ask(project, "postgresql", f"EXAMPLES={EXAMPLES}")
 
 
-def ask(project: Project, database: str) -> None:
-    longer = ("env", f"EXAMPLES={EXAMPLES}", uv_command(), "run", "pytest", "--database", database)
-    run(project, f"strangers-{database}", *longer, "tests/engine/api/test_strangers.py")
+def ask(project: Project, database: str, *settings: str) -> None:
+    command = ("env", *settings, uv_command(), "run", "pytest", "--database", database)
+    run(project, f"strangers-{database}", *command, "tests/engine/api/test_strangers.py")

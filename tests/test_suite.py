@@ -97,12 +97,6 @@ def test_its_dependencies_are_those_that_it_imports(project: Project) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def database_of(what: Render) -> str:
-    """APScheduler 4 needs PostgreSQL for its store."""
-    can = what.selection.capabilities()
-    return "postgresql" if can["has_apscheduler_4"] else "sqlite"
-
-
 def test_suite(project: Project) -> None:
     """The owner's tests, and with one back end the engine's.
 
@@ -148,7 +142,7 @@ def engines_suite(project: Project, what: str, left_out: list[str], *tests: str)
 
 
 def options_of(what: Render, left_out: list[str]) -> list[str]:
-    return ["--database", database_of(what), *(f"--ignore=tests/{name}" for name in left_out)]
+    return ["--database", what.database, *(f"--ignore=tests/{name}" for name in left_out)]
 
 
 def test_what_is_left_out_runs_elsewhere() -> None:
@@ -164,7 +158,7 @@ def test_what_is_left_out_runs_elsewhere() -> None:
     for service, tests in IN_PARTS.items():
         assert {r.name for r in RENDERS.values() if runs(r, tests)} == {service}
     assert not [r.name for r in RENDERS.values() for name in SLOW if runs(r, (name,))]
-    assert {database_of(RENDERS[name]) for name in TWO} == {"sqlite", "postgresql"}
+    assert {RENDERS[name].database for name in TWO} == {"sqlite", "postgresql"}
     for tests, services in RUN_BY.items():
         assert {*services} <= {*WHOLE}
         now = tuple(name for name in tests if not is_named(name, PARTS))
@@ -215,6 +209,7 @@ def test_the_owners_suite(plain: Project) -> None:
     """The suite without the tests of the engine."""
     check_types(plain, "plain-types")
     suite_in_shared(plain, "plain-suite")
+    suite_in_shared(plain, "plain-suite-postgresql", "--database", "postgresql")
 
 
 def test_the_benchmark_fits(tmp_path: Path) -> None:

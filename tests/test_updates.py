@@ -144,6 +144,29 @@ def without_work(service: Service, version: str) -> dict[str, str]:
     return files
 
 
+def test_the_engines_tests_come_when_they_are_asked_for_and_stay(
+    template: Path, tmp_path: Path
+) -> None:
+    with_them = {"backends": ["arq"], "engine_tests": True}
+    fresh = Service(template, tmp_path / "new").render(with_them).files()
+    service = Service(template, tmp_path / "old").render({"backends": ["arq"]})
+    service.committed().update(engine_tests=True)
+    assert differences(service.files(), fresh) == []
+    service.committed().update()
+    assert differences(service.files(), fresh) == []
+
+
+def test_nobody_is_asked_about_the_engines_tests(template: Path, tmp_path: Path) -> None:
+    """Whoever answers all other questions is asked nothing."""
+    answers = {"project_name": "One", "project_slug": "one", "description": "One"}
+    answers |= {"backends": "[arq]", "python_version": "3.12"}
+    given = [part for name, value in answers.items() for part in ("--data", f"{name}={value}")]
+    command = [sys.executable, "-m", "copier", "copy", "--trust", "--quiet", *given]
+    service = Service(template, tmp_path / "one")
+    subprocess.run([*command, template, service.folder], stdin=subprocess.DEVNULL, check=True)
+    assert "engine_tests: false\n" in service.read(".copier-answers.yml")
+
+
 @pytest.mark.slow
 def test_the_oldest_copier_that_is_allowed_updates_the_same(template: Path, tmp_path: Path) -> None:
     floor = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))["_min_copier_version"]

@@ -35,6 +35,14 @@ def test_a_workflow_that_lost_its_matrix_is_not_written() -> None:
         with_matrix("jobs: {}\n")
 
 
+def test_services_are_checked_for_known_weaknesses() -> None:
+    """Each change by zizmor, and every week the packages that are locked."""
+    ci, weekly = (next(path for path in RENDERED if name in path.name) for name in ("ci", "weekly"))
+    assert re.search(r"^ +- run: uv run .*zizmor ", ci.read_text("utf-8"), re.MULTILINE)
+    assert re.search(r"^ +- cron: .+\* \* \d", weekly.read_text("utf-8"), re.MULTILINE)
+    assert re.search(r"^ +(- )?run: uv audit --locked", weekly.read_text("utf-8"), re.MULTILINE)
+
+
 def test_the_jobs_run_every_test() -> None:
     jobs = parsed("ci.yml")["jobs"]
     commands = {name: job["steps"][-1]["run"] for name, job in jobs.items()}
