@@ -155,8 +155,8 @@ async def test_only_what_is_asked_for_is_opened(scraped: Scraped) -> None:
         assert listening(scraped.processes[name].pid) == own
         log = scraped.log(name)
         assert "app.core.metrics" in log
-        # The command `celery` loads Flower, and Flower loads the library.
-        assert ("prometheus_client" in log) is ("flower.app" in log), name
+        if " -A " not in COMMANDS[name.removesuffix("-2")]:  # it loads others' plug-ins, which do
+            assert "prometheus_client" not in log, name
     scraped.stop(*names)
     del scraped.env["PYTHONPROFILEIMPORTTIME"]
 
