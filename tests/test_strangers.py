@@ -23,9 +23,7 @@ def test_no_answer_is_a_surprise_by_day_on_postgresql(project: Project) -> None:
 @pytest.mark.night
 @pytest.mark.renders(*TWO, also=())
 def test_no_row_harms_others(project: Project) -> None:
-    rows = "tests/engine/api/test_garbage_rows.py"
-    command = ("env", "EXAMPLES=9999", uv_command(), "run", "pytest", rows)
-    run(project, "garbage-rows", *command, "--database", project.render.database)
+    ask(project, project.render.database, "EXAMPLES=9999", test="garbage_rows")
 
 
 @pytest.mark.night
@@ -40,6 +38,6 @@ def test_no_answer_is_a_surprise_on_postgresql(project: Project) -> None:
     ask(project, "postgresql", f"EXAMPLES={EXAMPLES}")
 
 
-def ask(project: Project, database: str, *settings: str) -> None:
+def ask(project: Project, database: str, *settings: str, test: str = "strangers") -> None:
     command = ("env", *settings, uv_command(), "run", "pytest", "--database", database)
-    run(project, f"strangers-{database}", *command, "tests/engine/api/test_strangers.py")
+    run(project, f"{test}-{database}", *command, f"tests/engine/api/test_{test}.py")

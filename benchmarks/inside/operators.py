@@ -17,6 +17,7 @@ from app.schemas.jobs import cursor_of
 from bench.processes import wait_for
 from bench.progress import say
 from bench.result import Result, ratio
+from bench.servers import TITLES
 from bench.sizes import QUICK, ROUNDS, size
 from bench.subject import Subject
 from devtools.processes import free_port, listens
@@ -52,7 +53,6 @@ ROWS = {
     """,
 }
 TIDIED = {"postgresql": "VACUUM ANALYZE jobs", "sqlite": "ANALYZE jobs"}
-NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 MIDDLE = select(jobs.c.created_at, jobs.c.id).order_by(jobs.c.created_at, jobs.c.id).limit(1)
 SCRAPE = "a scrape"
 COUNTING = (SCRAPE, "GET /queues", "/ops/queues")
@@ -115,9 +115,9 @@ def measure_on(database: str, backend: str, folder: Path) -> Iterator[Result]:
     few, many = (subject.times for subject in subjects)
     for what in many:
         if what in COUNTING:
-            yield bounded(what, NAMES[database], many[what], few[what])
+            yield bounded(what, TITLES[database], many[what], few[what])
         else:
-            case = f"{MANY:,} rows : {FEW:,}, {NAMES[database]}"
+            case = f"{MANY:,} rows : {FEW:,}, {TITLES[database]}"
             yield ratio(f"{what}, ms", case, (many[what], few[what]), most=1.5)
 
 

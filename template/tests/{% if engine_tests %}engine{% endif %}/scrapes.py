@@ -19,6 +19,7 @@ from app.core.database import async_url
 from devtools.commands import COMMANDS, HOSTS
 from devtools.processes import free_port
 from tests.engine.jobs.schedule_rows import put_off_ticks
+from tests.engine.processes import family
 from tests.service import START_LIMIT, Service, eventually
 
 QUEUES = dict(zip(get_settings().queues, cycle(HOSTS), strict=False))
@@ -84,8 +85,7 @@ def start_scraped(service: Service, *names: str) -> dict[str, int]:
 
 def listening(pid: int) -> set[tuple[str, int]]:
     """The addresses at which a process and its children listen."""
-    tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    found = [connection for each in tree for connection in each.net_connections("inet")]
+    found = [connection for each in family(pid) for connection in each.net_connections("inet")]
     return {tuple(each.laddr) for each in found if each.status == psutil.CONN_LISTEN}  # type: ignore[misc]
 
 

@@ -14,8 +14,8 @@ from app.api.routing import Route
 from app.core.requests import PROBES
 from app.core.security import require_operator
 from app.dependencies import get_session
-from app.main import app, create_app
-from tests.engine.api.routes import all_in
+from app.main import app
+from tests.engine.api.routes import all_in, with_a_broken_route
 
 PATHS = app.openapi()["paths"]
 SHOWN = [
@@ -91,14 +91,7 @@ async def test_an_operation_that_takes_nothing_checks_its_query_all_the_same(
 async def test_what_no_operation_answers_has_the_form_too(
     method: str, path: str, code: int
 ) -> None:
-    broken = create_app()
-
-    @broken.get("/broken")
-    async def fail() -> None:
-        raise RuntimeError
-
-    transport = httpx.ASGITransport(broken, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with with_a_broken_route() as client:
         answer = await client.request(method, path)
     assert answer.status_code == code
     assert {name: type(value) for name, value in answer.json().items()} == {"detail": str}

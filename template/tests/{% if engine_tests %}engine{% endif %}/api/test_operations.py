@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
-import psutil
 import pytest
 from httpx import AsyncClient
 from sqlalchemy import delete, insert
@@ -16,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs.table import clock, queues
 from tests.engine import probes
+from tests.engine.processes import family
 from tests.service import Service, eventually
 
 OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
@@ -164,11 +163,6 @@ async def test_a_queue_that_only_its_pause_names_is_resumed(
     await session.commit()
 
 
-def family(process: subprocess.Popen[bytes]) -> set[int]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return {process.pid, *(child.pid for child in children)}
-
-
 async def test_each_process_is_shown_and_which_queues_it_carries(service: Service) -> None:
     async def all_are_carried() -> list[Any] | None:
         queues = await ask(service, "GET", "/queues")
@@ -177,7 +171,9 @@ async def test_each_process_is_shown_and_which_queues_it_carries(service: Servic
     async def all_are_shown() -> list[Any] | None:
         shown = [each for each in await ask(service, "GET", "/processes") if each["alive"]]
         pids = {each["pid"] for each in shown}
-        return shown if all(family(each) & pids for each in service.processes.values()) else None
+        started = service.processes.values()
+        families = [{member.pid for member in family(each.pid)} for each in started]
+        return shown if all(pids & each for each in families) else None
 
     queues, shown = await eventually(all_are_carried), await eventually(all_are_shown)
     for queue in queues:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.main import create_app
+from tests.engine.api.routes import with_a_broken_route
 from tests.service import Service, eventually
 
 HEADER = "X-Request-ID"
@@ -70,14 +70,7 @@ async def test_an_id_of_a_proxy_is_kept(limited: Service, given: str) -> None:
 
 
 async def test_an_error_of_the_service_has_the_id_too() -> None:
-    api = create_app()
-
-    @api.get("/broken")
-    async def broken() -> None:
-        raise RuntimeError
-
-    transport = httpx.ASGITransport(api, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with with_a_broken_route() as client:
         answer = await client.get("/broken", headers={HEADER: "mine"})
     assert (answer.status_code, answer.headers.get_list(HEADER)) == (500, ["mine"])
 

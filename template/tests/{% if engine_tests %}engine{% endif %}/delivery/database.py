@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import Row, text
 
 from devtools import postgresql
@@ -21,6 +20,7 @@ from devtools.servers import Child
 from tests.engine.broker import Broker
 from tests.engine.delivery.probes import write_then_wait
 from tests.engine.delivery.world import World
+from tests.engine.processes import family
 from tests.service import ROOT, START_LIMIT
 
 
@@ -42,8 +42,7 @@ class Database:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Each of its processes has a session of its own, and new connections are only queued."""
-        main = psutil.Process(self._process.pid)
-        for process in (every := [main, *main.children(recursive=True)]):
+        for process in (every := family(self._process.pid)):
             process.suspend()
         try:
             yield
