@@ -1,4 +1,4 @@
-"""Flower, Celery's monitor, on this machine only and behind a password (user `operator`).
+"""Starts Flower, Celery's monitor, behind a password (user `operator`).
 
 python -m app.core.celery.flower
 """

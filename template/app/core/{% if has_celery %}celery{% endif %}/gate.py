@@ -30,7 +30,7 @@ TAKEN = {name for name in dir(Context) if not name.startswith("__")}  # no heade
 
 
 def _moment(text: str) -> str:
-    """Far enough from both ends of the calendar for any time zone."""
+    """Refuse times that some time zone would put outside the calendar."""
     if not 1971 <= datetime.fromisoformat(text).year <= 9000:
         raise ValueError("no moment that a worker can wait for")
     return text
@@ -48,7 +48,7 @@ def _subtype(name: str) -> str:
     return name
 
 
-# As long as in a result's row.
+# No longer than a result's row allows.
 Name = Annotated[str, Field(min_length=1, max_length=155), AfterValidator(_kept)]
 Moment = Annotated[str, AfterValidator(_moment)]
 Number = Annotated[int, Field(ge=0, le=2**31)]
@@ -128,7 +128,7 @@ NATIVE_BODY: TypeAdapter[Any] = TypeAdapter(
 
 
 def admit(message: Message) -> None:
-    """Make the message one that Celery can be given. Raises if it can't be one."""
+    """Reduce or check a message before Celery gets it. Raises if it must be dropped."""
     name = message.headers.get("task")
     if isinstance(name, str) and name in registry():
         _reduce(message, name)

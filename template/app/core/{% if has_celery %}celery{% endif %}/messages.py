@@ -61,7 +61,7 @@ def messages_are_late() -> bool:
 
 
 class CeleryBell:
-    """Sends messages for rows that note it, while their queue has room."""
+    """Sends a message for each row that notes one. A row notes one while its queue has room."""
 
     def __init__(self, app: Celery) -> None:
         self.app = app
@@ -144,7 +144,7 @@ class Keeper:
                 await asyncio.sleep(get_settings().relay_interval)
 
     async def _step_safely(self) -> bool:
-        """While the broker is away the pool's processes look for jobs themselves."""
+        """Tell the pool when the broker is away: its processes then look for jobs themselves."""
         try:
             more = await self._step()
         except SQLAlchemyError as error:

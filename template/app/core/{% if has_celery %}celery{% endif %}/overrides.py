@@ -1,8 +1,8 @@
 """Changes Celery's worker.
 
 It checks each message, replaces processes with a stuck thread or task, and keeps time limits over
-an outage of its broker. It logs neither arguments nor such an outage as an error. A broker that
-refuses what it needs has one line a second.
+an outage of its broker. It logs no arguments, and no such outage as an error. While the broker
+refuses what it needs, it logs one line a second.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from celery.worker import consumer, strategy
 from kombu import Message
 from kombu.log import get_logger
 
+from app.core.celery import broker
 from app.core.celery.gate import RefusedError, admit, tell_dropped, tell_failed
 from app.core.celery.pool import this_child
 from app.core.concurrency import abandoned
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 logger = get_logger(__name__)  # of the kind that kombu writes to
 
 PAUSE = 1  # seconds before a worker connects again
+ADVICE = "start the broker, or correct the address"
+AWAY = f"{broker.ADDRESS.upper()}: Cannot connect to %s: %s: {ADVICE}. %s"
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -57,7 +60,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 handle(message)
             except self.connection_errors:
                 raise  # the worker connects again
-            except Exception as error:  # also of the store of results, when a message has expired
+            except Exception as error:  # even the result store's, when a message has expired
                 self._tell_dropped(message, error)
                 if not message.acknowledged:
                     message.reject_log_error(logger, self.connection_errors)
@@ -124,7 +127,7 @@ def configure_logging_of_worker(**_: Any) -> None:
     consumer.consumer.logger.addFilter(_no_error)
     for source in (consumer.consumer.logger, logging.getLogger("py.warnings")):
         source.addFilter(_is_new)
-    base.logger.setLevel("INFO")  # below it logs each native task's arguments
+    base.logger.setLevel("INFO")  # at DEBUG it logs each native task's arguments
     pool = util.get_logger()  # it writes to standard error itself
     pool.setLevel("ERROR")
     pool.propagate = True
@@ -137,9 +140,10 @@ def _without_arguments(record: logging.LogRecord) -> bool:
 
 
 def _no_error(record: logging.LogRecord) -> bool:
-    """Make a warning of each vain try to connect. Sentry would get each of them."""
+    """Log a failed try to connect as a warning: Sentry would get each error."""
     if record.msg == consumer.consumer.CONNECTION_ERROR:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg = AWAY
     return True
 
 

@@ -1,8 +1,8 @@
 """Runs jobs in a process of the worker's pool, by an event loop and a host with one slot.
 
-Between two jobs the loop is blocked by the engine's statements. It has nothing else to do then, and
-an asynchronous statement costs three times as much. As a blocked loop can't give up a silent
-connection, a signal does.
+Between two jobs the engine's statements block the loop. It has nothing else to do then, and an
+asynchronous statement costs three times as much. A blocked loop can't give up a silent connection,
+so a signal does that.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from app.core.control import LIMIT, control, control_now
 from app.core.database import IS_SQLITE
 from app.core.drivers import give_up
 from app.core.outages import is_outage, tell
-from app.jobs.backends import HEAD_START, Claim, Host, Taken, find_task, registry
+from app.jobs.backends import HEAD_START, Host, Taken, find_task, registry
 
 T = TypeVar("T")
 
@@ -75,13 +75,14 @@ class PoolHost(Host):
     it is idle, because the worker's connection to the broker may be silent.
     """
 
-    last_writes = 2.0  # seconds, for the worker's main process waits for three
+    last_writes = 2.0  # seconds, because the worker's main process waits for three
 
     def __init__(self) -> None:
         super().__init__("celery", slots=1, statements=control_between_jobs)
         self._bell = CeleryBell(producer_app)
         self._busy = time.monotonic()
         self._returned = asyncio.Event()
+        self.at_return = self._returned.set
         self._is_timed = False
 
     def _may_take(self) -> bool:
@@ -100,7 +101,7 @@ class PoolHost(Host):
             await asyncio.sleep(self._lease / 3)
 
     def _show_life(self) -> None:
-        """Begin the time anew. A job that starts just before the next time has a lease as well."""
+        """Begin the time again. A job that starts just before that still has a whole lease."""
         self._is_timed = bool(self._running)
         if self._is_timed:
             limit = self._lease * 4 / 3
@@ -116,7 +117,7 @@ class PoolHost(Host):
 
     async def run(self, job_id: UUID, name: str) -> None:
         """Run a job if it is due and nobody else runs it. A duplicate message does nothing."""
-        while held := [claim.running for claim in self._claims.values() if claim.running]:
+        while held := self._held():
             await asyncio.wait(held)
         if self._stopped:  # this process ends soon, and the row gets another message
             return
@@ -131,7 +132,7 @@ class PoolHost(Host):
                 await self._make_way(taken.task)
 
     async def _take_by_message(self, job_id: UUID, name: str) -> Taken | None:
-        """If the database is away the message is dropped, and sent again like one that was lost."""
+        """If the database is away, drop the message: like a lost one, it is sent again."""
         try:
             return await self._claim(job_id, name) or await self._claim_by_row(job_id, name)
         except SQLAlchemyError as error:
@@ -155,10 +156,6 @@ class PoolHost(Host):
         with suppress(SQLAlchemyError, TimeoutError, *UNREACHABLE):  # the main process sends it
             await self._bell.count()
             await self._bell.fill([name])
-
-    def _free_slot(self, claim: Claim) -> None:
-        super()._free_slot(claim)
-        self._returned.set()
 
 
 class Child:
@@ -201,7 +198,7 @@ class Child:
         return any(claim.is_stuck for claim in list(self._host._claims.values()))
 
     def close(self) -> None:
-        """Give a job that it found itself the rest of the stop grace, too."""
+        """Give a job that the host found itself the rest of the stop grace, too, unless stuck."""
         end = self._host.hand_back if self.is_stuck else self._host.drain
         self._call(end()).result()
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from app.core.database import IS_SQLITE
-from app.jobs.backends import COUNTED, HEAD_START, LAZILY, PAUSED, Message, clock, jobs
+from app.jobs.backends import COUNTED, HEAD_START, LAZILY, PAUSED, Message, db_time, jobs
 
 BATCH = 100  # rows at once; more would hold SQLite's lock for too long
 CONSIDERED = BATCH + 50  # other processes may note the first ones
@@ -62,8 +62,8 @@ def states(connection: Connection, queues: Iterable[str], limit: int) -> list[St
 def _of(queue: str, limit: int) -> Any:
     sent = select(jobs.c.id).where(jobs.c.queue == queue, SENT).limit(limit).subquery()
     count = select(func.count()).select_from(sent).scalar_subquery()
-    late = select(clock(0)).where(
-        select(jobs.c.id).where(jobs.c.queue == queue, SENT, jobs.c.wake_at <= clock(0)).exists()
+    late = select(db_time(0)).where(
+        select(jobs.c.id).where(jobs.c.queue == queue, SENT, jobs.c.wake_at <= db_time(0)).exists()
     )
     paused = literal(queue).in_(text(PAUSED))
     return select(literal(queue), count, late.scalar_subquery(), paused)
@@ -127,7 +127,7 @@ _QUEUE, _TASK = (func.json_extract(_PAIR.c.value, f"$[{index}]") for index in (0
 
 
 def _due_of(queue: Any, task: Any, lane: Any) -> Any:
-    where = UNSENT, lane, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= clock(0)
+    where = UNSENT, lane, jobs.c.queue == queue, jobs.c.task == task, jobs.c.run_at <= db_time(0)
     return select(jobs.c.run_at, jobs.c.id).where(*where)
 
 
@@ -146,7 +146,7 @@ def _note_each(connection: Connection, room: Room) -> Sequence[Any]:
             due += connection.execute(oldest.limit(limit))
     ids = [row.id for row in sorted(due, key=lambda row: row.run_at)[:BATCH]]
     noted = (
-        update(jobs).where(UNSENT, jobs.c.id.in_(ids)).values(pushes=1, wake_at=clock(HEAD_START))
+        update(jobs).where(UNSENT, jobs.c.id.in_(ids)).values(pushes=1, wake_at=db_time(HEAD_START))
     )
     return (
         connection.execute(noted.returning(jobs.c.id, jobs.c.task, jobs.c.queue)).all()
@@ -174,6 +174,6 @@ def _forgotten(*which: ColumnElement[bool]) -> Update:
 
 def current_task(connection: Connection, job_id: UUID) -> str | None:
     """The task of a job that is due, as its row names it."""
-    due = jobs.c.id == job_id, text("status = 'pending'"), jobs.c.run_at <= clock(0)
+    due = jobs.c.id == job_id, text("status = 'pending'"), jobs.c.run_at <= db_time(0)
     task: str | None = connection.scalar(select(jobs.c.task).where(*due))
     return task

@@ -34,13 +34,14 @@ from app.core.celery.pool import HAND_BACK, this_child
 from app.core.concurrency import forget_loops, heartbeat, in_background, stalled
 from app.core.drivers import PATIENCE
 from app.core.logging import flush_reports
-from app.jobs.backends import Presence, Task, new_watch, registry, watch
+from app.jobs import Task
+from app.jobs.backends import Presence, new_watch, registry, watch
 
 log = structlog.get_logger(__name__)
 
 LAST_WORDS = 3  # seconds in which the pool's processes hand their jobs back
 GOODBYE = 5  # seconds after these in which Celery disconnects from its broker
-SILENCE = 5  # seconds after which it is asked whether Celery's loop waits for its broker
+SILENCE = 5  # seconds that Celery's loop is silent before the broker is asked
 # Seconds that a statement or a message under way may take. On SQLite a write waits for its turn.
 PAUSE_LIMIT = 10 + (PATIENCE if database.IS_SQLITE else 0)
 
@@ -85,7 +86,7 @@ class KeeperThread:
     """Runs the keeper and the watch over leases in a thread of the main process.
 
     It pauses while that process forks. Else a child would inherit it in the middle of a statement,
-    with its connections and its locks. Then the same watch and keeper go on. A new watch would
+    with its connections and its locks. Then the same watch and keeper go on: a new watch would
     first wait for half a lease, and a new keeper would send checkpoints at once, at each fork.
     """
 
@@ -97,8 +98,7 @@ class KeeperThread:
             before=self._pause, after_in_parent=self._resume, after_in_child=self._forget
         )
 
-    def start(self, sender: Any, **_: Any) -> None:
-        slots = sender.controller.concurrency
+    def start(self, slots: int) -> None:
         self._presence = Presence("celery", slots, lambda: len(state.active_requests))
         self._watch = new_watch(self._presence)
         self._bell = CeleryBell(producer_app)
@@ -120,6 +120,8 @@ class KeeperThread:
         if not self._wanted:
             await self._presence.leave()
         await database.dispose()
+        with producer_app.connection_or_acquire() as connection:
+            connection.collect()  # a new process of the pool closes what it inherits, for both
 
     async def _speak_for_celery(self) -> None:
         """Show life while Celery's loop waits for its broker. The pool runs jobs meanwhile."""
@@ -150,10 +152,19 @@ class KeeperThread:
 keeper = KeeperThread()
 
 
+class Keeping(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts the keeper before Celery connects: else no job ran while the broker is silent then."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        keeper.start(worker.concurrency)
+
+
 class BoundedStop(bootsteps.StartStopStep):  # type: ignore[misc]
     """Limits Celery's warm shutdown, which waits for as long as a task runs.
 
-    It begins with a signal to the process, or with a remote command, of which only `close` hears.
+    A stop begins with a signal to the process, or with a remote command, which calls only `close`.
     """
 
     begun = False  # for the whole process, which has one worker
@@ -210,9 +221,9 @@ def _leave_to_others(id: str, **_: Any) -> None:
 
 
 def _show_life(**_: Any) -> None:
-    """Celery's own loop must run. The keeper's thread would go on if the worker took no jobs.
+    """Show that Celery's own loop runs. The keeper's thread would go on if the worker took no jobs.
 
-    A loop that has ended sends a last heartbeat, which must not count: the loop would stand still.
+    A loop that has ended sends a last heartbeat. It must not count: the loop would seem stalled.
     """
     if not BoundedStop.begun:
         heartbeat("worker")
@@ -225,14 +236,13 @@ signals.worker_init.connect(_require_the_broker)
 signals.worker_init.connect(_refuse_other_pools)
 signals.worker_init.connect(counting.serve)
 signals.worker_process_init.connect(counting.pass_on)
-signals.worker_ready.connect(keeper.start)
 signals.worker_shutdown.connect(keeper.end)
 signals.heartbeat_sent.connect(_show_life)
 signals.task_unknown.connect(_leave_to_others)
 signals.task_prerun.connect(_name_the_task)
 signals.task_postrun.connect(_forget_the_task)
 
-celery_app.steps["worker"].add(BoundedStop)
+celery_app.steps["worker"].update([Keeping, BoundedStop])
 
 tasks.load()
 for _task in registry().values():

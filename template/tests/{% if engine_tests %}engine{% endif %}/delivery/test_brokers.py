@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from app.jobs.table import HEAD_START, clock, jobs
+from app.jobs.table import HEAD_START, db_time, jobs
 from tests.engine import probes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
@@ -116,7 +116,7 @@ async def test_what_waits_for_a_worker_is_not_pushed_on_and_on(
     world: World, with_broker: Broker, count: int
 ) -> None:
     """The number of messages in the broker is bounded, however many jobs wait, and how long."""
-    newest = select(func.max(jobs.c.run_at) < clock(-3 * HEAD_START))
+    newest = select(func.max(jobs.c.run_at) < db_time(-3 * HEAD_START))
     bound = world.messages_of(count)
     async with all_slots_busy(world, f"waiting {count}"):
         waiting = await world.submit_many(probes.echo, [["a"]] * count)
