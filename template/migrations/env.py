@@ -44,7 +44,7 @@ def render_item(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
 
 
 def revise(context: Any, revision: Any, scripts: list[MigrationScript]) -> None:
-    """Name what the scripts constrain. Raises SystemExit for a revision without a change."""
+    """Name the scripts' constraints. Raises SystemExit for a revision without a change."""
     for script in scripts:
         for up, down in zip(script.upgrade_ops_list, script.downgrade_ops_list, strict=True):
             name_constraints(up)
@@ -58,7 +58,7 @@ def revise(context: Any, revision: Any, scripts: list[MigrationScript]) -> None:
 
 
 def name_constraints(steps: OpContainer) -> None:
-    """SQLite adds no constraint without a name to a table, and drops none."""
+    """Name all constraints: SQLite can neither add nor drop one without a name."""
     for step in steps.ops:
         match step:
             case OpContainer():
@@ -86,7 +86,7 @@ def name_of(table: str, columns: Iterable[str], kind: str) -> str:
 
 
 def begin(connection: Connection) -> None:
-    """Python's driver begins none for CREATE TABLE: what ended half-way couldn't be repeated."""
+    """Python's driver begins none for CREATE TABLE, so half a migration couldn't be repeated."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

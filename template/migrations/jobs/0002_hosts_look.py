@@ -40,7 +40,7 @@ def upgrade() -> None:
 
 
 def create_beside_writers(name: str, columns: list[str], where: str) -> None:
-    """One that was begun and never ended is made anew."""
+    """Make an index. One that was begun and never ended is made anew."""
     condition = sa.text(where)
     op.drop_index(name, "jobs", if_exists=True)
     op.create_index(

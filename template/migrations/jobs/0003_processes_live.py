@@ -60,9 +60,9 @@ def upgrade() -> None:
 
 
 def patiently(change: Callable[[], Any]) -> None:
-    """A change that waits for its lock makes all others wait: it gives way, and comes again.
+    """Make a change. If it waits for its lock all others wait, so it gives up soon and tries again.
 
-    A pooler gives the connection to others: the limit must not outlive the transaction.
+    A pooler gives the connection to others, so the limit must not outlive the transaction.
     """
     bind = op.get_bind()
     if bind.dialect.name == "sqlite":

@@ -22,6 +22,14 @@ branch_labels = None
 depends_on = None
 
 TIMES = 60
+# What columns kept, and what they keep by now.
+COMMENTS = {
+    "wake_at": (
+        "when the relay looks next: push due or lease end",
+        "when its lease ends, or its message counts as late",
+    ),
+    "pushes": (None, "messages sent for it"),
+}
 WAITS = "status = 'pending'"
 LISTED = "status || '' = 'pending'"
 
@@ -46,11 +54,18 @@ def upgrade() -> None:
                 patiently(partial(op.add_column, table, column))
         patiently(partial(op.drop_index, "jobs_waiting", "jobs", if_exists=True))
         list_by(LISTED, concurrently=True)
+    say(1)
     op.create_table(
         "queues",
         sa.Column("name", sa.String(100), primary_key=True),
         sa.Column("paused_at", sa.DateTime(timezone=True), comment="null: it isn't paused"),
     )
+
+
+def say(what: int) -> None:
+    if op.get_bind().dialect.supports_comments:
+        for name, comments in COMMENTS.items():
+            op.alter_column("jobs", name, comment=comments[what])
 
 
 def list_by(condition: str, *, concurrently: bool) -> None:
@@ -70,9 +85,9 @@ def list_by(condition: str, *, concurrently: bool) -> None:
 
 
 def patiently(change: Callable[[], Any]) -> None:
-    """A change that waits for its lock makes all others wait: it gives way, and comes again.
+    """Make a change. If it waits for its lock all others wait, so it gives up soon and tries again.
 
-    A pooler gives the connection to others: the limit must not outlive the transaction.
+    A pooler gives the connection to others, so the limit must not outlive the transaction.
     """
     bind = op.get_bind()
     if bind.dialect.name == "sqlite":
@@ -94,5 +109,6 @@ def downgrade() -> None:
     op.drop_index("jobs_waiting", "jobs")
     list_by(WAITS, concurrently=False)
     op.drop_table("queues")
+    say(0)
     for table, column in columns():
         op.drop_column(table, column.name)
