@@ -1,7 +1,8 @@
 """`poe dev` starts everything on this machine. One Ctrl-C ends it.
 
-The supervisor does the work, in a session of its own. When this process closes a pipe, it stops all
-that it started. So Ctrl-C, SIGTERM, a closed terminal and even SIGKILL leave nothing behind.
+The supervisor does the work, in a session of its own. When this process closes a pipe, or ends, the
+supervisor stops all that it started. So Ctrl-C, SIGTERM, a closed terminal and even SIGKILL leave
+nothing behind.
 """
 
 from __future__ import annotations

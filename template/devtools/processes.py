@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-# The file descriptors of claims. Each child inherits them: a claim holds while one of them lives.
-_claims: list[int] = []
+# The file descriptors of locks. Each child inherits them: a lock holds while one of them lives.
+_locks: list[int] = []
 
 
-# Below those that a system gives to outgoing connections, which would take one before its server.
+# Outgoing connections get higher ports, so that none takes a port before its server does.
 PORTS = range(10_000, 32_000)
 
 
@@ -71,7 +71,7 @@ def spawn(
             stdout=target,
             stderr=subprocess.STDOUT if target else None,
             start_new_session=True,
-            pass_fds=(*_claims, *pass_fds),
+            pass_fds=(*_locks, *pass_fds),
         )
 
 
@@ -96,21 +96,21 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def claim(register: Path) -> None:
+def lock(register: Path) -> None:
     """Let no other start happen here while this process or a child of it lives.
 
     Raises SystemExit, which names the processes of an earlier start. The file lists all of them.
     """
-    lock = os.open(register, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(register, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         living = registered(register)
         named = ", ".join(f"{name} ({pid})" for name, pid in living.items())
         end = " ".join(f"-{pid}" for pid in living.values())
         sys.exit(f"an earlier start still runs: {named}\nTo end it: kill -9 -- {end}")
-    os.truncate(lock, 0)
-    _claims.append(lock)
+    os.truncate(descriptor, 0)
+    _locks.append(descriptor)
 
 
 def enter(register: Path, name: str, pid: int) -> None:

@@ -28,12 +28,12 @@ from app.config import ENV_FILE, Settings, get_settings, unknown_variables
 from devtools import servers
 from devtools.commands import COMMANDS, ENTRIES, SECRETS
 from devtools.dev import ADDRESSES, REGISTER
-from devtools.processes import claim, enter, listening, spawn, stop
+from devtools.processes import enter, listening, lock, spawn, stop
 
 DATA = REGISTER.parent
 COLOURS = (36, 33, 35, 32, 34, 31)
 WIDTH = max(len(name) for name in [*COMMANDS, "migrate"])
-HURRY = {"STOP_GRACE": "2"}  # seconds: who changes the code waits for no long job
+HURRY = {"STOP_GRACE": "2"}  # seconds: a change of the code doesn't wait for long jobs
 LOAD = f"from app.core.loading import load_module; [*map(load_module, {ENTRIES})]"
 IN_COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
@@ -81,8 +81,8 @@ def environment_of(name: str) -> dict[str, str]:
     settings = {key: value for key, value in in_env_file().items() if key.upper() in fields}
     here = {key: value for key, value in os.environ.items() if value}
     others = {variable for used in SECRETS.values() for variable in used} - {*SECRETS[name]}
-    looks = {"PYTHONUNBUFFERED": "1", "ENV_FILE": ""} | ({"FORCE_COLOR": "1"} if IN_COLOUR else {})
-    return HURRY | settings | here | metrics_of(name) | dict.fromkeys(others, "") | looks
+    fixed = {"PYTHONUNBUFFERED": "1", "ENV_FILE": ""} | ({"FORCE_COLOR": "1"} if IN_COLOUR else {})
+    return HURRY | settings | here | metrics_of(name) | dict.fromkeys(others, "") | fixed
 
 
 def metrics_of(name: str) -> dict[str, str]:
@@ -179,7 +179,7 @@ class Supervisor:
         children.clear()
 
     def _watch_code(self) -> str | None:
-        """Start all again at each change. Returns the end of a server, or of the first start."""
+        """Start all again at each change. Returns which server ended, or which first process."""
         changed = False
         for changes in watch("app", **WATCHING):
             if changes:
@@ -195,7 +195,7 @@ class Supervisor:
                         return ended
                     say("dev", f"{ended}: it starts again at the next change")
                     if name == "api":
-                        self._api.close()  # nobody would answer who connects
+                        self._api.close()  # nobody would answer there
                     self._stop({name: self._running.pop(name)})
         return None
 
@@ -226,7 +226,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     DATA.mkdir(exist_ok=True)
-    claim(REGISTER)
+    lock(REGISTER)
     enter(REGISTER, "poe dev", os.getpid())
     ADDRESSES.unlink(missing_ok=True)  # a killed start has left it
     if own_database and is_set("DATABASE_URL"):

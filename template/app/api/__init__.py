@@ -15,7 +15,7 @@ from app.core.loading import load_module, modules_below
 def routers() -> Iterator[APIRouter]:
     """The `router` of each module, in the order of their names.
 
-    A package's own router stands for those below it: it includes them as it likes, behind a key,
+    A package's own router stands for those below it, which it may include itself, behind a key,
     say. Raises SystemExit, with one line, for a module that can't be imported.
     """
     included: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Answers errors. `app/schemas/response.py` has the form of the answers."""
+"""Turns errors into answers. `app/schemas/response.py` has the form of the answers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import ClientDisconnect
 
-from app.core.outages import is_in_the_way, is_outage, is_read_only, may_tell
-from app.core.request_ids import HEADER, current_request_id
+from app.core.logging import escaped
+from app.core.outages import AwayError, is_in_the_way, is_outage, is_read_only, may_tell
+from app.core.requests import ID_HEADER, current_request_id
+from app.core.security import NotAnOperatorError, TooOftenError
 from app.jobs import (
     InvalidScheduleError,
     JobNotFoundError,
@@ -27,18 +29,21 @@ from app.services.orders import IdempotencyConflictError, OrderNotFoundError
 log = structlog.get_logger(__name__)
 
 MAX_ERRORS = 20
-MAX_TEXT = 300  # characters of a message, or of a field's name
+MAX_TEXT = 300  # characters of a message
+MAX_NAME = 100  # characters of a field's name
 RETRY_AFTER = {"Retry-After": "5"}  # seconds
 MEANINGS = {
     400: "Host is none of ALLOWED_HOSTS",
     401: "X-API-Key is missing or wrong",
-    404: "There is none",
+    404: "It doesn't exist",
     409: "Its state doesn't allow this",
     413: "The body is too long",
-    422: "What is wrong where",
+    422: "What is wrong, and where",
     429: "Too many requests: ask again after Retry-After seconds",
     503: "Something is away: try again later",
 }
+
+_untold = 0  # requests that an outage has met since the last line about one
 
 
 def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -49,7 +54,11 @@ def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-# Errors of tasks, services and the engine. Routes don't catch them.
+class NotFoundError(LookupError):
+    """A route raises it for what isn't there. The text is for clients."""
+
+
+# Errors of tasks, services, the engine and `app/core`. Routes don't catch them.
 MISSING: dict[type[Exception], str] = {
     JobNotFoundError: "no such job",
     QueueNotFoundError: "no such queue",
@@ -57,27 +66,46 @@ MISSING: dict[type[Exception], str] = {
     ScheduleNotFoundError: "no such schedule",
 }
 CONFLICTS: tuple[type[Exception], ...] = (JobStateError, ScheduleConflictError)
+REFUSED = (*MISSING, NotFoundError, *CONFLICTS, NotAnOperatorError, TooOftenError)
+REFUSED += (AwayError, SQLAlchemyError)
 
 
 def install(api: FastAPI) -> None:
-    for missing in MISSING:
-        api.add_exception_handler(missing, _missing)
-    for conflict in CONFLICTS:
-        api.add_exception_handler(conflict, _conflict)
+    for refused in REFUSED:
+        api.add_exception_handler(refused, _refused)
     api.add_exception_handler(InvalidScheduleError, _invalid_schedule)
     api.add_exception_handler(IdempotencyConflictError, _other_body)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(ClientDisconnect, _hung_up)
-    api.add_exception_handler(SQLAlchemyError, _unavailable)
     api.add_exception_handler(Exception, _failed)
 
 
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    code, detail, headers = refusal_of(error)
+    return JSONResponse({"detail": detail}, code, headers)
+
+
+def refusal_of(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """How one of REFUSED is answered. Raises an error of the database again if it won't pass."""
+    if text := next((text for kind, text in MISSING.items() if isinstance(error, kind)), ""):
+        return 404, text, {}
+    if isinstance(error, NotFoundError):
+        return 404, str(error), {}
+    if isinstance(error, CONFLICTS):
+        return 409, str(error), {}
+    if isinstance(error, NotAnOperatorError):
+        return 401, MEANINGS[401], {}
+    if isinstance(error, TooOftenError):
+        return 429, "too many requests: try again later", {"Retry-After": str(error)}
+    return 503, str(error) if isinstance(error, AwayError) else _outage_of(error), RETRY_AFTER
+
+
 async def _invalid(request: Request, error: Any) -> JSONResponse:
-    """It leaves out the input, which can be long, secret, or no JSON."""
+    """It leaves out the input, which can be long, secret, or not JSON."""
     detail = [
         {
-            "loc": [part if isinstance(part, int) else part[:MAX_TEXT] for part in each["loc"]],
-            "msg": each["msg"][:MAX_TEXT],
+            "loc": [p if isinstance(p, int) else _printable(p, MAX_NAME) for p in each["loc"]],
+            "msg": _printable(_without_tag(each["msg"]), MAX_TEXT),
             "type": each["type"],
         }
         for each in error.errors()[:MAX_ERRORS]
@@ -85,17 +113,14 @@ async def _invalid(request: Request, error: Any) -> JSONResponse:
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
-async def _missing(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": missing_of(error)}, status.HTTP_404_NOT_FOUND)
+def _printable(text: str, most: int) -> str:
+    return escaped(text[:most])[:most]
 
 
-def missing_of(error: Exception) -> str | None:
-    """The sentence for something that isn't there. It is None for other errors."""
-    return next((text for kind, text in MISSING.items() if isinstance(error, kind)), None)
-
-
-async def _conflict(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": str(error)}, status.HTTP_409_CONFLICT)
+def _without_tag(message: str) -> str:
+    """This message of pydantic's quotes the input before it says what is expected."""
+    tag, _, expected = message.rpartition("' found using ")
+    return f"Input tag found using {expected}" if tag.startswith("Input tag '") else message
 
 
 async def _invalid_schedule(request: Request, error: Any) -> JSONResponse:
@@ -113,38 +138,23 @@ async def _hung_up(request: Request, error: Exception) -> Response:
     return Response(status_code=status.HTTP_400_BAD_REQUEST)
 
 
-async def _unavailable(request: Request, error: Exception) -> JSONResponse:
-    detail = outage_of(error)
-    return JSONResponse({"detail": detail}, status.HTTP_503_SERVICE_UNAVAILABLE, RETRY_AFTER)
+def _outage_of(error: Exception) -> str:
+    """The sentence for an error that will pass, such as an outage. Raises other errors again.
 
-
-def outage_of(error: Exception) -> str:
-    """The sentence for what passes, as an outage of the database. Raises other errors again."""
+    It logs outages once a second at most, with the number of requests that met them.
+    """
+    global _untold
     if not (is_outage(error) or is_read_only(error) or is_in_the_way(error)):
         raise error
-    _outage.log(error)
+    _untold += 1
+    if may_tell():
+        log.warning("database.unusable", error=repr(error).splitlines()[0], requests=_untold)
+        _untold = 0
     return "the database can't be used: try again later"
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     """It runs outside of all middleware, and so it adds the request's id itself."""
-    named = {HEADER: request_id} if (request_id := current_request_id()) else {}
+    named = {ID_HEADER: request_id} if (request_id := current_request_id()) else {}
     detail = {"detail": "internal error"}
     return JSONResponse(detail, status.HTTP_500_INTERNAL_SERVER_ERROR, named)
-
-
-class _Outage:
-    """Logs an outage, however many requests it meets, unless this process has just told of one."""
-
-    def __init__(self) -> None:
-        self._requests = 0
-
-    def log(self, error: Exception) -> None:
-        self._requests += 1
-        if may_tell():
-            first = repr(error).splitlines()[0]
-            log.warning("database.unusable", error=first, requests=self._requests)
-            self._requests = 0
-
-
-_outage = _Outage()

@@ -34,15 +34,15 @@ async def live() -> ApiResponse[dict[str, str]]:
 async def ready(response: Response) -> ApiResponse[dict[str, str]]:
     """It answers 503 while a part doesn't work, and before a stop.
 
-    While the database works, jobs are accepted all the same.
+    As long as the database works, jobs are accepted all the same.
 
-    `migrations` is behind until this release's migrations have run: before, each write may fail.
+    `migrations` is `behind` until this release's migrations have run. Until then writes may fail.
 
-    `clock` is the time by the database, not what wakes the dispatcher. It says for ten minutes that
-    this clock has jumped. That alone is no 503.
+    `clock` is the database's clock. For ten minutes after it has jumped, this part says so. That
+    alone is no reason for a 503.
     """
-    running = current_relay()
-    bells = running.bells if running else {}
+    relay = current_relay()
+    bells = relay.bells if relay else {}
     checks: dict[str, Awaitable[str | None]] = {
         "database": _ping_database(),
         "migrations": _compare_schema(),

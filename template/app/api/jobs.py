@@ -99,7 +99,7 @@ async def replay_jobs(
 async def cancel_jobs(
     selection: CancelSelection, session: DBSession, jobs: JobsDep
 ) -> ApiResponse[ChangedOut]:
-    """End those of these jobs that wait or run.
+    """Cancel those of these jobs that wait or run.
 
     With `dry_run` it only counts. It stops after 100,000: ask again while `changed` is not 0.
     """

@@ -31,7 +31,7 @@ PageLimit = Annotated[int, Query(ge=1, le=1000, description="of a page")]
 
 
 class Route(APIRoute):
-    """It counts the request, asks for an operator's key, checks the input, then calls FastAPI's."""
+    """First counts the request, requires the operators' key if need be, and checks the input."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -57,7 +57,7 @@ class Route(APIRoute):
 
 
 class Router(APIRouter):
-    """For routes that take JSON. A form needs FastAPI's own router. Probes aren't `limited`."""
+    """For routes that take JSON: a form needs FastAPI's own. Health checks aren't `limited`."""
 
     def __init__(self, *, limited: bool = True, **options: Any) -> None:
         always = answers(422)  # each path and each query is checked
@@ -102,7 +102,7 @@ def errors_in(value: Any, *loc: int | str) -> list[Error]:
 
 
 def _all_in(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """Each value and each name. A value that is nested too deep is only one."""
+    """Each value and each name. What is nested too deep counts as one value."""
     yield loc, value
     if len(loc) > MAX_DEPTH:
         return

@@ -14,10 +14,7 @@ from app.schemas.response import ApiResponse, Page
 from app.schemas.schedules import ScheduleChange, ScheduleCreate, ScheduleId, ScheduleOut
 
 router = Router(
-    prefix="/schedules",
-    tags=["schedules"],
-    dependencies=OPERATORS,
-    responses=answers(401, 503),
+    prefix="/schedules", tags=["schedules"], dependencies=OPERATORS, responses=answers(401, 503)
 )
 
 Id = Annotated[ScheduleId, Path()]

@@ -1,10 +1,9 @@
-"""Shows, replays and cancels jobs: one by one, or all that a filter names."""
+"""Shows, replays and cancels jobs: one by one, or all that a filter finds."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -12,9 +11,8 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cli import output
-from app.cli.running import Json, Yes, confirm, cursor, moment, part, run
-from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob
-from app.jobs.backends import Try
+from app.cli.running import After, Error, Json, Since, Until, Yes, confirm, doubt, run
+from app.jobs import JobFilter, JobPage, Jobs, JobStateError, Status, StoredJob, Try
 from app.schemas.jobs import ChangedOut, JobDetails, JobListed, cursor_of, place_of
 from app.schemas.response import ApiResponse, Page
 
@@ -28,29 +26,8 @@ OfStatus = Annotated[Status | None, typer.Option("--status")]
 OfTask = Annotated[str | None, typer.Option("--task", help="Such as orders.process_order.")]
 OfQueue = Annotated[str | None, typer.Option("--queue")]
 OfKey = Annotated[str | None, typer.Option("--key", help="What submit was given as its key.")]
-Since = Annotated[
-    datetime | None,
-    typer.Option(
-        "--since",
-        parser=moment,
-        metavar="TIME",
-        help="Created then or later: 2h ago (s, m, h, d, w), or 2026-01-31T12:00Z.",
-    ),
-]
-Until = Annotated[
-    datetime | None,
-    typer.Option("--until", parser=moment, metavar="TIME", help="Created before that."),
-]
-Error = Annotated[
-    str | None,
-    typer.Option("--error", parser=part, metavar="TEXT", help="A part of the error's text."),
-]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000)]
-After = Annotated[
-    str | None,
-    typer.Option("--after", parser=cursor, metavar="PLACE", help="What the page before named."),
-]
-Every = Annotated[bool, typer.Option("--all", help="Every one, without a filter.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, without a filter.")]
 
 
 def list_jobs(
@@ -73,10 +50,12 @@ def list_jobs(
         listed = [JobListed.of(job) for job in page.jobs]
         output.show_json(Page[JobListed](data=listed, next=following))
         return
-    columns = "id", "task", "queue", "status", "tries", "created", "error"
+    columns = "id", "task", "queue", "status", "tries", "created", "next", "error"
     output.show_table(columns, map(_row, page.jobs), none="no such jobs")
     if following:
         output.complain(f"there are more: --after {following}")
+    if not page.jobs:
+        doubt(task)
 
 
 async def _page(jobs: Jobs, wanted: JobFilter, limit: int, after: str | None) -> JobPage:
@@ -91,7 +70,8 @@ async def _page(jobs: Jobs, wanted: JobFilter, limit: int, after: str | None) ->
 
 def _row(job: StoredJob) -> tuple[object, ...]:
     tries = f"{job.attempts}/{job.max_attempts}"
-    return job.id, job.task, job.queue, job.status, tries, job.created_at, job.error
+    following = job.run_at if job.status == Status.PENDING else None
+    return job.id, job.task, job.queue, job.status, tries, job.created_at, following, job.error
 
 
 def show(job_id: Id, as_json: Json = False) -> None:
@@ -102,6 +82,8 @@ def show(job_id: Id, as_json: Json = False) -> None:
         output.show_json(ApiResponse(data=details))
         return
     shown = details.model_dump() | {"tries": "\n".join(map(_try, details.tries))}
+    if details.status == Status.PENDING:
+        shown["next"] = shown.pop("run_at")
     output.show_pairs({name: value for name, value in shown.items() if value not in (None, "", {})})
 
 
@@ -197,7 +179,10 @@ def _changed(
         return Changed(len(each_once), len(each_once), Count(0))
     each, found = run(lambda session: _found(session, change, wanted))
     if found.number:
-        confirm(f"{found} jobs are to be {change.done}. Go on?", yes=yes)
+        these = output.counted(found, "job is", "jobs are")
+        confirm(f"{these} to be {change.done}. Go on?", yes=yes)
+    else:
+        doubt(wanted.task)
     return run(lambda session: _in_batches(session, change, each, found.number))
 
 
@@ -219,8 +204,8 @@ async def _found(
 
 
 async def _count(session: AsyncSession, wanted: list[JobFilter]) -> Count:
-    each = [await Jobs(session).count(lane, COUNTED) for lane in wanted]
-    return Count(sum(each), COUNTED in each)
+    counts = [await Jobs(session).count(each, COUNTED) for each in wanted]
+    return Count(sum(counts), COUNTED in counts)
 
 
 async def _in_batches(
@@ -237,7 +222,8 @@ async def _in_batches(
                     advance(number)
         return Changed(found, changed, await _count(session, wanted))
     except BaseException:  # Ctrl-C, too. A commit whose answer was lost may have changed more
-        output.complain(f"{change.done} at least {changed} of {found} jobs, then stopped")
+        of = output.counted(found, "job", "jobs")
+        output.complain(f"{change.done} at least {changed} of {of}, then stopped")
         raise
 
 
@@ -246,5 +232,6 @@ def _report(changed: Changed, change: Change, as_json: bool) -> None:
         numbers = {**vars(changed), "left": changed.left.number}
         output.show_json(ApiResponse(data=ChangedOut(**numbers)))
         return
-    left = f"; {changed.left} such jobs are left" if changed.left.number else ""
-    output.say(f"{change.done} {changed.changed} jobs{left}")
+    left = output.counted(changed.left, "such job is left", "such jobs are left")
+    done = f"{change.done} {output.counted(changed.changed, 'job', 'jobs')}"
+    output.say(f"{done}; {left}" if changed.left.number else done)

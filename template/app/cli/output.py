@@ -118,6 +118,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda number: bar.advance(task, number)
 
 
+def counted(number: object, one: str, many: str) -> str:
+    """A number and what it counts, such as `1 job`, `2 jobs` or `1+ jobs`."""
+    return f"{number} {one if str(number) == '1' else many}"
+
+
 def text_of(value: object) -> str:
     """A value as text. It may still have characters that a terminal would obey."""
     if value is None:

@@ -26,7 +26,7 @@ from app.jobs import (
     ScheduleConflictError,
     ScheduleNotFoundError,
 )
-from app.jobs.backends import EPOCH
+from app.jobs.backends import EPOCH, registry
 from app.schemas.jobs import CURSOR_PATTERN, LATEST
 
 T = TypeVar("T")
@@ -74,6 +74,40 @@ def part(text: str) -> str:
     return text
 
 
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        parser=moment,
+        metavar="TIME",
+        help="Created then or later: 2h ago (s, m, h, d, w), or 2026-01-31T12:00Z.",
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option("--until", parser=moment, metavar="TIME", help="Created before that."),
+]
+Error = Annotated[
+    str | None,
+    typer.Option("--error", parser=part, metavar="TEXT", help="A part of the error's text."),
+]
+After = Annotated[
+    str | None,
+    typer.Option("--after", parser=cursor, metavar="PLACE", help="What the page before named."),
+]
+
+
+def doubt(task: str | None) -> None:
+    """Nothing was found. Say if that can be because of the task's name.
+
+    Rows may have the names of an older release, so that none is refused.
+    """
+    if task is None or task in registry():
+        return
+    alike = " or ".join(sorted(name for name in registry() if name.endswith(f".{task}")))
+    complain(f"this release has no task {task}" + f": is it {alike}?" * bool(alike))
+
+
 def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Do the work in a session, whose transaction is committed at the end."""
     try:
@@ -89,7 +123,7 @@ def run(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run the work, and close the database. The log would be mixed with the output: it is off."""
+    """Run the work, then close the database. The log is off: it would mix with the output."""
     configure_logging()
     logging.disable(logging.WARNING)
 

@@ -58,7 +58,7 @@ def pause(queue: Queue = None, schedule: OfSchedule = None, as_json: Json = Fals
 def resume(queue: Queue = None, schedule: OfSchedule = None, as_json: Json = False) -> None:
     """Let a paused queue or schedule go on.
 
-    Ticks that a schedule missed meanwhile don't run later.
+    Ticks that were due meanwhile don't run later.
     """
     _set(queue, schedule, as_json, paused=False)
 
@@ -89,7 +89,7 @@ async def _set_schedule(session: AsyncSession, schedule_id: str, *, paused: bool
 
 
 def schedules(as_json: Json = False) -> None:
-    """Show the next three ticks of each schedule, and which are late or missed ticks."""
+    """Show the next three ticks of each schedule, and its late and missed ticks."""
     found = run(_schedules)
     if as_json:
         listed = [ScheduleOut.of(each) for each in found]

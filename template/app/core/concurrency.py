@@ -1,7 +1,7 @@
 """Coroutines and threads that run beside the rest of a process, and the heartbeats of its loops.
 
-Each endless loop of the engine touches a file of its own in the folder HEARTBEATS. That is for the
-health check of a process that serves no port, and the check needs no interpreter:
+Each endless loop of the engine touches a file of its own in the folder HEARTBEATS. By these files
+the health of a process that serves no port can be checked, without an interpreter:
 `find /tmp/heartbeats -type f -mmin +0.5 -exec false {} +` fails when a file is older than half a
 minute, and when there is none.
 """
@@ -39,7 +39,7 @@ async def in_background(endless: Coroutine[Any, Any, None]) -> AsyncIterator[Non
 
 
 async def to_the_end(step: Coroutine[Any, Any, T]) -> T:
-    """Let a step finish before a cancellation takes effect: no half-done claim stays behind."""
+    """Let a step finish before a cancellation takes effect, so that no claim stays half done."""
     task = asyncio.ensure_future(step)
     try:
         return await asyncio.shield(task)

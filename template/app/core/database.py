@@ -1,7 +1,7 @@
-"""Engines and sessions. DATABASE_URL chooses SQLite or PostgreSQL. Nothing connects at import.
+"""SQLAlchemy's engines and sessions, for SQLite or PostgreSQL. Nothing connects at import.
 
-A process opens at most DATABASE_CONNECTIONS connections to PostgreSQL: two for the job engine's
-own statements (`control.py`), two for the sessions of sync tasks, the rest for async sessions.
+A process opens at most DATABASE_CONNECTIONS connections to PostgreSQL: two for the statements
+of `app/jobs` (`control.py`), two for the sessions of sync tasks, the rest for async sessions.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from app.core.outages import GIVEN_UP, OwnAsyncPool, OwnPool, mark_errors_of
 CONTROL_CONNECTIONS = 2
 SYNC_CONNECTIONS = 2
 
-# A server that vanished is noticed within 20 s, not after the system's hours. Keepalives watch a
-# connection that waits for an answer; the user timeout is for a request that nobody acknowledges.
+# They notice within 20 s that a server has vanished; the system's defaults take hours. Keepalives
+# watch a connection that waits for an answer, the user timeout what nobody has acknowledged.
 CONNECT_ARGS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 8,
@@ -135,7 +135,7 @@ def pool(size: int, kind: type[OwnPool] = OwnAsyncPool) -> dict[str, Any]:
 
 
 def _limit_statements(engine: Engine) -> None:
-    """Limit the statements of requests: a silent server would soon keep all their connections."""
+    """Limit the statements of requests: else a silent server soon holds all their connections."""
 
     def begin(connection: Connection, *_: Any) -> None:
         if connection.invalidated:
@@ -155,7 +155,7 @@ def _limit_statements(engine: Engine) -> None:
 
 
 def _note_given_up(context: ExceptionContext) -> None:
-    """The error may be that of the cancelled statement. Its connection is lost all the same."""
+    """Treat the connection as lost, even if the error only says that a statement was cancelled."""
     pooled = context.connection and context.connection.connection
     if pooled and pooled.driver_connection in drivers.given_up:
         context.is_disconnect = True
@@ -171,7 +171,7 @@ def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _limit_questions(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Limit what SQLAlchemy first asks a server: all other connections wait for the answer."""
+    """Limit SQLAlchemy's first questions: all other connections wait for the server's answers."""
     timer = threading.Timer(REQUEST_LIMIT, give_up, [record.driver_connection])
     timer.daemon = True
     timer.start()

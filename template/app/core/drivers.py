@@ -1,8 +1,8 @@
 """What every connection to SQLite or PostgreSQL does beyond its driver's own work.
 
-SQLite allows one writer at a time: the writers of this process take turns here. A server that is
-silent is given up, and so is what a thread uses that nobody waits for. A value that Python can't
-read (garbage, an infinite date) must not fail the statement that reads it together with others.
+SQLite allows one writer at a time: the writers of this process take turns here. A connection is
+given up if its server is silent, or if nobody waits any more for the thread that uses it. A value
+that Python can't read (garbage, an infinite date) must not fail a statement that reads others, too.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ class SqliteConnection(sqlite3.Connection):
     def begin(self) -> None:
         """Begin a transaction where Python's driver doesn't: before a `WITH` and a SAVEPOINT.
 
-        Else a `WITH` would commit by itself, and the RELEASE of a SAVEPOINT would commit it.
+        Else a `WITH` would commit by itself, and RELEASE would commit what follows its SAVEPOINT.
         """
         if self.isolation_level and not self.in_transaction:
             self.cursor().execute(f"BEGIN {self.isolation_level}")
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Make a statement in the body. Raises sqlite3.ProgrammingError if it was given up."""
+        """Run a statement in the body. Raises sqlite3.ProgrammingError after `give_up`."""
         self._refuse()
         try:
             with self._in_use:
@@ -91,7 +91,7 @@ class SqliteConnection(sqlite3.Connection):
             self._turn.release()
 
     def give_up(self) -> None:
-        """End it from another thread. A statement that runs is interrupted, and all is undone."""
+        """From another thread, interrupt the statement, roll back, and refuse further ones."""
         self._is_given_up = True
         with suppress(sqlite3.ProgrammingError):  # it is closed
             self.interrupt()
@@ -103,7 +103,7 @@ class SqliteConnection(sqlite3.Connection):
             raise sqlite3.ProgrammingError(CLOSED)
 
     def _undo(self) -> None:
-        """If a statement runs, its own thread does so after it."""
+        """Roll back. If a statement runs, its own thread does so after it."""
         if self._in_use.acquire(blocking=False):
             try:
                 super().rollback()
@@ -154,13 +154,13 @@ def _verb(sql: str) -> str:
 
 
 def renew_closed(connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
-    """Replace a connection that the server has closed: it is readable. A query would cost time."""
+    """Replace a connection that the server closed: its socket is readable. A query is slower."""
     driver: Any = record.driver_connection
     if driver.closed or record.info["opened"] < _oldest or _is_readable(driver.fileno()):
         raise DisconnectionError("closed by the server, or too old")
 
 
-_oldest = 0.0  # connections that were opened before are renewed, by the monotonic clock
+_oldest = 0.0  # a monotonic time; connections that were opened before it are renewed
 
 
 def renew_open_connections() -> None:
@@ -175,7 +175,7 @@ def _is_readable(file: int) -> bool:
     return bool(poll.poll(0))
 
 
-given_up: WeakSet[Any] = WeakSet()  # drivers
+given_up: WeakSet[Any] = WeakSet()  # the drivers' connections
 
 
 def give_up(driver: Any) -> None:
@@ -205,7 +205,7 @@ def _begins_to_cancel(driver: Any, mine: socket.socket) -> bool:
 
 
 def _cancel(statement: PGcancelConn, mine: socket.socket) -> None:
-    """Then end the connection: a pooler doesn't cancel the statement of a client that is gone."""
+    """Cancel, then end the connection: a pooler cancels nothing for a client that is gone."""
     with mine, suppress(Exception):
         try:
             statement.blocking()  # for `connect_timeout` at most

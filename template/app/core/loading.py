@@ -1,4 +1,4 @@
-"""Loads modules that may have a mistake, because somebody has just written them; and migrations.
+"""Loads the owner's modules, which may have mistakes, and reads the migrations.
 
 Alembic is imported where it is used, because workers do without it.
 """
@@ -23,7 +23,7 @@ NOT_THE_OWNERS = (Path(__file__), APP / "jobs")
 
 
 def modules_below(package: str) -> list[str]:
-    """The names of the modules in a package's folder and its subfolders, a package's before theirs.
+    """The names of the modules below a package, in subfolders too, each package before its modules.
 
     A subfolder without an `__init__.py` counts, too. A file or folder whose name has a dot doesn't:
     editors name their copies so.
@@ -49,12 +49,10 @@ def load_module(name: str) -> ModuleType:
 
 
 def alembic_config(**options: Any) -> Config:
-    """What alembic.ini says. Alembic alone would take a percent sign in the path for a variable."""
+    """What pyproject.toml says under `tool.alembic`."""
     from alembic.config import Config
 
-    config = Config(APP.parent / "alembic.ini", **options)
-    config.file_config.set("DEFAULT", "here", str(APP.parent).replace("%", "%%"))
-    return config
+    return Config(toml_file=APP.parent / "pyproject.toml", **options)
 
 
 class Schema(NamedTuple):
@@ -62,7 +60,7 @@ class Schema(NamedTuple):
 
     has: list[str]
     newer: list[str]  # those that this release doesn't know
-    missing: list[str]  # this release's last ones, as far as the database lacks them
+    missing: list[str]  # this release's last ones that the database lacks
 
 
 class Migrations:
@@ -80,7 +78,7 @@ class Migrations:
         has = {*MigrationContext.configure(connection).get_current_heads()}
         newer = has - self._known
         lacks = {*self._scripts.get_heads()} - self._up_to(*has - newer)
-        # A branch with none of its revisions there is the branch of one that is newer.
+        # If the database has no revision of a branch, its newer revision is of that branch.
         missing = [each for each in lacks if not newer or has & self._up_to(each)]
         return Schema(sorted(has), sorted(newer), sorted(missing))
 
@@ -91,7 +89,7 @@ class Migrations:
 
 
 def _place(error: Exception) -> str:
-    """The innermost line in the service's own code, which the engine isn't part of."""
+    """The innermost line of the owner's code, to which the engine doesn't belong."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_owners(Path(frame.filename))]
     return f"{_shown(own[-1].filename)}, line {own[-1].lineno}" if own else "app"

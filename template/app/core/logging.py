@@ -27,7 +27,6 @@ SHARED: list[structlog.typing.Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
-
 LONGEST = 20_000  # characters of a value, a traceback's among them
 
 
@@ -44,14 +43,14 @@ def _cut_values(logger: object, name: str, event: structlog.typing.EventDict) ->
 
 
 def escaped(text: str) -> str:
-    """Write what a terminal would obey, and what begins a new line, as a Python literal has it."""
+    """Escape what isn't printable, as a Python literal does: a terminal could obey it."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _escape(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
-    """No input can forge a line of the log. The lines of a traceback are indented."""
+    """Escape values and indent tracebacks, so that no input can forge a line of the log."""
     for key, value in event.items():
         if key == "exception":
             event[key] = "\n".join(f"  {escaped(line)}" for line in value.split("\n"))
@@ -66,7 +65,7 @@ def _drop_colors(logger: object, name: str, event: structlog.typing.EventDict) -
 
 
 def _drop_meant_tracebacks(logger: object, name: str, event: structlog.typing.EventDict) -> Any:
-    """RetryLater and NonRetryable are meant: their text says enough."""
+    """A task raises RetryLater and NonRetryable on purpose: their text says enough."""
     if getattr(event.get("exc_info"), "needs_no_traceback", False):
         del event["exc_info"]
     return event
@@ -119,8 +118,11 @@ def configure_logging() -> None:
         start_sentry(settings.sentry_dsn)
         handlers.append(SentryHandler())
     logging.basicConfig(handlers=handlers, level=settings.log_level.upper(), force=True)
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # below it logs statements' parameters
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # below it names its own plugins
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # at DEBUG it logs statements' parameters
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # at INFO it names its own plugins
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of each query an outage ends
+    for client in ("httpx", "urllib3"):  # at INFO they log addresses with their queries
+        logging.getLogger(client).setLevel(logging.WARNING)
     for server in ("uvicorn", "uvicorn.access"):
         logging.getLogger(server).handlers.clear()
         logging.getLogger(server).propagate = True

@@ -1,4 +1,4 @@
-"""Serves Prometheus' metrics of this process on METRICS_PORT. Unset, nothing is counted.
+"""Serves this process's metrics for Prometheus on METRICS_PORT, or counts nothing if it is unset.
 
 A thread serves them, so that it answers while the event loop stands still. It listens on
 METRICS_HOST alone, and answers whoever reaches it.
@@ -18,15 +18,8 @@ from app.config import get_settings
 from app.core.concurrency import stalled
 from app.core.control import control_session
 from app.core.outages import tell
-from app.jobs import Jobs
-from app.jobs.backends import (
-    Ending,
-    QueueState,
-    Recorder,
-    metrics,
-    record_with,
-    registry,
-)
+from app.jobs import Jobs, QueueState, Schedules
+from app.jobs.backends import Ending, Recorder, metrics, record_with, registry
 
 if TYPE_CHECKING:  # a process without METRICS_PORT does without it
     from prometheus_client.metrics_core import GaugeMetricFamily
@@ -67,13 +60,13 @@ def serve(loop: asyncio.AbstractEventLoop | None = None) -> Recorder | None:
 
 
 def leave() -> None:
-    """Close the port in a forked process, which would keep it from the next process."""
+    """Close the port that a forked process inherits: the next process may need it."""
     if _server:
         _server.socket.close()
 
 
 def _open(host: str, port: int) -> None:
-    """Try until the port is free: an older process has it until it ends."""
+    """Try until the port is free: an older process may have it until it ends."""
     global _server
     from prometheus_client import start_http_server
 
@@ -136,7 +129,7 @@ class _Loops:
 
 
 class _Database:
-    """Asks the database, and keeps the answer for a while. It also shows whether there is one."""
+    """Asks the database, and keeps the answer for a while. It also shows whether one came."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -169,7 +162,7 @@ class _Database:
 async def _ask_in_time() -> dict[metrics.Metric, Values]:
     async with asyncio.timeout(PATIENCE), control_session() as session:
         queues = await Jobs(session).queues()
-        overdue = await metrics.overdue(session)
+        overdue = await Schedules(session).overdue()
 
     def age(queue: QueueState) -> float:
         return queue.age.total_seconds() if queue.age else 0
@@ -182,7 +175,7 @@ async def _ask_in_time() -> dict[metrics.Metric, Values]:
         metrics.DEAD: _each(queues, lambda queue: queue.dead),
         metrics.PAUSED: _each(queues, lambda queue: queue.paused_at is not None, max),
         metrics.PROCESSES: _each(queues, lambda queue: queue.processes, max),
-        metrics.OVERDUE: [((), overdue)],
+        metrics.OVERDUE: [((), overdue.total_seconds())],
     }
 
 
@@ -191,7 +184,7 @@ def _each(
     value: Callable[[QueueState], float],
     of_others: Callable[[list[float]], float] = sum,
 ) -> Values:
-    """A value a queue. Rows may name any queue: those that QUEUES lacks share one label."""
+    """A value for each queue. Rows may name any queue: those that QUEUES lacks share one label."""
     known, found = get_settings().queues, dict[str, list[float]]()
     for queue in queues:
         label = queue.name if queue.name in known else OTHER

@@ -1,8 +1,7 @@
-"""Recognizes outages of the database, and what helps; and jumps of its clock.
+"""Recognizes outages of the database, says what helps, and notices jumps of its clock.
 
-The clock decides what is due. Each of its answers is compared with the monotonic clock of this
-process. The monotonic times before and after the question are noted, so that a slow answer isn't
-taken for a jump.
+The database's clock decides what is due. Each of its answers is compared with the monotonic clock
+of this process, before and after the question. So a slow answer isn't taken for a jump.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ log = structlog.get_logger(__name__)
 STATES = ("08", "530", "531", "532", "533", "57P")
 # A parallel query that needs more of /dev/shm than its container has is too big as well: 53100.
 TOO_BIG = "shared memory segment"
-# SQLite's names: its one class of errors is also for a table that isn't there.
+# SQLite's names, because its one class of errors also stands for a missing table.
 SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")
 
 READ_ONLY = ("25006", "SQLITE_READONLY")
@@ -42,8 +41,8 @@ GIVEN_UP = "no answer in time"
 MIGRATE = "run `poe migrate` (python -m app.migrate)"
 BUSY = "something may hold what it needs: try again, or end that"
 AWAY = "start it, or correct the address"
-# What helps, by the beginnings of the errors' codes, and by what those say that have no code of
-# their own: a connection that PostgreSQL refuses, and most errors of SQLite.
+# What helps, by the beginning of an error's code. Errors without a code of their own are recognized
+# by their text: those of a connection that PostgreSQL refuses, and most of SQLite's.
 REMEDIES = (
     ("it is read-only: name the primary in DATABASE_URL", READ_ONLY, r"readonly database"),
     (
@@ -63,13 +62,17 @@ REMEDIES = (
 )
 UNCODED = ("None", "SQLITE_ERROR")
 
-# Seconds of a jump that isn't noticed: less than a lease has left when it is extended.
+# Seconds. A shorter jump isn't noticed: a lease has more left when it is extended.
 TOLERANCE = min(2.0, get_settings().lease / 3)
 RECENT = 600  # seconds for which a jump is shown
 
 # When the last outage was logged. A process shares this memory with those that it forks.
 _told = mmap.mmap(-1, 8)
 _told_of: dict[str, float] = {}  # when another error was logged last, by the line's name
+
+
+class AwayError(Exception):
+    """Another server that is needed doesn't answer. The text is for clients."""
 
 
 def mark_errors_of(engine: Engine) -> None:
@@ -100,7 +103,7 @@ def _hide_rows(error: DBAPIError) -> None:
 class OwnPool(QueuePool):
     """The pool of an engine for this service's database. It marks its own errors, too."""
 
-    __module__ = QueuePool.__module__  # SQLAlchemy's logger is named after it, not one of ours
+    __module__ = QueuePool.__module__  # so SQLAlchemy's logger keeps its name
 
     def connect(self) -> PoolProxiedConnection:
         try:
@@ -133,7 +136,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_read_only(error: BaseException) -> bool:
-    """The database is a replica, or its file can't be written."""
+    """Whether the database is a replica, or its file can't be written."""
     return _code(error).startswith(READ_ONLY)
 
 
@@ -172,7 +175,7 @@ def advice(error: SQLAlchemyError) -> str:
 
 
 def tell(what: str, error: BaseException) -> None:
-    """Log a line. Outages together have one a second, and other errors one of each name.
+    """Log at most one line a second about outages, and one about other errors for each name.
 
     A process and its children share the line about outages.
     """
@@ -181,7 +184,7 @@ def tell(what: str, error: BaseException) -> None:
 
 
 def may_tell() -> bool:
-    """Whether no outage was logged within a second. The caller logs one then."""
+    """Whether no outage was logged within a second. If so, the caller logs one."""
     (last,) = struct.unpack_from("d", _told)
     if last <= (now := time.monotonic()) < last + 1:
         return False
@@ -190,7 +193,7 @@ def may_tell() -> bool:
 
 
 def may_tell_of(what: str) -> bool:
-    """Whether no other error of this name was logged within a second. The caller logs one then."""
+    """Whether no other error of this name was logged within a second. If so, the caller logs it."""
     now = time.monotonic()
     if what in _told_of and now < _told_of[what] + 1:
         return False
@@ -213,7 +216,7 @@ class DatabaseClock:
     """What this process knows of the database's clock."""
 
     def __init__(self) -> None:
-        self._ahead: tuple[float, float] | None = None  # of the monotonic clock, at least and most
+        self._ahead: tuple[float, float] | None = None  # of the monotonic clock: least, most
         self.jump: Jump | None = None  # the last one
 
     def note(self, now: datetime, asked: float) -> None:

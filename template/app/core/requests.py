@@ -1,19 +1,21 @@
-"""Checks a request's host and length before its route, and drains the API before it stops.
+"""Gives each request an id, checks its host and length, and drains the API before it stops.
 
 uvicorn closes its socket at SIGTERM, and requests that wait there are lost. So a stop begins with
 DRAIN_SECONDS in which `/health/ready` answers 503 and all else is answered as before. In that time
-a load balancer finds out that it is to send no more.
+a load balancer learns to send no more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
+from uuid import uuid4
 
 import structlog
 from fastapi import HTTPException, status
@@ -21,15 +23,52 @@ from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from app.config import get_settings
 
 log = structlog.get_logger(__name__)
 
-PROBES = ("/health/live", "/health/ready")
+ID_HEADER = "X-Request-ID"
+ID = "request_id"  # in lines of the log
+# What proxies and clouds make, without the characters that a log or a shell would obey.
+USABLE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/=+-]{0,99}")
+HEALTH_CHECKS = ("/health/live", "/health/ready")
 REFUSED = JSONResponse({"detail": "Host is none of ALLOWED_HOSTS"}, 400)
 
 _draining = threading.Event()
+
+
+class RequestIds:
+    """Takes the client's id if it can be used, or else makes one.
+
+    The answer has the id, and so have the log's lines about the request and its jobs.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get(ID_HEADER, "")
+        request_id = given if USABLE_ID.fullmatch(given) else str(uuid4())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                header = ID_HEADER.lower().encode(), request_id.encode()
+                message["headers"] = [*message.get("headers", []), header]
+            await send(message)
+
+        bind_contextvars(**{ID: request_id})
+        await self._app(scope, receive, send_with_id)
+        unbind_contextvars(ID)  # after an error it stays, for the error's answer and log
+
+
+def current_request_id() -> str | None:
+    """The id of the request that is answered here, or that submitted the job that runs here."""
+    request_id: str | None = get_contextvars().get(ID)
+    return request_id
 
 
 async def _known(scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +78,7 @@ async def _known(scope: Scope, receive: Receive, send: Send) -> None:
 class KnownHosts(TrustedHostMiddleware):
     """Decides as Starlette does, but answers a refusal in JSON, like every error.
 
-    A probe names the address that it asks. Its answer has no host in it, so any host will do.
+    Health checks may name any host: they name the address that they ask. No answer repeats it.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
@@ -47,7 +86,7 @@ class KnownHosts(TrustedHostMiddleware):
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path") in PROBES:
+        if scope.get("path") in HEALTH_CHECKS:
             return await self._app(scope, receive, send)
         refusal: list[Message] = []
 
@@ -101,7 +140,7 @@ def is_draining() -> bool:
 def draining(hosts: Sequence[_Host]) -> Iterator[None]:
     """Let SIGTERM stop the server only after DRAIN_SECONDS. A second SIGTERM stops it at once.
 
-    Then the hosts take no more jobs: the server may wait for its last requests for a while.
+    From then on the hosts take no more jobs, though the server may still wait for requests.
     """
     stop_server, seconds = signal.getsignal(signal.SIGTERM), get_settings().drain
     in_main_thread = threading.current_thread() is threading.main_thread()

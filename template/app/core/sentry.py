@@ -43,7 +43,7 @@ def start_sentry(dsn: str) -> None:
 
 
 class SentryHandler(logging.Handler):
-    """Sends a line's event, error and ids. Of a library's line it sends the text, no arguments."""
+    """Sends a line's event, error and ids, and a library's line as its text without arguments."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

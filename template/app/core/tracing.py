@@ -48,7 +48,7 @@ def within(span: Span) -> AbstractContextManager[Any]:
 
 
 def ticking(schedule: str) -> AbstractContextManager[Span]:
-    """Begin a trace of its own for the job that a tick submits."""
+    """Begin a new trace for the job that a tick submits."""
     return _span(f"tick {schedule}", Context())
 
 
@@ -82,7 +82,7 @@ def _context_of(origin: Mapping[str, Any]) -> Context:
 
 
 def _waited(task: str, parent: Context, seconds: float, told: dict[str, Any]) -> None:
-    """A span that ends now."""
+    """Record the wait as a span that ends now."""
     now = time.time_ns()
     began = now - int(max(0.0, seconds) * 1e9)
     _tracer.start_span(f"wait {task}", parent, attributes=told, start_time=began).end(now)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.cli.output import counted
 from app.core.concurrency import in_thread
 from app.core.control import control_now
 from app.core.database import IS_SQLITE, AsyncSessionLocal
@@ -18,8 +19,8 @@ from app.core.loading import Migrations
 from app.core.outages import MIGRATE, remedy, said
 from app.doctor import Finding, work
 from app.doctor.connections import most_of
-from app.jobs import Jobs
-from app.jobs.backends import ProcessState, try_to_write
+from app.jobs import Jobs, ProcessState
+from app.jobs.backends import try_to_write
 
 T = TypeVar("T")
 
@@ -103,7 +104,8 @@ async def _connections(processes: list[ProcessState]) -> list[Finding]:
     wanted = sum(most.values())
     if pooled or wanted <= limit:
         return []
-    what = f"{len(most)} processes may open {wanted} connections, and the server has {limit}"
+    those = counted(len(most), "process", "processes")
+    what = f"{those} may open {wanted} connections, and the server has {limit}"
     todo = "raise its max_connections, lower DATABASE_CONNECTIONS, or put PgBouncer between"
     return [Finding("database", what, todo)]
 

@@ -9,10 +9,11 @@ from itertools import groupby
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.cli.output import counted
 from app.core.outages import MIGRATE
 from app.doctor import Finding
-from app.jobs import Jobs, Schedules, StoredSchedule
-from app.jobs.backends import WAITING, ProcessState, QueueState, agrees
+from app.jobs import Jobs, ProcessState, QueueState, Schedules, StoredSchedule
+from app.jobs.backends import WAITING, agrees
 from app.tasks.schedules import SCHEDULES
 
 PAGE = 100
@@ -50,7 +51,7 @@ def _not_carried(
     for backend, those in groupby(left, _backend):
         found = [each for each in those if backend or each.running or each.name in named]
         names = ", ".join(each.name for each in found)
-        waiting = f"{_waiting(*found)} jobs wait in {names}"
+        waiting = f"{_wait(*found)} in {names}"
         if backend in hosted:
             what = f"no live process of {backend} carries a queue, {waiting}"
             yield Finding("queues", what, "give it this QUEUES, and restart it")
@@ -64,6 +65,10 @@ def _not_carried(
 
 def _backend(queue: QueueState) -> str:
     return queue.backend or ""
+
+
+def _wait(*queues: QueueState) -> str:
+    return counted(_waiting(*queues), "job waits", "jobs wait")
 
 
 def _waiting(*queues: QueueState) -> str:
@@ -85,11 +90,11 @@ def _not_known(waiting: Sequence[tuple[str, str]], alive: list[ProcessState]) ->
 def _to_know(queues: list[QueueState]) -> Iterator[Finding]:
     for each in queues:
         if each.paused_at:
-            what = f"{each.name} is paused, {_waiting(each)} jobs wait"
+            what = f"{each.name} is paused, {_wait(each)}"
             yield Finding("queues", what, f"jobs resume {each.name}", "note")
         if each.dead:
-            dead = f"{each.dead}{'+' * each.dead_is_at_least}"
-            what = f"{dead} jobs of the queue {each.name} are dead"
+            dead, of = f"{each.dead}{'+' * each.dead_is_at_least}", f"of the queue {each.name}"
+            what = counted(dead, f"job {of} is dead", f"jobs {of} are dead")
             see = f"jobs list --status dead --queue {each.name}"
             yield Finding("jobs", what, see, "note")
 
@@ -109,7 +114,7 @@ def _of_schedules(stored: list[StoredSchedule], *, in_deploy: bool) -> Iterator[
         elif each.late:
             late = timedelta(seconds=round(each.late.total_seconds()))
             what = f"{each.id} is late by {late}"
-            yield Finding("schedules", what, "start what ticks, as the Procfile says")
+            yield Finding("schedules", what, "start all processes of the Procfile")
 
 
 def _not_as_declared(stored: list[StoredSchedule]) -> set[str]:

@@ -1,11 +1,15 @@
 """The engine's front door: what tasks, services and routes import. README.md has the rest."""
 
-from app.jobs.contract import NonRetryable, RetryLater, UnknownTaskError, task
+from app.jobs.contract import NonRetryable, RetryLater, Task, UnknownTaskError, task
 from app.jobs.finding import JobFilter, JobPage, StoredJob
 from app.jobs.operations import JobNotFoundError, JobStateError, QueueNotFoundError
+from app.jobs.queues import ProcessState, QueueState
 from app.jobs.running import CurrentJob, current_job
 from app.jobs.schedules import (
+    CatchUp,
+    Definition,
     InvalidScheduleError,
+    Overlap,
     Schedule,
     ScheduleConflictError,
     ScheduleNotFoundError,
@@ -13,14 +17,18 @@ from app.jobs.schedules import (
 )
 from app.jobs.submit import Job, Jobs, SyncJobs
 from app.jobs.table import Status
-from app.jobs.timetable import Schedules
+from app.jobs.timetable import Changes, Schedules
+from app.jobs.tries import Try
 from app.jobs.triggers import CalendarInterval, Cron, Date, Interval, Trigger
 
 __all__ = [
     "CalendarInterval",
+    "CatchUp",
+    "Changes",
     "Cron",
     "CurrentJob",
     "Date",
+    "Definition",
     "Interval",
     "InvalidScheduleError",
     "Job",
@@ -30,7 +38,10 @@ __all__ = [
     "JobStateError",
     "Jobs",
     "NonRetryable",
+    "Overlap",
+    "ProcessState",
     "QueueNotFoundError",
+    "QueueState",
     "RetryLater",
     "Schedule",
     "ScheduleConflictError",
@@ -40,7 +51,9 @@ __all__ = [
     "StoredJob",
     "StoredSchedule",
     "SyncJobs",
+    "Task",
     "Trigger",
+    "Try",
     "UnknownTaskError",
     "current_job",
     "task",

@@ -2,7 +2,7 @@
 
 from app.jobs import metrics
 from app.jobs.claims import claim
-from app.jobs.contract import Task, find_task, registry
+from app.jobs.contract import find_task, registry
 from app.jobs.dispatcher import every_second, is_clock, ping_clock, wake
 from app.jobs.endings import Ended, Ending, at_each_end
 from app.jobs.host import Host, hosting
@@ -10,15 +10,12 @@ from app.jobs.looks import COUNTED, LAZILY, Taken
 from app.jobs.metrics import Recorder, record_with
 from app.jobs.outcomes import write_all
 from app.jobs.processes import WAITING, Presence, present, try_to_write
-from app.jobs.queues import ProcessState, QueueState
 from app.jobs.relay import Bell, InProcess, Message, current_relay, relaying, warn_of_uncommitted
-from app.jobs.runner import attempt
-from app.jobs.running import Claim, claim_of
-from app.jobs.schedules import ID_PATTERN, MAX_GRACE, MAX_ID, CatchUp, Definition, Overlap
+from app.jobs.runner import attempt_alone
+from app.jobs.schedules import ID_PATTERN, MAX_GRACE, MAX_ID
 from app.jobs.submit import submit_named
-from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, clock, jobs, known_tasks, metadata
-from app.jobs.timetable import Changes, agrees, reconcile
-from app.jobs.tries import Try
+from app.jobs.table import HEAD_START, MAX_COUNT, PAUSED, db_time, jobs, known_tasks, metadata
+from app.jobs.timetable import agrees, reconcile
 from app.jobs.triggers import EPOCH
 from app.jobs.watch import new_watch, watch
 
@@ -34,30 +31,20 @@ __all__ = [
     "PAUSED",
     "WAITING",
     "Bell",
-    "CatchUp",
-    "Changes",
-    "Claim",
-    "Definition",
     "Ended",
     "Ending",
     "Host",
     "InProcess",
     "Message",
-    "Overlap",
     "Presence",
-    "ProcessState",
-    "QueueState",
     "Recorder",
     "Taken",
-    "Task",
-    "Try",
     "agrees",
     "at_each_end",
-    "attempt",
+    "attempt_alone",
     "claim",
-    "claim_of",
-    "clock",
     "current_relay",
+    "db_time",
     "every_second",
     "find_task",
     "hosting",

@@ -44,7 +44,7 @@ from app.jobs.table import (
     PAUSED,
     TABLE_SIZE,
     Status,
-    clock,
+    db_time,
     jobs,
     note_size,
 )
@@ -59,7 +59,7 @@ LEASE_LOST = "WorkerLost: it died, or was silent for longer than its lease"
 
 # Written as text: with a bound value the planner couldn't use the partial index.
 WAITS, RUNS = text("status = 'pending'"), text("status = 'running'")
-DUE = jobs.c.run_at <= clock(0)
+DUE = jobs.c.run_at <= db_time(0)
 CARRIED = text(f"jobs.queue NOT IN ({PAUSED})")
 LAZY = true() if IS_SQLITE else text(LAZILY)
 _TAKEN = [
@@ -92,8 +92,8 @@ def _claim(bounded: bool) -> Update:
     return claimed.values(
         status=Status.RUNNING,
         attempts=jobs.c.attempts + 1,
-        started_at=clock(0),
-        wake_at=clock(get_settings().lease),
+        started_at=db_time(0),
+        wake_at=db_time(get_settings().lease),
         worker=bindparam("its_worker", type_=String),
     ).returning(*_TAKEN)
 
@@ -166,7 +166,7 @@ def extend(
     """
     mine = tuple_(jobs.c.id, jobs.c.attempts).in_(held) & (jobs.c.status == Status.RUNNING)
     free = select(jobs.c.id).where(mine).with_for_update(skip_locked=not waits, key_share=True)
-    lease = clock(get_settings().lease)
+    lease = db_time(get_settings().lease)
     extended = update(jobs).where(jobs.c.id.in_(free), LAZY).values(wake_at=lease)
     if IS_SQLITE:
         return dict.fromkeys(connection.scalars(extended.returning(jobs.c.id)), True)
@@ -186,7 +186,7 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
     """
     # coalesce() keeps the planner from the index of `wake_at`, which has the waiting jobs as well.
     lease_end = func.coalesce(jobs.c.wake_at, jobs.c.wake_at)
-    ended = lease_end <= clock(0), lease_end <= bindparam("latest", type_=clock.type)
+    ended = lease_end <= db_time(0), lease_end <= bindparam("latest", type_=db_time.type)
     lost = select(jobs.c.id).where(RUNS, *ended).limit(BATCH)
     poison = is_suspect(jobs.c.crashes)
     values = {
@@ -194,8 +194,8 @@ def take_back(connection: Connection, latest: datetime) -> Sequence[Row[Any]]:
         "crashes": _one_more(jobs.c.crashes),
         "max_attempts": _one_more(jobs.c.max_attempts),
         "pushes": 0,
-        "wake_at": case((poison, null()), else_=clock(HEAD_START)),
-        "finished_at": case((poison, clock(0)), else_=null()),
+        "wake_at": case((poison, null()), else_=db_time(HEAD_START)),
+        "finished_at": case((poison, db_time(0)), else_=null()),
         "error": case((poison, WORKER_LOST), else_=jobs.c.error),
         "tries": tried(LEASE_LOST),
     }
@@ -214,17 +214,20 @@ def bring_nearer(connection: Connection) -> bool:
     was_due = (jobs.c.run_at <= jobs.c.created_at) | jobs.c.started_at.is_not(None)
     backoff = extract("epoch", jobs.c.run_at) - extract("epoch", began)
     delay = case((jobs.c.run_at > began, backoff), else_=0)
-    far_ahead = select(jobs.c.id).where(WAITS, jobs.c.run_at > clock(0), began > clock(0), was_due)
-    found = far_ahead.limit(CORRECTED).with_for_update(**FREE).cte()  # which is read once
+    ahead = WAITS, jobs.c.run_at > db_time(0), began > db_time(0), was_due
+    far = select(jobs.c.id).where(*ahead).limit(CORRECTED)
+    found = far.with_for_update(**FREE).cte()  # which is read once
     # `started_at` as well: the next process that notices the jump must change nothing.
-    started = case((jobs.c.started_at > clock(0), clock(0)), else_=jobs.c.started_at)
-    times = {"run_at": clock(delay), "wake_at": clock(delay + HEAD_START), "started_at": started}
+    started = case((jobs.c.started_at > db_time(0), db_time(0)), else_=jobs.c.started_at)
+    late = db_time(delay + HEAD_START)
+    times = {"run_at": db_time(delay), "wake_at": late, "started_at": started}
     nearer = update(jobs).where(jobs.c.id.in_(select(found.c.id))).returning(jobs.c.id)
     moved = connection.scalars(nearer.values(times)).all()
-    connection.execute(update(jobs).where(RUNS, ~DUE).values(run_at=clock(0)))  # due if taken back
+    early = update(jobs).where(RUNS, ~DUE)
+    connection.execute(early.values(run_at=db_time(0)))  # due if taken back
     for state, most in ((and_(WAITS, DUE), HEAD_START), (RUNS, get_settings().lease)):
-        far = update(jobs).where(state, jobs.c.wake_at > clock(most))
-        connection.execute(far.values(wake_at=clock(most)))
+        longer = update(jobs).where(state, jobs.c.wake_at > db_time(most))
+        connection.execute(longer.values(wake_at=db_time(most)))
     return len(moved) == CORRECTED
 
 
@@ -237,6 +240,6 @@ def note_refusal(connection: Connection, job_id: UUID, attempt: int) -> Row[Any]
     """Note when the job's arguments were first refused. Returns None if the lease was lost."""
     mine = jobs.c.id == job_id, jobs.c.attempts == attempt, RUNS
     noted = update(jobs).where(*mine, LAZY)
-    since = func.coalesce(jobs.c.refused_at, clock(0))
-    shown = jobs.c.signature, jobs.c.refused_at, clock(0).label("now")
+    since = func.coalesce(jobs.c.refused_at, db_time(0))
+    shown = jobs.c.signature, jobs.c.refused_at, db_time(0).label("now")
     return connection.execute(noted.values(refused_at=since).returning(*shown)).first()

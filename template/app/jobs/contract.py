@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -22,6 +22,8 @@ from app.jobs.arguments import MAX_ARGUMENT_BYTES, NotJson, arguments_adapter, f
 P = ParamSpec("P")
 R = TypeVar("R")
 V = TypeVar("V")
+
+Arguments = dict[str, JsonValue]  # by name, as a row has them
 
 TASKS_PACKAGE = "app.tasks."
 # Of tries, and of jobs at once. The column that keeps the tries also counts those handed back.
@@ -107,28 +109,29 @@ class Task(Generic[P, V, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> V:
         return self.fn(*args, **kwargs)  # type: ignore[no-any-return]
 
-    def dump(self, *args: Any) -> dict[str, Any]:
+    def serialize(self, *args: object) -> Arguments:
         """Check positional arguments and turn them into JSON.
 
         Raises TypeError for too many, ValueError for wrong or missing ones and over 64 KiB.
         """
         if len(args) > len(self.parameters):
-            raise TypeError(f"task {self.name} takes {len(self.parameters)} arguments")
+            takes = len(self.parameters)
+            raise TypeError(f"task {self.name} takes {takes} argument{'s' * (takes != 1)}")
         try:
             return self.check(dict(zip(self.parameters, args, strict=False)))
         except ValidationError as error:
             wrong = first_wrong(error, get_type_hints(self.fn))
             raise ValueError(f"{self.name}: {wrong}") from None
 
-    def check(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Like `dump`, for arguments by name. Raises ValidationError, or ValueError over 64 KiB."""
+    def check(self, named: Mapping[str, object]) -> Arguments:
+        """Like `serialize`, but by name. Raises ValidationError, or ValueError over 64 KiB."""
         dump = partial(self._adapter.dump_python, mode="json", by_alias=True, round_trip=True)
-        arguments: dict[str, Any] = dump(self.load(named))
+        arguments: Arguments = dump(self.deserialize(named))
         if len(json.dumps(arguments, allow_nan=False).encode()) > MAX_ARGUMENT_BYTES:
             raise ValueError(f"the arguments of {self.name} are over 64 KiB: pass an id instead")
         return arguments
 
-    def load(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def deserialize(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Turn stored arguments into the function's types. Raises ValidationError."""
         return self._adapter.validate_python(arguments)  # type: ignore[no-any-return]
 

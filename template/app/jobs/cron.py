@@ -86,7 +86,7 @@ def parse(expression: str) -> WallTimes:
     """Read five cron fields; raises ValueError with the reason."""
     texts = expression.split()
     if len(texts) != len(FIELDS):
-        raise ValueError(f"{expression!r} has {len(texts)} fields, a cron expression has five")
+        raise ValueError(f"{expression!r}: a cron expression has five fields, not {len(texts)}")
     minutes, hours, days, months, weekdays = (
         {value for item in text.split(",") for value in _range(item, *field)}
         for text, field in zip(texts, FIELDS, strict=True)

@@ -19,9 +19,10 @@ from structlog.contextvars import bound_contextvars
 from app.core.concurrency import heartbeat, to_the_end
 from app.core.outages import Jump, database_clock, tell
 from app.core.tracing import ticking
-from app.jobs.contract import Task, find_task
-from app.jobs.due import Batch, begin, corrected, due, is_unfinished, move, take_ahead, take_due
+from app.jobs.contract import Arguments, Task, find_task
+from app.jobs.due import Batch, begin, corrected, due, is_unfinished
 from app.jobs.metrics import MISSED, TICKS_LATE
+from app.jobs.schedule_rows import move, take_ahead, take_due
 from app.jobs.schedules import ON_TIME, StoredSchedule
 from app.jobs.submit import submit_named
 
@@ -128,7 +129,7 @@ async def _correct(batch: Batch, schedule: StoredSchedule) -> None:
     with suppress(ValueError):  # a broken schedule is reported when it is due
         trigger, stored = schedule.read().trigger, schedule.next_tick
         if stored and (right := corrected(trigger, stored, batch.now)):
-            await move(batch.session, schedule, next_tick=right)
+            await move(batch.session, schedule, {"next_tick": right})
             moved = partial(log.warning, "schedule.tick_moved", schedule_id=schedule.id)
             batch.said.append(moved)
 
@@ -162,11 +163,11 @@ async def _dispatch(batch: Batch, schedule: StoredSchedule) -> None:
         submitted = await _submit(batch, schedule.id, tick, task, args)
         taken = not submitted  # then its last job is newer than what was read here
         values |= submitted
-    await move(batch.session, schedule, **values)
+    await move(batch.session, schedule, values)
 
 
 async def _submit(
-    batch: Batch, schedule_id: str, tick: datetime, task: Task[..., Any, Any], args: dict[str, Any]
+    batch: Batch, schedule_id: str, tick: datetime, task: Task[..., Any, Any], args: Arguments
 ) -> dict[str, Any]:
     """Returns what changes in the schedule's row."""
     key = f"schedule:{schedule_id}:{tick:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,26 +1,23 @@
-"""Which schedules are due, which of their ticks run, and the transactions that move them on."""
+"""Which ticks of a schedule run, and the transactions that move schedules on."""
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, func, literal, select, text, update
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.control import control_session
-from app.core.database import IS_SQLITE, UtcDateTime
+from app.core.database import IS_SQLITE
 from app.core.outages import database_clock
-from app.jobs.contract import registry
-from app.jobs.schedules import ON_TIME, CatchUp, StoredSchedule
-from app.jobs.table import NOT_PAUSED, database_now, jobs, schedules
-from app.jobs.timetable import read
+from app.jobs.schedules import ON_TIME, CatchUp
+from app.jobs.table import database_now, jobs
 from app.jobs.triggers import Trigger, next_tick
 
 # A process that froze while it locks rows would stop their schedules in all other processes.
@@ -28,9 +25,6 @@ LIMITS = text(
     "SELECT set_config('idle_in_transaction_session_timeout', '2s', true),"
     " set_config('statement_timeout', '4s', true)"
 )
-
-# SQLite locks no rows. A write locks the file, also if it changes nothing.
-_LOCK = update(schedules).where(false()).values(next_tick=None)
 
 
 @dataclass
@@ -113,8 +107,8 @@ def _last_before(end: datetime, trigger: Trigger, first: datetime) -> datetime:
 def corrected(trigger: Trigger, stored: datetime, now: datetime) -> datetime | None:
     """The next tick in place of the stored one, if that is wrong.
 
-    It is too far ahead after the clock went back. By new rules of a time zone the tick may also be
-    later, or have been earlier: then it runs at the stored time, or it wouldn't run at all.
+    After the clock went back, the stored tick is too far ahead. New rules of a time zone can move a
+    tick, too. If they moved it to before now, it runs at the stored time: else it would never run.
     """
     right = next_tick(trigger, now)
     if right is None or right == stored:
@@ -122,45 +116,6 @@ def corrected(trigger: Trigger, stored: datetime, now: datetime) -> datetime | N
     if right > stored and next_tick(trigger, stored - (right - stored)) != right:
         return None
     return right
-
-
-async def take_due(
-    session: AsyncSession, now: datetime, broken: Iterable[str], limit: int
-) -> list[StoredSchedule]:
-    """Lock due schedules, without those whose task isn't known here.
-
-    Those on time come first, so that no backlog makes them late; then the most overdue.
-    """
-    runnable = text(NOT_PAUSED), schedules.c.task.in_(list(registry()))
-    found = select(schedules).where(schedules.c.next_tick <= now, *runnable)
-    found = found.where(schedules.c.id.not_in(broken)).limit(limit)
-    found = found.order_by(schedules.c.next_tick < now - ON_TIME, schedules.c.next_tick)
-    taken = await read(session, found.with_for_update(skip_locked=True))
-    if IS_SQLITE and taken:
-        await session.execute(_LOCK)  # until then another clock may move them on
-        taken = await read(session, found)
-    return taken
-
-
-async def take_ahead(
-    session: AsyncSession, now: datetime, after: str, limit: int
-) -> list[StoredSchedule]:
-    """Lock schedules that aren't due yet, in the order of their ids, from after this id on."""
-    ahead = select(schedules).where(schedules.c.next_tick > now, text(NOT_PAUSED))
-    ahead = ahead.where(schedules.c.id > after).order_by(schedules.c.id).limit(limit)
-    return await read(session, ahead.with_for_update(skip_locked=True))
-
-
-async def move(session: AsyncSession, schedule: StoredSchedule, **values: Any) -> None:
-    """Change nothing if another clock has moved it meanwhile: SQLite locks no rows."""
-    was = literal(schedule.next_tick, UtcDateTime)
-    unmoved = schedules.c.id == schedule.id, _second(schedules.c.next_tick) == _second(was)
-    await session.execute(update(schedules).where(*unmoved).values(values))
-
-
-def _second(tick: ColumnElement[Any]) -> ColumnElement[Any]:
-    """SQLite compares texts, and somebody may have written one without microseconds."""
-    return func.strftime("%Y-%m-%d %H:%M:%S", tick) if IS_SQLITE else tick
 
 
 async def is_unfinished(session: AsyncSession, job_id: UUID | None) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from opentelemetry.trace import Span
+from pydantic import JsonValue
 
 from app.core import tracing
 
@@ -33,6 +34,8 @@ class Ending(StrEnum):
 LEVELS = {Ending.FAILED: logging.WARNING, Ending.DEAD: logging.ERROR, Ending.LOST: logging.WARNING}
 LEVELS |= {Ending.TAKEN_BACK: logging.WARNING}
 
+# What submitted a job: the request, the schedule, the other job, and its trace.
+Origin = Mapping[str, JsonValue]
 NAMED = "request_id", "schedule_id"  # keys of a job's origin, and of the log's context
 
 
@@ -52,18 +55,18 @@ class Ended:
     took: float | None = None
     error: str | None = None
     cause: Exception | None = None
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=dict)
     span: Span | None = None  # of the try
 
 
-def origin_of(row: Any) -> dict[str, Any]:
+def origin_of(row: Any) -> Origin:
     """What submitted a row's job. It is empty if somebody broke the value by hand."""
     return row.origin if isinstance(row.origin, dict) else {}
 
 
-def named(origin: Mapping[str, Any]) -> dict[str, str]:
+def named(origin: Origin) -> dict[str, str]:
     """The part of a job's origin that each line of the log about the job has."""
-    return {name: origin[name] for name in NAMED if isinstance(origin.get(name), str)}
+    return {name: told for name in NAMED if isinstance(told := origin.get(name), str)}
 
 
 def _milliseconds(seconds: float | None) -> int | None:

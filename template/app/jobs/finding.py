@@ -31,8 +31,8 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.jobs.endings import origin_of
-from app.jobs.table import HAS_ENDED, LISTED, MAX_COUNT, Status, clock, jobs
+from app.jobs.endings import Origin, origin_of
+from app.jobs.table import HAS_ENDED, LISTED, MAX_COUNT, Status, db_time, jobs
 from app.jobs.tries import Try, tries_of
 
 Condition = ColumnElement[bool] | TextClause
@@ -62,7 +62,7 @@ class StoredJob:
     refused_at: datetime | None
     crashes: int
     pushes: int
-    result: Any  # JSON
+    result: JsonValue
     error: str | None
     created_at: datetime
     run_at: datetime
@@ -71,7 +71,7 @@ class StoredJob:
     finished_at: datetime | None
     worker: str | None  # which took it last: `host:pid`
     tries: list[Try]  # the last ten, oldest first
-    origin: dict[str, Any]  # what submitted it: request_id, job_id, schedule_id
+    origin: Origin  # what submitted it: request_id, job_id, schedule_id
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def replayable(
 def prunable(status: Status, age: timedelta, most: int, after: Place | None) -> Select[Any]:
     """Selects and locks the oldest jobs that ended so long ago, without those that keep a key."""
     keeps = jobs.c.keep_key & jobs.c.key.is_not(None) & jobs.c.key.not_like(TICKS)
-    since = clock(-age.total_seconds())
+    since = db_time(-age.total_seconds())
     # By their creation, too: their index has it, and so those that ended lately aren't read.
     old = jobs.c.finished_at < since, jobs.c.created_at < since
     return oldest(JobFilter(), status, most, after).where(*old, ~keeps)

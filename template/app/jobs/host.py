@@ -52,6 +52,7 @@ class Host:
         # Each of these jobs may be what kills its workers: they run one at a time.
         self._suspects: set[UUID] = set()
         self.tell_others: Callable[[], None] | None = None  # called when more may be due
+        self.at_return: Callable[[], None] | None = None  # called when a task has returned
 
     @property
     def free(self) -> int:
@@ -187,6 +188,8 @@ class Host:
             self._at_limit.pop(claim.task.name, None)
             if self._full or one_by_one:
                 self._rung.set()
+            if self.at_return:
+                self.at_return()
 
     async def keep_leases(self) -> None:
         """Extend the leases of all jobs in one statement. Stop the jobs whose lease was lost."""
@@ -202,16 +205,13 @@ class Host:
         begun, held = time.monotonic(), dict(self._claims)
         fences = [(job_id, each.attempt) for job_id, each in held.items() if not each.is_stuck]
         kept = await control(lambda connection: claims.extend(connection, fences)) if fences else {}
-        for job_id in held.keys() - kept:
-            self._stop_lost(held[job_id])
+        for claim in (held[job_id] for job_id in held.keys() - kept):
+            if claim.running and claim.running in self._running and not claim.fenced:
+                claim.lost = True
+                claim.running.cancel()
         self._extended = begun
         if locked := [fence for fence in fences if kept.get(fence[0]) is False]:
             await control(lambda connection: claims.extend(connection, locked, waits=True))
-
-    def _stop_lost(self, claim: Claim) -> None:
-        if claim.running and claim.running in self._running and not claim.fenced:
-            claim.lost = True
-            claim.running.cancel()
 
     async def drain(self) -> None:
         """Give running jobs the stop grace to end, then hand the rest back."""

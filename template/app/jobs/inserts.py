@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import IS_SQLITE, UtcDateTime
-from app.jobs.table import HEAD_START, clock, jobs, upsert
+from app.jobs.table import HEAD_START, db_time, jobs, upsert
 
 MANY = 5_000  # jobs in one statement
 
@@ -35,9 +35,9 @@ _SHARED = ("task", "queue", "max_attempts", "signature", "origin", "pushes")
 @cache  # SQLAlchemy compiles a statement once, as long as it stays the same object
 def insert_one(by_clock: bool) -> Executable:
     """Returns no row if the key is taken. `by_clock`: the time is given as a delay."""
-    times = {"created_at": clock(0)}
+    times = {"created_at": db_time(0)}
     if by_clock:
-        times |= {"run_at": clock(_DELAY), "wake_at": clock(_DELAY + HEAD_START)}
+        times |= {"run_at": db_time(_DELAY), "wake_at": db_time(_DELAY + HEAD_START)}
     inserted: Executable = upsert(jobs).values(times).on_conflict_do_nothing().returning(jobs.c.id)
     return inserted
 
@@ -61,13 +61,13 @@ def _as_parameters(rows: Sequence[tuple[UUID, str]]) -> dict[str, Any]:
 @cache
 def _insert_many(by_clock: bool) -> Executable:
     run_at, late = (
-        (clock(_DELAY), clock(_DELAY + HEAD_START))
+        (db_time(_DELAY), db_time(_DELAY + HEAD_START))
         if by_clock
         else (bindparam("run_at", type_=UtcDateTime), bindparam("wake_at", type_=UtcDateTime))
     )
     shared = [bindparam(name, type_=jobs.c[name].type) for name in _SHARED]
     names = ["id", "args", *_SHARED, "created_at", "run_at", "wake_at"]
-    rows = select(*_rows(), *shared, clock(0), run_at, late)
+    rows = select(*_rows(), *shared, db_time(0), run_at, late)
     return insert(jobs).from_select(names, rows, include_defaults=False)
 
 

@@ -26,8 +26,8 @@ from sqlalchemy import Connection, Row, TextualSelect, column, text
 
 from app.config import get_settings
 from app.core.database import IS_SQLITE
-from app.jobs.contract import registry
-from app.jobs.endings import origin_of
+from app.jobs.contract import Arguments, registry
+from app.jobs.endings import Origin, origin_of
 from app.jobs.table import MAX_COUNT, PAUSED, TABLE_SIZE, jobs, note_size
 from app.jobs.tries import this_worker
 
@@ -58,10 +58,10 @@ class Taken:
 
     id: UUID
     task: str
-    args: dict[str, Any]
+    args: Arguments
     attempt: int
     max_attempts: int
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=dict)
     queue: str = ""
     waited: float | None = None  # seconds from when it was due to this claim
 

@@ -9,12 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app.jobs.contract import registry
 from app.jobs.endings import Ended, Ending, at_each_end
-from app.jobs.table import NOT_PAUSED, clock, schedules
 
 # Any thread calls it with a metric's name, labels and value. It must neither wait nor raise.
 Recorder = Callable[[str, tuple[str, ...], float], None]
@@ -97,14 +93,6 @@ OVERDUE = Metric(
 )
 
 COUNTED = (TRIES, OUTCOMES, DURATION, START_DELAY, LEASES_LOST, BELLS_FAILED, TICKS_LATE, MISSED)
-
-
-async def overdue(session: AsyncSession) -> float:
-    """For how many seconds the most overdue tick has been due."""
-    tick = schedules.c.next_tick
-    found = select(clock(0), func.min(tick)).where(tick <= clock(0), text(NOT_PAUSED))
-    now, first = (await session.execute(found)).one()
-    return (now - first).total_seconds() if first else 0.0
 
 
 _recorder: Recorder | None = None

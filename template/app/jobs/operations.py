@@ -16,7 +16,7 @@ from app.jobs import finding, relay
 from app.jobs.contract import registry
 from app.jobs.finding import JobFilter, JobPage, Place, StoredJob, stored
 from app.jobs.queues import ProcessState, QueueState, pausing, process_states, queue_states
-from app.jobs.table import HEAD_START, MAX_COUNT, Status, clock, database_now, jobs
+from app.jobs.table import HEAD_START, MAX_COUNT, Status, database_now, db_time, jobs
 
 
 class JobNotFoundError(LookupError):
@@ -31,7 +31,7 @@ class JobStateError(RuntimeError):
     """The job isn't in a state that allows this."""
 
 
-_ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=clock(0), wake_at=None)
+_ENDED = update(jobs).values(status=Status.CANCELLED, finished_at=db_time(0), wake_at=None)
 
 
 class Operations:
@@ -204,7 +204,7 @@ def _again() -> Update:
         crashes=0,
         pushes=0,
         refused_at=None,
-        run_at=clock(0),
-        wake_at=clock(HEAD_START),
+        run_at=db_time(0),
+        wake_at=db_time(HEAD_START),
         finished_at=None,
     )

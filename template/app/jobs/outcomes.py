@@ -36,7 +36,7 @@ from app.core.outages import is_in_the_way, is_outage, tell
 from app.jobs.claims import is_cancelled
 from app.jobs.endings import Ending, tell_end
 from app.jobs.running import Claim, LeaseLostError
-from app.jobs.table import FREE, HEAD_START, Status, clock, jobs
+from app.jobs.table import FREE, HEAD_START, Status, db_time, jobs
 from app.jobs.tries import text_of, tried, tried_postgresql
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def _one() -> Update:
-    """It matches no row once the job was taken back, cancelled, or claimed by another host."""
+    """Write an outcome, unless the job was taken back, cancelled, or claimed by another host."""
     status = bindparam("its_status", type_=String)
     delay = bindparam("its_delay", type_=Float)
     waits = status == Status.PENDING
@@ -91,9 +91,9 @@ def _one() -> Update:
                 else_=tried(bindparam("its_error", type_=String)),
             ),
             pushes=0,
-            run_at=func.coalesce(clock(delay), jobs.c.run_at),  # no delay: unchanged
-            wake_at=case((waits, clock(HEAD_START))),
-            finished_at=case((~waits, clock(0))),
+            run_at=func.coalesce(db_time(delay), jobs.c.run_at),  # no delay: unchanged
+            wake_at=case((waits, db_time(HEAD_START))),
+            finished_at=case((~waits, db_time(0))),
         )
     )
 

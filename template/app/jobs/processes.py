@@ -25,7 +25,7 @@ from app.core.control import control
 from app.core.database import UNKEPT
 from app.jobs.claims import BATCH, ENDED, LAZY, RUNS, WAITS
 from app.jobs.contract import registry
-from app.jobs.table import FREE, Status, clock, jobs, known_tasks, processes, upsert
+from app.jobs.table import FREE, Status, db_time, jobs, known_tasks, processes, upsert
 
 log = structlog.get_logger(__name__)
 
@@ -66,11 +66,11 @@ class Presence:
             self._said = time.monotonic()
 
     def _write(self, connection: Connection) -> None:
-        now = {"seen_at": clock(0), "busy": self._busy()}
+        now = {"seen_at": db_time(0), "busy": self._busy()}
         young = update(processes).where(processes.c.id == self._id, LAZY).values(now)
         if connection.execute(young).rowcount == 0:
             tasks = {task.name: task.signature for task in registry().values()}
-            began = clock(self._began - time.monotonic())
+            began = db_time(self._began - time.monotonic())
             row = self._shown | now | {"id": self._id, "tasks": tasks, "started_at": began}
             connection.execute(insert(processes).values(row))
 
@@ -117,8 +117,8 @@ def try_to_write(connection: Connection) -> datetime:
     Returns the database's time. Raises SQLAlchemyError.
     """
     name = f"ready {uuid4()}"
-    seen = insert(known_tasks).values(name=name, seen_at=clock(0)).returning(known_tasks.c.seen_at)
-    now: datetime = connection.execute(seen).scalar_one()
+    row = insert(known_tasks).values(name=name, seen_at=db_time(0))
+    now: datetime = connection.execute(row.returning(known_tasks.c.seen_at)).scalar_one()
     connection.execute(delete(known_tasks).where(known_tasks.c.name == name))
     return now
 
@@ -161,9 +161,9 @@ def end_unknown(connection: Connection) -> Sequence[Row[Any]]:
     processes of release 0.1.0 don't say which tasks they know.
     """
     grace = get_settings().unknown_task_grace
-    since = connection.scalar(select(clock(-grace)))
+    since = connection.scalar(select(db_time(-grace)))
     _note_what_is_known(connection)
-    since_then = bindparam("since", since, clock.type)
+    since_then = bindparam("since", since, db_time.type)
     kinds = connection.execute(_UNKNOWN.bindparams(since_then)).all()
     noted = set(connection.scalars(select(known_tasks.c.name)))
     _note(connection, {(kind.task, "") for kind in kinds if kind.task not in noted})
@@ -179,21 +179,21 @@ def _end(connection: Connection, kind: Row[Any], lane: str, since: Any) -> Seque
     where = WAITS, text(lane), jobs.c.queue == kind.queue, jobs.c.task == kind.task
     old = select(jobs.c.id).where(*where, jobs.c.run_at < since).order_by(jobs.c.run_at)
     ended = update(jobs).where(jobs.c.id.in_(old.limit(BATCH).with_for_update(**FREE)))
-    values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": clock(0)}
+    values = {"status": Status.DEAD, "error": UNKNOWN_TASK, "finished_at": db_time(0)}
     return connection.execute(ended.values(values | {"wake_at": None}).returning(*ENDED)).all()
 
 
 def _note_what_is_known(connection: Connection) -> None:
     """Note the tasks of live processes and of running jobs: release 0.1.0 shows only the latter."""
     # If nobody judged for a while, no process lived then: each grace begins anew.
-    connection.execute(update(known_tasks).where(~_judged_lately()).values(seen_at=clock(0)))
-    alive = select(processes.c.tasks).where(processes.c.seen_at > clock(-SILENT))
+    connection.execute(update(known_tasks).where(~_judged_lately()).values(seen_at=db_time(0)))
+    alive = select(processes.c.tasks).where(processes.c.seen_at > db_time(-SILENT))
     known = {pair for tasks in connection.scalars(alive) for pair in tasks_of(tasks).items()}
     known |= {(name, "") for name in connection.scalars(select(jobs.c.task).where(RUNS).distinct())}
     _note(connection, known)
-    gone = known_tasks.c.seen_at < clock(-2 * get_settings().unknown_task_grace - DAY)
+    gone = known_tasks.c.seen_at < db_time(-2 * get_settings().unknown_task_grace - DAY)
     connection.execute(delete(known_tasks).where(gone))
-    connection.execute(delete(processes).where(processes.c.seen_at < clock(-FORGOTTEN)))
+    connection.execute(delete(processes).where(processes.c.seen_at < db_time(-FORGOTTEN)))
 
 
 def tasks_of(shown: Any) -> dict[str, str]:
@@ -207,24 +207,24 @@ def _is_text(value: Any, most: int) -> bool:
 
 
 def _judged_lately() -> Exists:
-    lately = known_tasks.c.seen_at >= clock(-max(SILENT, 3 * judge_every()))
+    lately = known_tasks.c.seen_at >= db_time(-max(SILENT, 3 * judge_every()))
     return select(known_tasks.c.name).where(lately).exists()
 
 
 def _note(connection: Connection, known: Iterable[tuple[str, str]]) -> None:
     rows = [
-        {"name": name, "signature": own, "seen_at": clock(0)}
+        {"name": name, "signature": own, "seen_at": db_time(0)}
         for name, own in sorted(known, key=repr)
     ]
     if rows:
         noted = upsert(known_tasks).values(rows)
-        again = {"index_elements": ["name", "signature"], "set_": {"seen_at": clock(0)}}
+        again = {"index_elements": ["name", "signature"], "set_": {"seen_at": db_time(0)}}
         connection.execute(noted.on_conflict_do_update(**again))
 
 
 def is_taken(connection: Connection, task: str, signature: str | None) -> bool:
     """Whether a process that lived within the grace takes such arguments, or nobody can know."""
-    since = clock(-max(SILENT, get_settings().unknown_task_grace))
+    since = db_time(-max(SILENT, get_settings().unknown_task_grace))
     same = known_tasks.c.name == task, known_tasks.c.signature == signature
     found = select(known_tasks.c.name).where(*same, known_tasks.c.seen_at >= since).exists()
     return bool(connection.scalar(select(found | ~_judged_lately())))

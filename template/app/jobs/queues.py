@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import get_settings
 from app.jobs.processes import FORGOTTEN, KINDS, SILENT, tasks_of
-from app.jobs.table import clock, database_now, jobs, processes, queues, upsert
+from app.jobs.table import database_now, db_time, jobs, processes, queues, upsert
 
 MOST = 10_000  # jobs of a queue that are counted as waiting; dead ones that are counted in all
 KINDS_AT_ONCE = 400  # in one statement: SQLite takes at most 500 SELECTs in a union
@@ -25,7 +25,7 @@ KINDS_AT_ONCE = 400  # in one statement: SQLite takes at most 500 SELECTs in a u
 WAITS = text("status = 'pending' AND crashes = 0")
 CRASHED = text("status = 'pending' AND crashes > 0")
 RUNS, DEAD = text("status = 'running'"), text("status = 'dead'")
-DUE = jobs.c.run_at <= clock(0)
+DUE = jobs.c.run_at <= db_time(0)
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,9 @@ async def queue_states(session: AsyncSession) -> list[QueueState]:
 
 async def process_states(session: AsyncSession) -> list[ProcessState]:
     """The processes that were seen in the last five minutes, alive or not."""
-    alive = (processes.c.seen_at > clock(-SILENT)).label("alive")
+    alive = (processes.c.seen_at > db_time(-SILENT)).label("alive")
     shown = [processes.c[each] for each in ProcessState.__annotations__ if each != "alive"]
-    seen = select(*shown, alive).where(processes.c.seen_at > clock(-FORGOTTEN))
+    seen = select(*shown, alive).where(processes.c.seen_at > db_time(-FORGOTTEN))
     rows = await session.execute(seen.order_by(processes.c.host, processes.c.pid))
     return [_process(**row._mapping) for row in rows]
 
@@ -175,8 +175,8 @@ def pausing(queue: str, *, paused: bool) -> Executable:
     if not paused:
         ended = update(queues).where(queues.c.name == queue).values(paused_at=None)
         return ended.returning(queues.c.paused_at)
-    inserted = upsert(queues).values(name=queue, paused_at=clock(0))
-    since = {"paused_at": func.coalesce(queues.c.paused_at, clock(0))}
+    inserted = upsert(queues).values(name=queue, paused_at=db_time(0))
+    since = {"paused_at": func.coalesce(queues.c.paused_at, db_time(0))}
     begun = inserted.on_conflict_do_update(index_elements=["name"], set_=since)
     returned: Executable = begun.returning(queues.c.paused_at)
     return returned

@@ -134,7 +134,7 @@ class Relay:
             if message.queue in self._by_queue:
                 self._loop.call_soon_threadsafe(self._by_queue[message.queue].put, message)
 
-    def wake(self) -> None:
+    def ring_all(self) -> None:
         """Ring every bell, for no job in particular."""
         for channel in self._channels.values():
             channel.put(None)

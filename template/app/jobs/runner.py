@@ -25,9 +25,10 @@ from app.core.outages import is_in_the_way, is_outage
 from app.jobs.claims import note_refusal
 from app.jobs.contract import NonRetryable, RetryLater
 from app.jobs.endings import Ending, named
+from app.jobs.looks import Taken
 from app.jobs.outcomes import ONE, Outcome
 from app.jobs.processes import is_taken
-from app.jobs.running import Claim, LeaseLostError, running_job
+from app.jobs.running import Claim, LeaseLostError, claim_of, running_job
 from app.jobs.table import Status
 from app.jobs.tries import text_of
 
@@ -59,15 +60,20 @@ async def attempt(claim: Claim) -> Outcome | None:
     return None
 
 
+async def attempt_alone(taken: Taken) -> Outcome | None:
+    """Like `attempt`, for a job that was claimed without a host."""
+    return await attempt(claim_of(taken))
+
+
 async def _try(claim: Claim) -> Outcome | None:
     try:
-        args = claim.task.load(claim.args)
+        args = claim.task.deserialize(claim.args)
     except ValidationError as error:
         return await refused(claim, error)
     return await _call_in_time(claim, args)
 
 
-async def _call_in_time(claim: Claim, args: dict[str, Any]) -> Outcome | None:
+async def _call_in_time(claim: Claim, args: dict[str, object]) -> Outcome | None:
     limit = claim.task.timeout.total_seconds()
     try:
         async with asyncio.timeout(limit) as bound:
@@ -78,7 +84,7 @@ async def _call_in_time(claim: Claim, args: dict[str, Any]) -> Outcome | None:
         raise
 
 
-async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
+async def _call(claim: Claim, args: dict[str, object]) -> Outcome | None:
     """Call the task. Its session, if any, commits the outcome with what the task wrote."""
     task, outcome = claim.task, None
     if task.session is AsyncSession:
@@ -94,7 +100,7 @@ async def _call(claim: Claim, args: dict[str, Any]) -> Outcome | None:
     return outcome
 
 
-def _call_with_session(claim: Claim, args: dict[str, Any]) -> None:
+def _call_with_session(claim: Claim, args: dict[str, object]) -> None:
     with SyncSessionLocal() as session:
         _commit(session, claim, succeeded(claim, claim.task.fn(session, **args)))
 

@@ -18,8 +18,8 @@ from app.config import get_settings
 from app.core.concurrency import in_thread
 from app.core.database import IS_SQLITE, jobs_engine, sync_engine
 from app.core.drivers import give_up
-from app.jobs.contract import Task, find_task, registry
-from app.jobs.endings import Ended, Ending
+from app.jobs.contract import Arguments, Task, find_task, registry
+from app.jobs.endings import Ended, Ending, Origin
 from app.jobs.looks import Taken
 
 T = TypeVar("T")
@@ -35,10 +35,10 @@ class Claim:
 
     id: UUID
     task: Task[..., Any, Any]
-    args: dict[str, Any]
+    args: Arguments
     attempt: int
     max_attempts: int
-    origin: dict[str, Any] = field(default_factory=dict)  # what submitted it
+    origin: Origin = field(default_factory=dict)  # what submitted it
     queue: str = ""
     waited: float | None = None
     span: Span | None = field(default=None, repr=False)

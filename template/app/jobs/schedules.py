@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from app.jobs.contract import Task, find_task, registry
+from app.jobs.contract import Arguments, Task, find_task, registry
 from app.jobs.triggers import EPOCH, Trigger, next_tick, require
 
 ON_TIME = timedelta(seconds=5)  # a tick is late only if it is later than this
@@ -48,7 +48,7 @@ class Schedule:
         try:
             is_id = len(self.id) <= MAX_ID and re.fullmatch(ID_PATTERN, self.id)
             require(bool(is_id), f"no id: must match {ID_PATTERN}, at most {MAX_ID} characters")
-            self.task.dump(*self.args)
+            self.task.serialize(*self.args)
             check_grace(self.trigger, self.misfire_grace, self.catch_up)
         except (TypeError, ValueError) as error:
             raise ValueError(f"schedule {self.id!r}: {one_line(error)}") from None
@@ -74,7 +74,7 @@ class Definition(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, hide_input_in_errors=True)
 
     trigger: Trigger
-    args: dict[str, Any]
+    args: Arguments
     misfire_grace: Annotated[float, Field(ge=0, le=MAX_GRACE.total_seconds())]
     catch_up: CatchUp
     overlap: Overlap
@@ -84,11 +84,11 @@ class Definition(BaseModel):
         return timedelta(seconds=self.misfire_grace)
 
 
-def definition_of(schedule: Schedule) -> dict[str, Any]:
+def definition_of(schedule: Schedule) -> dict[str, JsonValue]:
     """A declared schedule as it is stored."""
     wanted = Definition(
         trigger=schedule.trigger,
-        args=schedule.task.dump(*schedule.args),
+        args=schedule.task.serialize(*schedule.args),
         misfire_grace=schedule.misfire_grace.total_seconds(),
         catch_up=schedule.catch_up,
         overlap=schedule.overlap,

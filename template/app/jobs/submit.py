@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 from app.config import get_settings
 from app.core import tracing
 from app.jobs import relay
-from app.jobs.contract import Bound, Task
-from app.jobs.endings import NAMED
+from app.jobs.contract import Arguments, Bound, Task
+from app.jobs.endings import NAMED, Origin
 from app.jobs.inserts import insert_many, insert_one
 from app.jobs.operations import Operations
 from app.jobs.relay import Message
@@ -88,9 +88,9 @@ class Jobs(Operations):
         at: datetime | None = None,
         queue: str | None = None,
     ) -> list[Job[R]]:
-        """Insert a job for each tuple of arguments, thousands at once. Raises as `submit` does."""
+        """Insert a job for each tuple, thousands at once, without keys. Raises as `submit` does."""
         lane = _carried(queue or _checked(task).queue)
-        rows = [(uuid4(), json.dumps(task.dump(*args))) for args in calls]
+        rows = [(uuid4(), json.dumps(task.serialize(*args))) for args in calls]
         shared = {"task": task.name, "queue": lane, "max_attempts": task.tries}
         shared |= {"signature": task.signature} | _timing(delay, at)
         # A task with `max_running` gets its messages as its jobs end.
@@ -140,7 +140,7 @@ class SyncJobs:
 async def submit_named(
     session: AsyncSession,
     task: Task[..., Any, Any],
-    arguments: dict[str, Any],
+    arguments: Arguments,
     **options: Unpack[Options],
 ) -> Job[Any]:
     """Like `Jobs.submit`, for arguments that `Task.dump` or `Task.check` has made."""
@@ -150,7 +150,7 @@ async def submit_named(
 def _submit(
     session: Session,
     task: Task[..., Any, Any],
-    arguments: dict[str, Any],
+    arguments: Arguments,
     *,
     delay: timedelta | None = None,
     at: datetime | None = None,
@@ -185,7 +185,7 @@ def _submit(
     return Job(message.id, task.name)
 
 
-def _origin() -> dict[str, Any] | None:
+def _origin() -> Origin | None:
     """The request, the schedule and the job in which this is called; None outside them all."""
     context = structlog.contextvars.get_contextvars()
     found = {name: str(context[name])[:LONGEST] for name in NAMED if name in context}
@@ -204,8 +204,8 @@ def _holder(session: Session, task: str, key: str | None) -> Job[Any]:
     return Job(found, task, created=False)
 
 
-def _dumped(task: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-    return _checked(task).dump(*args)
+def _dumped(task: Any, args: tuple[Any, ...]) -> Arguments:
+    return _checked(task).serialize(*args)
 
 
 def _checked(task: Any) -> Task[..., Any, Any]:

@@ -86,29 +86,29 @@ class Count(TypeDecorator[int]):
         return value if value is None or type(value) is int else MAX_COUNT
 
 
-class clock(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL function that it is
-    """`clock(seconds)`: the database's time when the statement began, plus so many seconds."""
+class db_time(GenericFunction[datetime]):  # noqa: N801 - reads as the SQL function that it is
+    """`db_time(seconds)`: the database's time when the statement began, plus so many seconds."""
 
     type = UtcDateTime()
     inherit_cache = True
 
 
-@compiles(clock, "postgresql")
-def _clock_postgresql(element: clock, compiler: Any, **kw: Any) -> str:
+@compiles(db_time, "postgresql")
+def _db_time_postgresql(element: db_time, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     # Not clock_timestamp(), which may change from row to row: no index would serve it.
     return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 
-@compiles(clock, "sqlite")
-def _clock_sqlite(element: clock, compiler: Any, **kw: Any) -> str:
+@compiles(db_time, "sqlite")
+def _db_time_sqlite(element: db_time, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     # Null for null, as in PostgreSQL; printf() would make it 0.
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', round({seconds}, 3) || ' seconds')"
 
 
 async def database_now(session: AsyncSession) -> datetime:
-    return (await session.execute(select(clock(0)))).scalar_one()
+    return (await session.execute(select(db_time(0)))).scalar_one()
 
 
 def _index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
@@ -139,12 +139,12 @@ jobs = Table(
     Column("signature", String(16), comment="of its task where it was submitted"),
     Column("refused_at", UtcDateTime, comment="when a host first didn't take its arguments"),
     Column("crashes", Count, nullable=False, server_default="0"),
-    Column("pushes", Count, nullable=False, server_default="0"),
+    Column("pushes", Count, nullable=False, server_default="0", comment="messages sent for it"),
     Column("result", Json(none_as_null=True)),
     Column("error", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("run_at", UtcDateTime, nullable=False, comment="not before"),
-    Column("wake_at", UtcDateTime, comment="when the relay looks next: push due or lease end"),
+    Column("wake_at", UtcDateTime, comment="when its lease ends, or its message counts as late"),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("worker", String(220), comment="host:pid of the process that took it last"),

@@ -1,20 +1,20 @@
-"""The table `schedules`: what deploys and operators do with its rows."""
+"""What deploys and operators do with schedules."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypedDict, Unpack
 
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import Select, String, case, cast, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.contextvars import bound_contextvars
 
-from app.jobs.contract import Task, UnknownTaskError, find_task
+from app.jobs import schedule_rows
+from app.jobs.contract import Arguments, Task, UnknownTaskError, find_task
 from app.jobs.schedules import (
     CatchUp,
     Definition,
@@ -29,18 +29,15 @@ from app.jobs.schedules import (
     one_line,
 )
 from app.jobs.submit import Job, submit_named
-from app.jobs.table import MAX_COUNT, clock, database_now, schedules
+from app.jobs.table import database_now
 from app.jobs.triggers import Trigger, next_tick
-
-# Somebody may have written JSON's null by hand.
-BY_OPERATOR = schedules.c.declared.is_(None) | (cast(schedules.c.declared, String) == "null")
 
 
 class Changes(TypedDict, total=False):
     """The parts of a schedule's definition that are to be replaced."""
 
     trigger: Trigger
-    args: dict[str, JsonValue]
+    args: Arguments
     misfire_grace: float
     catch_up: CatchUp
     overlap: Overlap
@@ -57,24 +54,19 @@ class Schedules:
 
     async def find(self, limit: int, *, after: str | None = None) -> list[StoredSchedule]:
         """Schedules in the order of their ids, from the first or from the one after this id."""
-        found = select(schedules).order_by(schedules.c.id).limit(limit)
-        if after is not None:
-            found = found.where(schedules.c.id > after)
-        return await read(self._session, found)
+        return await schedule_rows.find(self._session, limit, after)
 
     async def get(self, schedule_id: str) -> StoredSchedule:
         """Raises ScheduleNotFoundError."""
-        found = await read(self._session, select(schedules).where(schedules.c.id == schedule_id))
-        if not found:
-            raise ScheduleNotFoundError(schedule_id)
-        return found[0]
+        if found := await schedule_rows.get(self._session, schedule_id):
+            return found
+        raise ScheduleNotFoundError(schedule_id)
 
     async def create(
         self, schedule_id: str, task: str, wanted: Definition, *, paused: bool = False
     ) -> StoredSchedule:
         """Raises InvalidScheduleError. Raises ScheduleConflictError if the id is taken."""
         values = {
-            "id": schedule_id,
             "definition": _checked(task, wanted),
             "task": task,
             "paused": paused,
@@ -82,7 +74,7 @@ class Schedules:
         }
         try:
             async with self._session.begin_nested():
-                await self._session.execute(insert(schedules).values(values))
+                await schedule_rows.add(self._session, schedule_id, values)
         except IntegrityError:
             raise ScheduleConflictError(f"there is a schedule {schedule_id!r}") from None
         return await self.get(schedule_id)
@@ -95,14 +87,13 @@ class Schedules:
         paused: bool | None = None,
         **changes: Unpack[Changes],
     ) -> StoredSchedule:
-        """Change a schedule. Ticks that it missed while it was paused don't run later.
+        """Change a schedule. Ticks of the time in which it is paused never run.
 
         Raises ScheduleNotFoundError, InvalidScheduleError. Raises ScheduleConflictError if somebody
         else has changed the schedule since this revision.
         """
         schedule = await self.get(schedule_id)
-        again = schedules.c.revision >= MAX_COUNT
-        values: dict[str, Any] = {"revision": case((again, 1), else_=schedules.c.revision + 1)}
+        values: dict[str, Any] = {}
         wanted = None
         if changes:
             kept = schedule.definition if isinstance(schedule.definition, dict) else {}
@@ -117,17 +108,13 @@ class Schedules:
             with _or_broken():
                 trigger = (wanted or schedule.read()).trigger
             values["next_tick"] = next_tick(trigger, await database_now(self._session))
-        as_read = schedules.c.id == schedule_id, schedules.c.revision == revision
-        changed = update(schedules).where(*as_read).values(values).returning(schedules.c.id)
-        if (await self._session.execute(changed)).first() is None:
+        if not await schedule_rows.change(self._session, schedule_id, values, revision):
             raise ScheduleConflictError("it has been changed since: get it, and its revision")
         return await self.get(schedule_id)
 
     async def delete(self, schedule_id: str) -> None:
         """Raises ScheduleNotFoundError, or ScheduleConflictError if the code declares it."""
-        own = schedules.c.id == schedule_id, BY_OPERATOR
-        deleted = delete(schedules).where(*own).returning(schedules.c.id)
-        if (await self._session.execute(deleted)).first() is None:
+        if not await schedule_rows.delete_made_by_operator(self._session, schedule_id):
             await self.get(schedule_id)
             raise ScheduleConflictError("declared in code: pause it")
 
@@ -139,6 +126,10 @@ class Schedules:
             args = task.check(schedule.read().args)
             return await submit_named(self._session, task, args)
 
+    async def overdue(self) -> timedelta:
+        """How long the most overdue tick has been due."""
+        return await schedule_rows.overdue(self._session)
+
     async def _first_tick(self, trigger: Trigger) -> datetime:
         first = next_tick(trigger, await database_now(self._session))
         with _part("trigger"):
@@ -147,7 +138,7 @@ class Schedules:
         return first
 
 
-def _checked(name: str, wanted: Definition) -> dict[str, Any]:
+def _checked(name: str, wanted: Definition) -> dict[str, JsonValue]:
     """The definition as it is stored. Raises InvalidScheduleError, ScheduleConflictError."""
     task = _known(name)
     with _part("args"):
@@ -186,11 +177,6 @@ def _part(*name: str) -> Iterator[None]:
         raise InvalidScheduleError([wrong]) from None
 
 
-async def read(session: AsyncSession, found: Select[Any]) -> list[StoredSchedule]:
-    rows = await session.execute(found.add_columns(clock(0).label("now")))
-    return [StoredSchedule.of(**row._mapping) for row in rows]
-
-
 async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None:
     """Add, change and delete schedules until the table has what the code declares.
 
@@ -200,23 +186,22 @@ async def reconcile(session: AsyncSession, declared: Sequence[Schedule]) -> None
     ids = Counter(schedule.id for schedule in declared)
     if twice := [schedule_id for schedule_id, count in ids.items() if count > 1]:
         raise ValueError(f"two schedules are named {twice[0]!r}")
-    known = select(schedules).where(schedules.c.id.in_(ids)).with_for_update()
-    stored = {each.id: each for each in await read(session, known)}
+    stored = await schedule_rows.lock(session, ids)
     now = await database_now(session)
     for schedule in declared:
         await _declare(session, schedule, stored.get(schedule.id), now)
-    gone = ~BY_OPERATOR, schedules.c.id.not_in(ids)
-    await session.execute(delete(schedules).where(*gone))
+    await schedule_rows.delete_undeclared(session, ids)
 
 
 def agrees(stored: StoredSchedule, schedule: Schedule) -> bool:
     """Whether the code declares what it last did. A set has another order in each process."""
     before: Any = stored.declared
-    now, task = definition_of(schedule), schedule.task
+    now: Any = definition_of(schedule)
+    task = schedule.task
     if before == now:
         return True
     try:
-        former, present = task.load(before["args"]), task.load(now["args"])
+        former, present = task.deserialize(before["args"]), task.deserialize(now["args"])
     except (LookupError, TypeError, ValueError):  # garbage, or of another release
         return False
     return bool({**before, "args": former} == {**now, "args": present})
@@ -225,14 +210,13 @@ def agrees(stored: StoredSchedule, schedule: Schedule) -> bool:
 async def _declare(
     session: AsyncSession, schedule: Schedule, stored: StoredSchedule | None, now: datetime
 ) -> None:
-    definition = definition_of(schedule)
-    values = {"declared": definition, "definition": definition, "task": schedule.task.name}
-    first = {"next_tick": next_tick(schedule.trigger, now)}
+    wanted = definition_of(schedule)
+    values = {"declared": wanted, "definition": wanted, "task": schedule.task.name}
+    first: dict[str, Any] = {"next_tick": next_tick(schedule.trigger, now)}
     if stored is None:
-        await session.execute(insert(schedules).values(id=schedule.id, **values, **first))
+        await schedule_rows.add(session, schedule.id, first | values)
     elif not agrees(stored, schedule):
         # If the trigger is the same, ticks that are due stay due.
         before = stored.definition.get("trigger") if isinstance(stored.definition, dict) else None
-        moved = first if before != definition["trigger"] else {}
-        again = {"revision": min(stored.revision, MAX_COUNT - 1) + 1, **values, **moved}
-        await session.execute(update(schedules).where(schedules.c.id == schedule.id).values(again))
+        moved = first if before != wanted["trigger"] else {}
+        await schedule_rows.change(session, schedule.id, moved | values)

@@ -18,7 +18,7 @@ from app.jobs import claims, processes
 from app.jobs.endings import Ended, Ending, origin_of, tell_end
 from app.jobs.metrics import LEASES_LOST, label_of
 from app.jobs.processes import Presence
-from app.jobs.table import Status, clock
+from app.jobs.table import Status, db_time
 
 
 class _Watch:
@@ -57,11 +57,11 @@ class _Watch:
 
     async def _ask_the_clock(self) -> None:
         self._asked = time.monotonic()
-        now = await control(lambda connection: connection.execute(select(clock(0))).scalar_one())
+        now = await control(lambda connection: connection.execute(select(db_time(0))).scalar_one())
         database_clock.note(now, self._asked)
 
     async def _heed(self, jump: Jump | None) -> None:
-        """Give hosts time after a jump, in which they extend their leases by the new time."""
+        """After a jump, let hosts extend their leases by the new time before it judges them."""
         self.wait(self._lease)
         while jump and jump.seconds < 0 and await control(claims.bring_nearer):
             heartbeat("relay")

@@ -17,6 +17,7 @@ from app.dependencies import DBSession, JobsDep
 from app.jobs import JobFilter, JobPage, Jobs, Status, StoredJob
 from app.jobs.backends import registry
 from app.ops.page import done, render, router
+from app.ops.text import jobs as counted
 from app.schemas.jobs import CURSOR_PATTERN, WITHIN, cursor_of, place_of
 
 PAGE = 50  # jobs
@@ -76,7 +77,7 @@ class Listed(Wanted):
 
 
 class Asked(Wanted):
-    """A filter for a change of all. It leaves the jobs that were made after the question."""
+    """The filter of a change of many jobs. It leaves out those made after the question."""
 
     before: Time = None
 
@@ -110,6 +111,7 @@ async def list_jobs(
         actions=[action for action, those in CHANGED_BY.items() if those(wanted.filter)],
         statuses=list(Status),
         tasks=sorted(registry()),
+        alike=sorted(name for name in registry() if name.endswith(f".{wanted.task}")),
         queues=list(get_settings().queues),
     )
 
@@ -160,8 +162,9 @@ async def change_all(
         await session.commit()
         changed += some
         if not some or changed >= wanted.most:
-            return done(request, f"{changed:,} jobs {DONE[action]}.", "/ops/jobs", **wanted.query)
-    notice = f"{changed:,} jobs {DONE[action]} so far. These are left:"
+            notice = f"{counted(changed)} {DONE[action]}."
+            return done(request, notice, "/ops/jobs", **wanted.query)
+    notice = f"{counted(changed)} {DONE[action]} so far. These are left:"
     return done(request, notice, f"/ops/jobs/all/{action}", **wanted.asked)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import HTTPException, Query, Request, Response
+from fastapi import Query, Request, Response
 from limits import parse
 from starlette.responses import RedirectResponse
 
-from app.core.security import client_of, count, is_operator
+from app.api.errors import refusal_of
+from app.core.security import TooOftenError, client_of, count, is_operator
 from app.ops.page import LOGIN, LONGEST, render, router
 from app.ops.session import SESSION, begin, drop, fields_of
 
@@ -29,10 +30,11 @@ async def log_in(request: Request, to: To = "/ops") -> Response:
     """Each try counts, even one with the right key."""
     try:
         await count(TRIES, "ops login", client_of(request))
-    except HTTPException as refused:
+    except TooOftenError as refused:
+        code, _, headers = refusal_of(refused)
         problem = "Too many tries from your address. Wait a minute, then try again."
-        too_often = render(request, "login.html", refused.status_code, to=to, problem=problem)
-        too_often.headers.update(refused.headers or {})
+        too_often = render(request, "login.html", code, to=to, problem=problem)
+        too_often.headers.update(headers)
         return too_often
     if not await is_operator((await fields_of(request)).get("key", "")):
         problem = "This is not the operators' key (API_KEY)."

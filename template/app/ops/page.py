@@ -10,15 +10,14 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from app.api.errors import CONFLICTS, MAX_ERRORS, MISSING, RETRY_AFTER, missing_of, outage_of
+from app.api.errors import MAX_ERRORS, REFUSED, refusal_of
 from app.api.routing import errors_of
 from app.core.security import REQUESTS
-from app.ops.session import NOTICE, admit, drop, keep, kept
+from app.ops.session import NOTICE, ForeignFormError, NoSessionError, admit, drop, keep, kept
 from app.ops.text import environment
 
 FOLDER = Path(__file__).parent
@@ -42,18 +41,18 @@ SAFE = {
 UNSTORED = {"Cache-Control": "no-store"}
 AGAIN = '<!doctype html><title>One moment</title><meta http-equiv="refresh" content="0">'
 REFUSALS: tuple[type[Exception], ...] = (
-    HTTPException,
+    *REFUSED,
     RequestValidationError,
-    SQLAlchemyError,
-    *MISSING,
-    *CONFLICTS,
+    NoSessionError,
+    ForeignFormError,
+    HTTPException,  # of BodyLimit
 )
 
 templates = environment(FOLDER)
 
 
 class PageRoute(APIRoute):
-    """It counts the request, asks for a session, checks the input, then calls FastAPI's."""
+    """First counts the request, requires a session if need be, and checks the input."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, is_open = super().get_route_handler(), self.path == LOGIN
@@ -112,18 +111,16 @@ def done(request: Request, notice: str, to: str, **query: str) -> RedirectRespon
 
 def _refusal(request: Request, error: Exception) -> Response:
     """A page that says what is wrong. An error of the program itself is raised again."""
+    if isinstance(error, NoSessionError):
+        return _ask_to_log_in(request)
+    if isinstance(error, ForeignFormError):
+        return _problem(request, 403, str(error))
     if isinstance(error, HTTPException):
-        if error.status_code == 401:
-            return _ask_to_log_in(request)
         return _problem(request, error.status_code, error.detail, error.headers)
     if isinstance(error, RequestValidationError):
         wrong = [f"{each['loc'][-1]}: {each['msg']}" for each in error.errors()[:MAX_ERRORS]]
         return _problem(request, 422, "; ".join(wrong))
-    if isinstance(error, SQLAlchemyError):
-        return _problem(request, 503, outage_of(error), RETRY_AFTER)
-    if text := missing_of(error):
-        return _problem(request, 404, text)
-    return _problem(request, 409, str(error))
+    return _problem(request, *refusal_of(error))
 
 
 def _problem(
@@ -135,7 +132,7 @@ def _problem(
 
 
 def _ask_to_log_in(request: Request) -> Response:
-    """A link of another site comes without the strict cookie: then the page loads itself again."""
+    """A link on another site sends no strict cookie. Then the page loads itself again."""
     if request.method != "GET":
         return render(request, "login.html", 401, to="/ops", problem="Your session has ended.")
     if request.headers.get("Sec-Fetch-Site") == "cross-site":

@@ -11,16 +11,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
-from fastapi import HTTPException, Request, Response, status
+from fastapi import Request, Response
 from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 
 from app.config import get_settings
 
 SESSION, NOTICE = "ops_session", "ops_notice"  # cookies
 AGES = {SESSION: 8 * 3600, NOTICE: 60}  # seconds after which each expires
-AHEAD = timedelta(minutes=5)  # so far may the clock of another replica, which signed it, be ahead
+AHEAD = timedelta(minutes=5)  # by which another replica's clock may be ahead
 SIGNING: dict[str, Any] = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 FOREIGN = "This form was not made for your session. Go back, reload the page and try again."
+
+
+class NoSessionError(Exception):
+    """Nobody has logged in, or the session has ended."""
+
+
+class ForeignFormError(Exception):
+    """The form doesn't have the session's token. The text is for operators."""
 
 
 def keep(request: Request, response: Response, cookie: str, value: str) -> None:
@@ -57,15 +65,15 @@ def begin(request: Request, response: Response) -> None:
 
 
 async def admit(request: Request) -> None:
-    """Raises HTTPException: 401 without a session, 403 for a form without the session's token."""
+    """Raises NoSessionError or ForeignFormError."""
     session = kept(request, SESSION)
     if session is None:
-        raise HTTPException(status.HTTP_401_UNAUTHORIZED)
+        raise NoSessionError
     request.state.token = Signer(_key(), "ops form", **SIGNING).get_signature(session).decode()
     if request.method != "GET":
         sent = (await fields_of(request)).get("token", "")
         if not secrets.compare_digest(sent.encode(), request.state.token.encode()):
-            raise HTTPException(status.HTTP_403_FORBIDDEN, FOREIGN)
+            raise ForeignFormError(FOREIGN)
 
 
 async def fields_of(request: Request) -> dict[str, str]:

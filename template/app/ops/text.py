@@ -53,6 +53,11 @@ def cut(value: Any, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters in all)"
 
 
+def jobs(number: int, more: bool = False) -> str:
+    """Such as `1 job` or `2,000 or more jobs`."""
+    return f"{number:,}{' or more' * more} {'job' if number == 1 and not more else 'jobs'}"
+
+
 def as_json(value: Any) -> str:
     try:
         return cut(json.dumps(value, indent=2, ensure_ascii=False))
@@ -132,6 +137,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "field": field,
     "first_line": first_line,
     "iso": iso,
+    "jobs": jobs,
     "json": as_json,
     "lasts": lasts,
     "pairs": pairs,

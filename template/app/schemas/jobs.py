@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from app.jobs import Status, StoredJob
-from app.jobs.backends import EPOCH, MAX_COUNT, Try
+from app.jobs import Status, StoredJob, Try
+from app.jobs.backends import EPOCH, MAX_COUNT
 from app.schemas.response import shown
 
 # They replace values that can't be read; `problem` says so.

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.jobs.backends import ProcessState, QueueState
+from app.jobs import ProcessState, QueueState
 from app.schemas.response import shown
 
 

@@ -71,7 +71,7 @@ def _as_answer(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def _say(value: Any) -> None:
-    """In an answer NaN is null, as in any JSON of pydantic's."""
+    """Raise unless JSON can say it. NaN becomes null, as in all of pydantic's JSON."""
     within = to_jsonable_python([[[[value]]]], inf_nan_mode="null")  # as deep as in an answer
     json.dumps(within, ensure_ascii=False).encode()
 

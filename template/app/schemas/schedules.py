@@ -6,17 +6,8 @@ from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.jobs import StoredSchedule, Trigger
-from app.jobs.backends import (
-    ID_PATTERN,
-    MAX_GRACE,
-    MAX_ID,
-    CatchUp,
-    Changes,
-    Definition,
-    Overlap,
-    registry,
-)
+from app.jobs import CatchUp, Changes, Definition, Overlap, StoredSchedule, Trigger
+from app.jobs.backends import ID_PATTERN, MAX_GRACE, MAX_ID, registry
 from app.schemas.response import shown
 
 MAX_REVISION = 2**31 - 1  # of its column

@@ -35,8 +35,8 @@ def generate_daily_report(db: Session) -> dict[str, int]:
 async def prune_finished_jobs(days: int = 7) -> int:
     """Delete jobs that succeeded or were cancelled so many days ago.
 
-    Dead jobs are kept, and jobs that were submitted with `keep_key`. Each batch has a commit of its
-    own: what is deleted stays deleted, though a try may end before all is.
+    Dead jobs are kept, and so are jobs that were submitted with `keep_key`. Each batch has a commit
+    of its own, so that it stays deleted even if the try ends before the others.
     """
     pruned = 0
     async with JobSession() as db:

@@ -18,8 +18,7 @@ function isBusy() {
   return document.hidden || !isOn() || selects || document.querySelector("[data-live] :active");
 }
 
-// An element is found again by its id, which says whose it is. Without an id it can't be: then its
-// region waits.
+// The focused element is found again by its id. If it has none, its region waits.
 function replace(region, next) {
   if (region.innerHTML === next.innerHTML) return;
   const focused = region.contains(document.activeElement) ? document.activeElement : null;
