@@ -115,6 +115,16 @@ async def service(pytestconfig: pytest.Config) -> AsyncIterator[Service]:
     assert set(codes) <= {0, API_ENDED}, f"a process failed at its end: {codes}; logs in {folder}"
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let the engine's statements take longer on a busy machine. Returns their usual limit."""
+    from app.core import control
+
+    usual = control.LIMIT
+    monkeypatch.setattr(control, "LIMIT", 15)
+    return usual
+
+
 @pytest.fixture
 async def session() -> AsyncIterator[AsyncSession]:
     """A session that keeps neither requests nor jobs waiting, once its writes are committed."""

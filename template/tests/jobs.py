@@ -17,13 +17,11 @@ from sqlalchemy import ColumnElement, Row, delete, select, true, update
 
 from app.core.control import control
 from app.core.database import AsyncSessionLocal
-from app.jobs import Jobs, Status, StoredJob
+from app.jobs import Jobs, Status, StoredJob, Task
 from app.jobs.backends import (
-    Task,
-    attempt,
+    attempt_alone,
     claim,
-    claim_of,
-    clock,
+    db_time,
     find_task,
     jobs,
     submit_named,
@@ -84,7 +82,7 @@ class OwnJobs:
     async def run(self, task: AnyTask, *args: Any) -> StoredJob:
         """Submit a job of this task, and run one try of it; returns its row."""
         async with AsyncSessionLocal.begin() as session:
-            submitted = await submit_named(session, task, task.dump(*args))
+            submitted = await submit_named(session, task, task.serialize(*args))
         await self._try(submitted.id)
         return await self.row(submitted.id)
 
@@ -96,18 +94,18 @@ class OwnJobs:
     async def _try(self, job_id: UUID) -> None:
         """Claim and run the job, and write its outcome, as a host does."""
         async with AsyncSessionLocal.begin() as session:
-            await session.execute(update(jobs).where(jobs.c.id == job_id).values(run_at=clock(0)))
+            await session.execute(update(jobs).where(jobs.c.id == job_id).values(run_at=db_time(0)))
         task = find_task((await self.row(job_id)).task)
         bound = task.max_running
         claiming = partial(claim, job_id=job_id, task=task.name, max_running=bound)
         taken = await control(claiming, transaction=bound is not None)
         assert taken, f"{task.name} has max_running={bound}, and so many of its jobs run"
-        outcome = await attempt(claim_of(taken))
+        outcome = await attempt_alone(taken)
         if outcome:
             await control(partial(write_all, group=[outcome]))
 
 
 async def _waiting(which: ColumnElement[bool]) -> Sequence[Row[Any]]:
-    found = select(jobs, clock(0).label("now")).where(jobs.c.status == Status.PENDING, which)
+    found = select(jobs, db_time(0).label("now")).where(jobs.c.status == Status.PENDING, which)
     async with AsyncSessionLocal() as session:
         return (await session.execute(found.order_by(jobs.c.run_at, jobs.c.created_at))).all()

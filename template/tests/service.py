@@ -93,7 +93,7 @@ class Service:
         self.operator = {"X-API-Key": os.environ["API_KEY"]}
         for name in ("app", "migrations"):
             shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
-        shutil.copy(ROOT / "alembic.ini", folder)
+        shutil.copy(ROOT / "pyproject.toml", folder)
         for module in self.probes:
             shutil.copy(module, folder / "app" / "tasks")
 

@@ -34,11 +34,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[Host]:
+async def host(patience: float, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     """A host on the database of this process. Only tests ring for it."""
     from app.config import get_settings
     from app.jobs.host import hosting
 
+    monkeypatch.setattr("app.core.control.LIMIT", patience)  # else it may lose its leases
     async with hosting(get_settings().queues["default"], slots=4) as started:
         yield started
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from sqlalchemy import text as sql
@@ -99,6 +101,17 @@ async def work(seconds: float) -> str:
     log.info("working", pid=os.getpid())
     await asyncio.sleep(seconds)
     return "worked"
+
+
+def never_end() -> None:
+    Path("a thread runs").touch()
+    threading.Event().wait()
+
+
+@task(name="probes.fill_threads", tries=3)
+async def fill_threads() -> None:
+    """Leaves no thread of asyncio's own executor free, and none of them ever ends."""
+    await asyncio.gather(*(asyncio.to_thread(never_end) for _ in range(40)))
 
 
 @task(name="probes.alone", max_running=1)

@@ -37,7 +37,7 @@ MIGRATE = f"{sys.executable} -m app.migrate"
 def project(tmp_path: Path) -> Path:
     for name in ("app", "migrations"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 

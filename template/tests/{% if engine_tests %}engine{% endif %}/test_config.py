@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated
 
 import pytest
 from pydantic import HttpUrl, SecretStr, ValidationError
 
 from app.config import Settings, get_settings
-from app.core.addresses import database_address
+from app.core.values import DatabaseAddress
 from tests.engine.booting import STRONG, URLS, boot, with_password
 
 
@@ -94,7 +93,7 @@ def test_production_refuses_a_weak_password_of_an_added_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class More(Settings):
-        archive_url: Annotated[str, database_address()] = "sqlite:///archive.db"
+        archive_url: DatabaseAddress = "sqlite:///archive.db"
 
     for name, value in (STRONG | {"ARCHIVE_URL": "postgresql://app@db/app"}).items():
         monkeypatch.setenv(name, value)

@@ -228,8 +228,7 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "a%2Fb"
     for name in ("app", "migrations"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 
 

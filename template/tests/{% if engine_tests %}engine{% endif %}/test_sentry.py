@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.config import get_settings
 from app.core.database import async_url
-from app.jobs.table import clock, processes, schedules
+from app.jobs.table import db_time, processes, schedules
 from devtools.commands import COMMANDS
 from tests.engine import probes
 from tests.engine.receiver import Receiver
@@ -89,7 +89,7 @@ async def reported(sentry: Receiver, **tags: str) -> dict[str, Any]:
 
 async def break_a_schedule(service: Service) -> str:
     engine = create_async_engine(async_url({**os.environ, **service.env}["DATABASE_URL"]))
-    broken = {"definition": {"trigger": "none", "args": {"a": SECRET}}, "next_tick": clock(-1)}
+    broken = {"definition": {"trigger": "none", "args": {"a": SECRET}}, "next_tick": db_time(-1)}
     first = select(schedules.c.id).limit(1).scalar_subquery()
     change = update(schedules).where(schedules.c.id == first).values(broken)
     async with engine.begin() as connection:

@@ -31,8 +31,7 @@ def copy_to(project: Path) -> None:
     for name in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copytree(ROOT / "tests", project / "tests", ignore=shutil.ignore_patterns("engine"))
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, project)
+    shutil.copy(ROOT / "pyproject.toml", project)
 
 
 def run_a_part(project: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -33,11 +33,11 @@ async def hourly(session: AsyncSession) -> AsyncIterator[str]:
 
     from app.jobs import Interval, Schedule
     from app.jobs.schedules import definition_of
-    from app.jobs.table import clock, schedules
+    from app.jobs.table import db_time, schedules
     from tests.engine import probes
 
     wanted = definition_of(Schedule("hourly echo", Interval(hours=1), probes.echo, ("tick",)))
-    row = {"id": "hourly echo", "task": probes.echo.name, "next_tick": clock(1800)}
+    row = {"id": "hourly echo", "task": probes.echo.name, "next_tick": db_time(1800)}
     await session.execute(delete(schedules))
     await session.execute(insert(schedules).values(row | {"definition": wanted}))
     await session.commit()

@@ -11,7 +11,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from app.api.routing import Route
-from app.core.requests import PROBES
+from app.core.requests import HEALTH_CHECKS
 from app.core.security import require_operator
 from app.dependencies import get_session
 from app.main import app
@@ -25,7 +25,7 @@ OPERATIONS = {
     f"{method} {each.path_format}": each for each in SHOWN for method in each.methods or ()
 }
 FOLLOW_ALONE = {401, 404, 413, 429}  # no operation names these for another reason
-STATES = (PROBES[1], 503)  # this answer shows the state of each part
+STATES = (HEALTH_CHECKS[1], 503)  # this answer shows the state of each part
 
 
 def answers_of(operation: str) -> dict[int, Any]:
@@ -44,7 +44,7 @@ def errors_of(route: APIRoute) -> set[int]:
         404: "{" in route.path,
         413: route.body_field is not None,
         422: True,  # its path and its query are checked, even if it takes nothing
-        429: route.path not in PROBES,
+        429: route.path not in HEALTH_CHECKS,
         503: get_session in used,
     }
     return {code for code, it_does in follows.items() if it_does}

@@ -27,12 +27,12 @@ from app.jobs.contract import registry
 from app.jobs.dispatcher import run_due
 from app.jobs.host import Host
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, known_tasks, processes, schedules
-from app.jobs.watch import _Watch
+from app.jobs.table import db_time, jobs, known_tasks, processes, schedules
 from tests.engine import probes
 from tests.engine.api.garbage import cases, put
 from tests.engine.api.ops import log_in
 from tests.engine.jobs.rows import status_is, statuses, submit
+from tests.engine.jobs.watches import judging_watch
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
@@ -72,8 +72,8 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
     """Each job has one wrong value. Its status is random, by a seed."""
     choose, bad = random.Random(1), dict[UUID, str]()
     for column, literal in cases(jobs, "id", "task"):
-        values = {"status": choose.choice([*Status]), "wake_at": clock(9), "started_at": clock(0)}
-        job_id = await submit(probes.echo, "bad", queue="default", **values)
+        values = {"status": choose.choice([*Status]), "started_at": db_time(0)}
+        job_id = await submit(probes.echo, "bad", queue="default", wake_at=db_time(9), **values)
         if await put(session, jobs, job_id, column, literal):
             bad[job_id] = f"{column} = {literal[:40]}"
         await session.commit()
@@ -82,7 +82,7 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
         host.ring()
         for job_id in good:
             await status_is(job_id, Status.SUCCEEDED)
-        await _Watch().step()
+        await judging_watch().step()
         host.ring()
     warnings = [line for line in logs if line["log_level"] == "warning"]
     assert [line for line in warnings if not line["event"].startswith("job.")] == []
@@ -111,16 +111,16 @@ async def test_jobs(session: AsyncSession, client: httpx.AsyncClient, host: Host
 
 async def test_processes(session: AsyncSession, client: httpx.AsyncClient) -> None:
     """Each process has one wrong value. Those that seem to live are counted, and none lasts."""
-    waits = await submit(probes.echo, "a", task="of.another", run_at=clock(-9999))
-    row: dict[str, Any] = {"host": "bad", "pid": 1, "slots": 1, "busy": 0, "started_at": clock(-9)}
-    row |= {"queues": ["default"], "tasks": {"of.another": "0"}, "seen_at": clock(0)}
+    waits = await submit(probes.echo, "a", task="of.another", run_at=db_time(-9999))
+    row: dict[str, Any] = {"host": "bad", "pid": 1, "slots": 1, "started_at": db_time(-9)}
+    row |= {"queues": ["default"], "tasks": {"of.another": "0"}, "busy": 0, "seen_at": db_time(0)}
     odd = [("tasks", quoted(each)) for each in ODD_TASKS]
     odd += [("queues", quoted(each)) for each in ODD_QUEUES]
     for column, literal in [*odd, *cases(processes, "id")]:
         await session.execute(insert(processes).values(id=(process_id := uuid4()), **row))
         await put(session, processes, process_id, column, literal)
     await session.commit()
-    await _Watch().step()
+    await judging_watch().step()
     known = set(await session.scalars(select(known_tasks.c.name)))
     assert known >= {"of.another", "fits", *registry()}
     await session.rollback()
@@ -136,7 +136,7 @@ async def test_processes(session: AsyncSession, client: httpx.AsyncClient) -> No
 
 async def test_schedules(session: AsyncSession, client: httpx.AsyncClient) -> None:
     whole = definition_of(Schedule("good", Interval(hours=1), probes.echo, ("tick",)))
-    due = {"definition": whole, "task": probes.echo.name, "next_tick": clock(-1)}
+    due = {"definition": whole, "task": probes.echo.name, "next_tick": db_time(-1)}
     await session.execute(insert(schedules).values(id="good", **due))
     bad = dict[str, str]()
     for column, literal in cases(schedules, "id", more=broken(whole)):
@@ -211,8 +211,8 @@ async def test_a_job_says_what_is_wrong_with_its_row_and_does_not_run(
     problem: str,
 ) -> None:
     later: dict[str, Any] = {
-        "run_at": clock(0 if column in ("status", "attempts") else 9),
-        "wake_at": clock(-9),
+        "run_at": db_time(0 if column in ("status", "attempts") else 9),
+        "wake_at": db_time(-9),
     }
     job_id = await submit(probes.echo, "bad", **later)
     assert await put(session, jobs, job_id, column, literal)
@@ -220,7 +220,7 @@ async def test_a_job_says_what_is_wrong_with_its_row_and_does_not_run(
     good = await submit(probes.echo, "good")
     host.ring()
     await status_is(good, Status.SUCCEEDED)
-    await _Watch().step()
+    await judging_watch().step()
     assert (await client.get(f"/ops/jobs/{job_id}")).status_code == 200
     data = (await client.get(f"/jobs/{job_id}")).json()["data"]
     assert data["problem"].startswith(problem)
@@ -236,7 +236,7 @@ async def test_a_schedule_of_a_newer_release_waits_for_it(
     session: AsyncSession, client: httpx.AsyncClient, part: str, value: Any
 ) -> None:
     whole = definition_of(Schedule("s", Interval(hours=1), probes.echo, ("tick",)))
-    row = {"definition": {**whole, part: value}, "task": probes.echo.name, "next_tick": clock(-1)}
+    row = {"definition": {**whole, part: value}, "task": probes.echo.name, "next_tick": db_time(-1)}
     await session.execute(insert(schedules).values(id="newer", **row))
     await session.commit()
     await run_due()

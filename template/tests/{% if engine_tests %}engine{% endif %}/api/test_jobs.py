@@ -13,9 +13,11 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import install
+from app.core.outages import AwayError
+from app.core.security import NotAnOperatorError
 from app.jobs import JobNotFoundError, Jobs, Status
 from app.jobs.contract import Task
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from tests.engine import probes
 from tests.service import Service, eventually
 
@@ -91,7 +93,7 @@ async def test_a_page_of_long_results_ends_early(
 ) -> None:
     """A result may have 256 KiB: a thousand would take the API's memory and its time."""
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * 120, delay=timedelta(hours=1))
-    ended = {"status": Status.SUCCEEDED, "finished_at": clock(0), "args": None}
+    ended = {"status": Status.SUCCEEDED, "finished_at": db_time(0), "args": None}
     await session.execute(update(jobs).values(ended | {"result": "x" * length}))
     await session.commit()
     ids: list[str] = []
@@ -123,21 +125,35 @@ async def test_an_unknown_job_is_404_and_a_malformed_id_422(service: Service) ->
         assert answer.status_code == 404
 
 
-async def test_an_error_of_a_kind_that_is_missing_is_404() -> None:
-    """An owner may derive errors from one that is in MISSING."""
+class GreetingNotFoundError(JobNotFoundError): ...
 
-    class GreetingNotFoundError(JobNotFoundError): ...
 
+class PrinterAwayError(AwayError): ...
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "detail", "after"),
+    [
+        (GreetingNotFoundError(), 404, "no such job", None),
+        (PrinterAwayError("the printer is away"), 503, "the printer is away", "5"),
+        (NotAnOperatorError(), 401, "X-API-Key is missing or wrong", None),
+    ],
+)
+async def test_an_error_of_a_kind_that_is_known_is_answered(
+    error: Exception, code: int, detail: str, after: str | None
+) -> None:
+    """An owner may derive errors from these."""
     api = FastAPI()
     install(api)
 
     @api.get("/greetings")
     async def read() -> None:
-        raise GreetingNotFoundError
+        raise error
 
     async with AsyncClient(transport=ASGITransport(api), base_url="http://localhost") as client:
         answer = await client.get("/greetings")
-    assert (answer.status_code, answer.json()) == (404, {"detail": "no such job"})
+    assert (answer.status_code, answer.json()) == (code, {"detail": detail})
+    assert answer.headers.get("Retry-After") == after
 
 
 async def test_queues_show_what_carries_them_and_what_is_dead(service: Service) -> None:

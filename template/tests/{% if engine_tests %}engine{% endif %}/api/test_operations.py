@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.jobs.table import clock, queues
+from app.jobs.table import db_time, queues
 from tests.engine import probes
 from tests.engine.processes import family
 from tests.service import Service, eventually
@@ -152,7 +152,7 @@ async def test_a_queue_that_only_its_pause_names_is_resumed(
     session: AsyncSession, api: AsyncClient, name: str
 ) -> None:
     """A release left it out of QUEUES while it was paused, and its jobs have been pruned."""
-    await session.execute(insert(queues).values(name=name, paused_at=clock(0)))
+    await session.execute(insert(queues).values(name=name, paused_at=db_time(0)))
     await session.commit()
     resume = f"/queues/{quote(name, safe='')}/resume"
     answers = [await api.post(resume, headers=OPERATOR) for _ in range(2)]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from app.jobs import Status, finding
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from app.ops import jobs as listing
 from tests.engine import probes
 from tests.engine.api.ops import log_in, press, send, text_of
@@ -23,7 +23,7 @@ from tests.service import Service
 
 DEAD: dict[str, Any] = {
     "status": Status.DEAD,
-    "finished_at": clock(0),
+    "finished_at": db_time(0),
     "error": "ValueError: no such card",
 }
 
@@ -86,7 +86,7 @@ async def test_jobs_come_in_pages(page: httpx.AsyncClient) -> None:
 async def rare(monkeypatch: pytest.MonkeyPatch) -> str:
     """The oldest of eight jobs, where a page of the engine looks at three."""
     monkeypatch.setattr(finding, "EXAMINED", 3)
-    made = await submit(probes.echo, "hello", key="rare", created_at=clock(-10))
+    made = await submit(probes.echo, "hello", key="rare", created_at=db_time(-10))
     for _ in range(7):
         await submit(probes.echo, "hello")
     return str(made)
@@ -176,7 +176,7 @@ async def test_what_is_left_has_no_job_made_after_the_question(
     text = await text_of(page, "/ops/jobs/all/cancel")
     later = await submit(probes.echo, "made after the question")
     text = await press(page, text, "confirm")
-    assert "2 jobs cancelled so far" in text and "Cancel 1 jobs?" in text
+    assert "2 jobs cancelled so far" in text and "Cancel 1 job?" in text
     await press(page, text, "confirm")
     assert await statuses(*made, later) == ["cancelled"] * 3 + ["pending"]
 
@@ -187,7 +187,26 @@ async def test_where_counting_stopped_it_says_so(
     monkeypatch.setattr(listing, "MOST", 2)
     [await submit(probes.echo, "a", status=each) for each in ("pending", "running", "running")]
     assert "Cancel 3 or more jobs?" in await text_of(page, "/ops/jobs/all/cancel")
-    assert "Cancel 1 jobs?" in await text_of(page, "/ops/jobs/all/cancel", status="pending")
+    assert "Cancel 1 job?" in await text_of(page, "/ops/jobs/all/cancel", status="pending")
+
+
+async def test_one_job_is_not_jobs(page: httpx.AsyncClient) -> None:
+    crashed = await submit(probes.echo, "a", crashes=1, **DEAD)
+    assert ", 1 crash<" in await text_of(page, f"/ops/jobs/{crashed}")
+    text = await text_of(page, "/ops/jobs/all/replay")
+    assert re.search(r'id="confirm"[^>]*>Replay 1 job<', text)
+    assert "1 job to run again." in await press(page, text, "confirm")
+
+
+async def test_a_task_that_is_not_there_is_named(page: httpx.AsyncClient) -> None:
+    """Jobs of an older release may have the name, and are found by it."""
+    named = "This release has no task send_email: is it notifications.send_email?"
+    assert named in await text_of(page, "/ops/jobs", task="send_email")
+    assert "no task gone.task." in await text_of(page, "/ops/jobs", task="gone.task")
+    assert "no task" not in await text_of(page, "/ops/jobs", task="notifications.send_email")
+    old = await submit(probes.echo, "a", task="send_email")
+    text = await text_of(page, "/ops/jobs", task="send_email")
+    assert (ids(text), "no task" in text) == ({str(old)}, False)
 
 
 async def test_no_more_change_than_were_counted(page: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Status
-from app.jobs.table import clock, jobs, processes, schedules
+from app.jobs.table import db_time, jobs, processes, schedules
 from tests.engine import probes
 from tests.engine.api.ops import text_of
 from tests.engine.jobs.rows import submit
@@ -41,7 +41,7 @@ async def submit_hostile(session: AsyncSession) -> UUID:
     origin = {"request_id": hostile("request"), "job_id": hostile("job"), hostile("name"): "x"}
     values: dict[str, Any] = {
         "status": Status.DEAD,
-        "finished_at": clock(0),
+        "finished_at": db_time(0),
         **{name: hostile(name, 90) for name in ("task", "queue", "key", "worker")},
         **{name: hostile(name) for name in ("error", "result")},
         "tries": [tried],
@@ -58,7 +58,7 @@ async def change_the_schedule(session: AsyncSession) -> None:
 
 
 async def add_a_process(session: AsyncSession) -> None:
-    now = {"started_at": clock(0), "seen_at": clock(0)}
+    now = {"started_at": db_time(0), "seen_at": db_time(0)}
     numbers: dict[str, Any] = {"pid": 1, "slots": 1, "busy": 0, "tasks": {}}
     texts = {"host": hostile("host", 90), "version": hostile("version", 90)}
     texts["backend"] = hostile("backend", 50)

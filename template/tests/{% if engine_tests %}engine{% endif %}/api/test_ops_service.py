@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import AsyncSessionLocal
 from app.jobs import Jobs, Schedules, Status, queues
-from app.jobs.table import clock, schedules
+from app.jobs.table import db_time, schedules
 from app.ops.text import iso
 from tests.engine import probes
 from tests.engine.api.ops import press, send, text_of
@@ -51,7 +51,7 @@ async def test_a_queue_may_have_dead_jobs_beyond_the_counted(
 ) -> None:
     monkeypatch.setattr(queues, "MOST", 1)
     for _ in range(2):
-        await submit(probes.echo, "hello", status=Status.DEAD, finished_at=clock(0))
+        await submit(probes.echo, "hello", status=Status.DEAD, finished_at=db_time(0))
     text = await text_of(page, "/ops/queues")
     assert re.search(r'id="dead-orders"[^>]+>0\+<', text)
 
@@ -110,7 +110,11 @@ async def test_a_schedule_that_has_changed_meanwhile_stays(
 async def test_a_late_schedule_and_missed_ticks_are_called_out(
     page: httpx.AsyncClient, session: AsyncSession, hourly: str
 ) -> None:
-    late = {"next_tick": clock(-600), "missed_since": clock(-7200), "missed_until": clock(-3600)}
+    late = {
+        "next_tick": db_time(-600),
+        "missed_since": db_time(-7200),
+        "missed_until": db_time(-3600),
+    }
     await session.execute(update(schedules).values(late))
     await session.commit()
     text = await text_of(page, "/ops/schedules")

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import IS_SQLITE
 from app.jobs import Interval, JobFilter, Jobs, Schedule, Schedules, Status, finding
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import db_time, jobs, schedules
 from app.schemas.jobs import cursor_of, place_of
 from tests.engine import probes
 from tests.engine.api.schedule_calls import create
@@ -125,7 +125,7 @@ async def test_no_page_of_jobs_looks_at_the_others(
 ) -> None:
     """A page neither reads nor sorts all jobs, so it is as quick among a million."""
     await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
-    ended = {"status": status, "finished_at": clock(0)} if status != Status.PENDING else {}
+    ended = {"status": status, "finished_at": db_time(0)} if status != Status.PENDING else {}
     await session.execute(update(jobs).values({"args": None} | ended))
     await analyze(session)
     page = await Jobs(session).find(JobFilter(status=status), 10)
@@ -141,7 +141,7 @@ async def test_a_page_that_compares_rows_reads_them_by_their_index(
     """Such a page is one statement, too."""
     monkeypatch.setattr(finding, "EXAMINED", 100)
     await Jobs(session).submit_many(probes.echo, [("x",)] * MANY, delay=LATER)
-    ended = {"status": Status.DEAD, "finished_at": clock(0), "error": "often"}
+    ended = {"status": Status.DEAD, "finished_at": db_time(0), "error": "often"}
     await session.execute(update(jobs).values(ended))
     await analyze(session)
     wanted = JobFilter(status=Status.DEAD, error="rare")
@@ -161,7 +161,7 @@ async def test_no_batch_of_a_replay_looks_at_those_before(
 ) -> None:
     """Each batch goes on where the last one ended, even if few of the jobs match."""
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
-    ended = {"status": Status.DEAD, "finished_at": clock(0), "error": "often"}
+    ended = {"status": Status.DEAD, "finished_at": db_time(0), "error": "often"}
     await session.execute(update(jobs).values(ended))
     few = jobs.c.id.in_([job.id for job in made[:5]])
     await session.execute(update(jobs).where(few).values(error="rare"))
@@ -178,7 +178,7 @@ async def test_no_batch_of_a_prune_looks_at_kept_jobs_again(
     session: AsyncSession, plans: list[str]
 ) -> None:
     made = await Jobs(session).submit_many(probes.echo, [("x",)] * MANY)
-    then = clock(-3600)
+    then = db_time(-3600)
     ended = {"status": Status.SUCCEEDED, "created_at": then, "finished_at": then}
     kept = {"key": cast(jobs.c.id, String), "keep_key": True}
     await session.execute(update(jobs).values(ended | kept))

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI, Query
 
 from app.api import errors
-from app.api.errors import MAX_ERRORS
+from app.api.errors import MAX_ERRORS, MAX_NAME
 from app.api.routing import MAX_DEPTH, MAX_VALUES, Router
 from app.config import get_settings
 from tests.engine.api.schedule_calls import ECHO, create, get
@@ -117,6 +117,14 @@ async def test_a_refusal_is_short_and_echoes_nothing(service: Service) -> None:
         assert len(answer.json()["detail"]) <= MAX_ERRORS
         assert len(answer.content) < 10_000
         assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("odd", ["\x1b[31m", "\x9b", "\x7f", "\u202e", "\n", "\U000e0001"])
+async def test_a_name_is_printable_and_short(service: Service, odd: str) -> None:
+    answer = await post(service, "/orders", json.dumps({odd * 1000: 1, "item": "a", "quantity": 1}))
+    [error] = answer.json()["detail"]
+    assert answer.status_code == 422
+    assert error["loc"][1] == (ascii(odd)[1:-1] * 1000)[:MAX_NAME]
 
 
 @pytest.mark.parametrize("shape", LONGEST)

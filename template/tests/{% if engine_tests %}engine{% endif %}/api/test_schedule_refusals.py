@@ -13,7 +13,7 @@ from tests.service import Service
 CRON, DATE = ["trigger", "cron"], ["trigger", "date"]
 
 WRONG: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"trigger": {"kind": "cron", "expression": "0 6 * *"}}, CRON, "has 4 fields"),
+    ({"trigger": {"kind": "cron", "expression": "0 6 * *"}}, CRON, "five fields, not 4"),
     (
         {"trigger": {"kind": "cron", "expression": "61 * * * *"}},
         CRON,
@@ -92,6 +92,15 @@ async def test_a_wrong_change_is_refused_and_not_stored(
     assert (status, where) == (422, ["body", *loc])
     assert reason in message
     assert await get(service, made["id"]) == made
+
+
+@pytest.mark.parametrize("kind", ["lunar" * 1000, "lu\x9bnar", "' found using lunar"])
+async def test_a_kind_is_not_repeated(service: Service, kind: str) -> None:
+    """A long one would hide which kinds there are."""
+    answer = await call(service, "POST", "", **ECHO | {"trigger": {"kind": kind}})
+    _, _, message = said(answer)
+    assert "lu" not in message
+    assert message.endswith("expected tags: 'interval', 'cron', 'calendar', 'date'")
 
 
 async def ids(service: Service) -> list[str]:

@@ -18,7 +18,7 @@ from app.core import control as module
 from app.core.control import control, control_session
 from app.core.database import AsyncSessionLocal, SyncSessionLocal, dispose
 from app.core.outages import is_outage
-from app.jobs.table import clock, known_tasks
+from app.jobs.table import db_time, known_tasks
 from tests.engine.core.waits import BACKEND, WAIT, wait, waiting
 from tests.service import ROOT, eventually
 
@@ -133,7 +133,7 @@ async def known(session: AsyncSession, name: str) -> bool:
 
 async def test_a_step_that_fails_in_a_transaction_leaves_nothing(session: AsyncSession) -> None:
     def fail(connection: Connection) -> None:
-        connection.execute(insert(known_tasks).values(name="control.fails", seen_at=clock(0)))
+        connection.execute(insert(known_tasks).values(name="control.fails", seen_at=db_time(0)))
         raise RuntimeError("after the write")
 
     with pytest.raises(RuntimeError, match="after the write"):
@@ -143,14 +143,14 @@ async def test_a_step_that_fails_in_a_transaction_leaves_nothing(session: AsyncS
 
 async def test_a_session_commits_at_its_end(session: AsyncSession) -> None:
     async with control_session() as own:
-        await own.execute(insert(known_tasks).values(name="control.commits", seen_at=clock(0)))
+        await own.execute(insert(known_tasks).values(name="control.commits", seen_at=db_time(0)))
     assert await known(session, "control.commits")
 
 
 async def test_a_session_rolls_back_with_an_error(session: AsyncSession) -> None:
     with pytest.raises(RuntimeError, match="after the write"):
         async with control_session() as own:
-            await own.execute(insert(known_tasks).values(name="control.rolls", seen_at=clock(0)))
+            await own.execute(insert(known_tasks).values(name="control.rolls", seen_at=db_time(0)))
             raise RuntimeError("after the write")
     assert not await known(session, "control.rolls")
 

@@ -56,6 +56,29 @@ for error in (RetryLater("why", after=timedelta(1)), NonRetryable("never"), Runt
 """
 
 
+ASKED = """
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+import httpx, urllib3
+from app.core.logging import configure_logging
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.path, flush=True)  # the process ends with the last answer
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_): ...
+
+configure_logging()
+server = HTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}/?token=TOPSECRET"
+httpx.get(url, trust_env=False)
+urllib3.request("GET", url)
+"""
+
+
 def logged(as_json: bool, program: str = LOGS) -> str:
     env = {**os.environ, "LOG_JSON": str(as_json)}
     command = [sys.executable, "-c", program]
@@ -93,3 +116,11 @@ def test_errors_that_a_task_raises_on_purpose_have_no_traceback(as_json: bool) -
     said = logged(as_json, MEANT)
     assert [said.count(text) for text in ("why", "never", "Traceback")] == [1, 1, 1]
     assert "RuntimeError: no" in said
+
+
+def test_no_client_logs_the_addresses_that_it_asks() -> None:
+    """An address may have a token in its query. At this level each library logs all that it can."""
+    env = {**os.environ, "LOG_LEVEL": "DEBUG"}
+    done = subprocess.run([sys.executable, "-c", ASKED], env=env, capture_output=True, text=True)
+    assert done.stdout == "/?token=TOPSECRET\n" * 2, done.stderr
+    assert "TOPSECRET" not in done.stderr

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from app.jobs import Date
-from app.jobs.table import clock, jobs, known_tasks
+from app.jobs.table import db_time, jobs, known_tasks
 from tests.engine import probes
 from tests.engine.jobs.rows import database_now
 from tests.engine.jobs.schedule_rows import HOUR, add, add_late
@@ -51,7 +51,7 @@ async def test_times_are_in_seconds(scraped: Scraped) -> None:
     for host, queue in QUEUE_OF.items():
         port = scraped.metrics[host]
         before, due = await scrape(port), datetime.now(UTC) - timedelta(seconds=2)
-        await scraped.submit(probes.work, 0.3, queue=queue, at=due)
+        await scraped.submit(probes.work, 0.33, queue=queue, at=due)
         await counted(port, before.value(f"{delay}_count", **work) + 1, f"{delay}_count", **work)
         after = await scrape(port)
         took = after.value("jobs_duration_seconds_sum", **work, outcome="succeeded")
@@ -70,7 +70,7 @@ async def test_a_try_that_loses_its_database_is_handed_back(scraped: Scraped) ->
 
 
 async def test_tasks_that_nobody_knows_share_a_label(scraped: Scraped) -> None:
-    job_id, long_ago = await scraped.submit(probes.echo, "a", delay=HOUR), clock(-GRACE - 1)
+    job_id, long_ago = await scraped.submit(probes.echo, "a", delay=HOUR), db_time(-GRACE - 1)
     async with scraped.session() as session:
 
         async def judged() -> bool:

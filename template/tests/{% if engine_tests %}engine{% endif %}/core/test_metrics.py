@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import insert
 
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from devtools.commands import COMMANDS
 from tests.engine import probes
 from tests.engine.scrapes import (
@@ -104,8 +104,8 @@ async def test_other_processes_have_the_same_names(scraped: Scraped) -> None:
 
 
 async def test_the_api_tells_what_the_database_says(scraped: Scraped) -> None:
-    row = {"task": "nobody's", "max_attempts": 1, "created_at": clock(0), "run_at": clock(-60)}
-    dead = {"status": "dead", "finished_at": clock(0)}
+    row = {"task": "nobody's", "max_attempts": 1, "created_at": db_time(0), "run_at": db_time(-60)}
+    dead = {"status": "dead", "finished_at": db_time(0)}
     async with scraped.session() as session:
         for queue in ("one", "two"):
             await session.execute(insert(jobs).values(row | {"id": uuid4(), "queue": queue}))

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import SyncSessionLocal
 from app.core.drivers import SqliteConnection, give_up
 from app.jobs import Jobs
-from app.jobs.table import clock, known_tasks
+from app.jobs.table import db_time, known_tasks
 from tests.service import eventually
 
 INSERT = "INSERT INTO t VALUES (1)"
@@ -163,7 +163,7 @@ async def test_who_looks_at_the_queues_waits_for_no_task_that_has_written(
     session: AsyncSession,
 ) -> None:
     with SyncSessionLocal() as writing:
-        writing.execute(insert(known_tasks).values(name="sqlite.writes", seen_at=clock(0)))
+        writing.execute(insert(known_tasks).values(name="sqlite.writes", seen_at=db_time(0)))
         assert await Jobs(session).queues()
 
 

@@ -27,8 +27,10 @@ from tests.service import ROOT, START_LIMIT
 class Database:
     """A PostgreSQL that can be restarted."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
-        self._process, self.url = postgresql.start(folder, env)
+    def __init__(
+        self, folder: Path, env: Mapping[str, str] | None = None, *, keep: bool = False
+    ) -> None:
+        self._process, self.url = postgresql.start(folder, env, keep=keep)
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGINT)

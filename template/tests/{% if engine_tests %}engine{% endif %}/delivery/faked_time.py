@@ -22,6 +22,8 @@ class FakedTime:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # Otherwise each wait for Python's lock is a loop, which takes half of the CPU.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
         self.shift(0)
 

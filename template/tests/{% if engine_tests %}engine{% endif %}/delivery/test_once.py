@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 from sqlalchemy import func, select, update
 
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
 
@@ -22,7 +22,7 @@ async def test_jobs_that_are_pushed_again_and_again_run_once(healthy: World) -> 
         due = update(jobs).where(jobs.c.id.in_(ids), jobs.c.status == "pending")
         while True:
             async with healthy.engine.begin() as connection:
-                await connection.execute(due.values(wake_at=clock(0), pushes=0))
+                await connection.execute(due.values(wake_at=db_time(0), pushes=0))
             await asyncio.sleep(0.1)
 
     pushing = asyncio.create_task(push_again())

@@ -15,7 +15,8 @@ from sqlalchemy import update
 from app.jobs.contract import Task
 from app.jobs.runner import MAX_BACKOFF, next_delay
 from app.jobs.running import Claim
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
+from app.tasks.notifications import send_email
 from tests.engine import probes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
@@ -47,7 +48,7 @@ async def test_each_outcome_has_its_status_its_attempts_and_its_error(healthy: W
 
 async def test_arguments_that_no_longer_fit_are_dead_with_what_is_wrong(healthy: World) -> None:
     job_id = await healthy.submit(probes.slow, 0, delay=timedelta(hours=1))
-    await change(healthy, job_id, args={"minutes": 0}, run_at=clock(0), wake_at=clock(0))
+    await change(healthy, job_id, args={"minutes": 0}, run_at=db_time(0), wake_at=db_time(0))
     row = await healthy.row_is(job_id, "dead")
     assert (row.attempts, row.args) == (1, {"minutes": 0})
     assert "seconds" in row.error
@@ -66,16 +67,20 @@ async def talkative(
 
 
 async def test_no_log_shows_what_a_job_was_given(talkative: World) -> None:
-    """One job succeeds, one fails, and the arguments of one no longer fit."""
+    """Two jobs succeed, one fails, and the arguments of one no longer fit."""
     secret = uuid4().hex
-    ids = [await talkative.submit(probes.echo_sync, secret)]
+    ids = [await talkative.submit(send_email, f"{secret}@example.com", secret)]
+    ids.append(await talkative.submit(probes.echo_sync, secret))
     ids.append(await talkative.submit(probes.order_then_fail, secret))
     ids.append(await talkative.submit(probes.slow, 0, delay=timedelta(hours=1)))
-    await change(talkative, ids[-1], args={"seconds": secret}, run_at=clock(0), wake_at=clock(0))
+    await change(
+        talkative, ids[-1], args={"seconds": secret}, run_at=db_time(0), wake_at=db_time(0)
+    )
     for job_id in ids:
         await talkative.row_is(job_id, "succeeded", "dead")
     logs = [talkative.log(name) for name in talkative.processes]
-    assert any(str(ids[1]) in log for log in logs)
+    assert any(str(ids[2]) in log for log in logs)
+    assert any("email sent" in log for log in logs)
     assert not any(secret in log for log in logs)
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from app.jobs.table import HEAD_START, clock, jobs
+from app.jobs.table import HEAD_START, db_time, jobs
 from tests.engine.delivery.probes import work
 from tests.engine.delivery.world import World
 from tests.service import eventually
@@ -31,7 +31,7 @@ async def paused(world: World) -> AsyncIterator[datetime]:
     """Pause the queue until the body ends. Yields the time of the pause by the database's clock."""
     await change(world, "pause")
     async with world.engine.connect() as connection:
-        yield (await connection.execute(select(clock(0)))).scalar_one()
+        yield (await connection.execute(select(db_time(0)))).scalar_one()
     await change(world, "resume")
 
 

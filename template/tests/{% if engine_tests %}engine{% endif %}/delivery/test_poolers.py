@@ -20,7 +20,7 @@ from app.core.database import async_url
 from app.core.drivers import give_up
 from app.jobs import Interval, Schedule
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import db_time, jobs, schedules
 from devtools.commands import CLOCK
 from devtools.processes import spawn, stop
 from tests.engine import probes
@@ -106,7 +106,9 @@ async def add_schedule(world: World) -> None:
     each = Schedule("each second", Interval(seconds=1), probes.echo, ("tick",))
     values = {"definition": definition_of(each), "task": each.task.name}
     async with world.engine.begin() as connection:
-        await connection.execute(insert(schedules).values(id=each.id, next_tick=clock(0), **values))
+        await connection.execute(
+            insert(schedules).values(id=each.id, next_tick=db_time(0), **values)
+        )
 
 
 async def ticked(world: World) -> bool:

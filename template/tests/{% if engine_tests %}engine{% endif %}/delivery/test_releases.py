@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Row, insert, select, update
 
 from app.jobs import Status
-from app.jobs.table import clock, jobs, known_tasks, processes
+from app.jobs.table import db_time, jobs, known_tasks, processes
 from tests.engine.broker import Broker
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
@@ -44,10 +44,10 @@ async def test_a_task_of_the_next_release_waits_for_a_host_that_knows_it(previou
 
     await eventually(judged)
     async with previous.engine.begin() as connection:
-        await connection.execute(renamed.values(task="no.such", run_at=clock(-GRACE - 1)))
+        await connection.execute(renamed.values(task="no.such", run_at=db_time(-GRACE - 1)))
         long_due = update(jobs).where(jobs.c.id == backlog)
-        await connection.execute(long_due.values(run_at=clock(-GRACE - 1)))
-        known = {"name": "no.such", "seen_at": clock(-GRACE - 1)}
+        await connection.execute(long_due.values(run_at=db_time(-GRACE - 1)))
+        known = {"name": "no.such", "seen_at": db_time(-GRACE - 1)}
         await connection.execute(insert(known_tasks).values(known))
     row = await previous.row_is(unknown, "dead")
     assert row.error.startswith("UnknownTask")
@@ -114,6 +114,6 @@ async def test_a_message_of_the_previous_format_costs_no_job(
     assert (await world.row(job_id)).attempts == 0
     async with world.engine.begin() as connection:  # so that the test needn't wait an hour
         due = update(jobs).where(jobs.c.id == job_id)
-        await connection.execute(due.values(run_at=clock(0), wake_at=clock(0)))
+        await connection.execute(due.values(run_at=db_time(0), wake_at=db_time(0)))
     row = await world.row_is(job_id, "succeeded")
     assert (row.attempts, await world.effects("of old")) == (1, 1)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.jobs.table import jobs
+from tests.engine import probes
 from tests.engine.delivery import probes as delivered
 from tests.engine.delivery.world import World
 from tests.service import API_ENDED, START_LIMIT, eventually
@@ -61,6 +62,16 @@ async def test_a_sync_job_that_cannot_be_stopped_does_not_hold_a_stop_up(world: 
     assert world.stop(world.host())[0] in (0, API_ENDED)
     row = await world.row(job_id)
     assert (row.status, row.crashes, row.attempts) == ("pending", 0, 1)
+    async with world.engine.begin() as connection:
+        await connection.execute(jobs.delete().where(jobs.c.id == job_id))
+
+
+async def test_threads_of_an_async_job_that_never_end_hold_no_stop_up(world: World) -> None:
+    job_id = await world.submit(probes.fill_threads)
+    await world.marked("a thread runs")
+    assert await asyncio.to_thread(world.stop, world.host()) == [API_ENDED if world.in_api else 0]
+    row = await world.row(job_id)
+    assert (row.status, row.crashes, row.attempts, row.max_attempts) == ("pending", 0, 1, 4)
     async with world.engine.begin() as connection:
         await connection.execute(jobs.delete().where(jobs.c.id == job_id))
 

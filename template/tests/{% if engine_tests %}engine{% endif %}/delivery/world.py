@@ -131,7 +131,7 @@ class World(Service):
     async def as_it_should_be(self) -> None:
         """Start the broker, the API and the first host, and kill all other processes."""
         if self._broker:
-            await self._broker.start()
+            await self._broker.start_for(self)
         for name in set(self.processes) - {"api", self.host()}:
             self.kill(name)
         self.start(*({"api", self.host()} - set(self.processes)))

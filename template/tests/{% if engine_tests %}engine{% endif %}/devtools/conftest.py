@@ -15,6 +15,5 @@ def project(tmp_path: Path) -> Path:
     """A copy, with its own database and its own data of servers."""
     for name in ("app", "devtools", "migrations"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path

@@ -24,6 +24,16 @@ from app.jobs import task
 @task()
 async def greet(name: str) -> str:
     return f"Hello {name}"
+
+
+@task(queue="maintenance")
+async def wave(name: str) -> str:
+    return f"{name} waves"
+"""
+NEW_SCHEDULE = """
+from app.tasks.greetings import wave
+
+SCHEDULES += [Schedule("wave", Interval(seconds=1), wave, ("Ada",))]
 """
 SUBMIT = """
 import asyncio
@@ -57,11 +67,14 @@ def test_dev_runs_the_code_as_it_is_now_and_keeps_its_key(project: Path) -> None
         addresses = {variable: dev.value_of(f"{variable}=") for variable in servers.BROKERS}
 
         (project / "app" / "tasks" / "greetings.py").write_text(NEW_TASK)
+        with (project / "app" / "tasks" / "schedules.py").open("a") as schedules:
+            schedules.write(NEW_SCHEDULE)
         orders = project / "app" / "tasks" / "orders.py"
         orders.write_text(orders.read_text().replace('"processed"', '"as it is now"'))
         dev.until(lambda: status_of_an_order(dev) == "as it is now")
         submitted = python(project, "-c", SUBMIT)
         assert dev.succeeded(submitted.stdout.strip())["result"] == "Hello Ada"
+        dev.until(lambda: result_of_last_tick(dev, "wave", key) == "Ada waves")
         assert dev.ends_by(dev.signalled(signal.SIGINT)) == 0
 
     screen, terminal = pty.openpty()
@@ -89,6 +102,13 @@ def status_of_an_order(dev: Dev) -> str | None:
     with suppress(httpx.TransportError):
         return str(dev.order()["result"]["status"])
     return None
+
+
+def result_of_last_tick(dev: Dev, schedule_id: str, key: str) -> object:
+    """A clock that runs the code before doesn't know the schedule's task, and leaves it alone."""
+    answer = dev.api.get(f"/schedules/{schedule_id}", headers={"X-API-Key": key})
+    job_id = answer.json()["data"]["last_job_id"]
+    return job_id and dev.api.get(f"/jobs/{job_id}").json()["data"]["result"]
 
 
 def test_a_process_gets_only_what_it_uses(project: Path) -> None:

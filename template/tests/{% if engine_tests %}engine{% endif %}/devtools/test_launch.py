@@ -20,9 +20,9 @@ from tests.service import ROOT
 
 LEAVE_A_CHILD = """
 from pathlib import Path
-from devtools.processes import claim, enter, spawn
+from devtools.processes import enter, lock, spawn
 
-claim(Path("processes"))
+lock(Path("processes"))
 enter(Path("processes"), "worker", spawn(["sleep", "60"], log=Path("log")).pid)
 """
 

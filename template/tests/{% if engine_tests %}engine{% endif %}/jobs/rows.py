@@ -14,7 +14,7 @@ from app.jobs import Jobs, Status
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.submit import submit_named
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from app.models import Order
 from tests.service import eventually
 
@@ -25,7 +25,7 @@ BACKEND = get_settings().queues[QUEUE]
 async def submit(what: Task[..., Any, Any], *args: Any, queue: str = QUEUE, **values: Any) -> UUID:
     """Submit a job, and set other values in its row."""
     async with AsyncSessionLocal() as session:
-        job = await submit_named(session, what, what.dump(*args), queue=queue)
+        job = await submit_named(session, what, what.serialize(*args), queue=queue)
         if values:
             await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
         await session.commit()
@@ -64,7 +64,7 @@ async def orders_of(item: object) -> int:
 
 async def database_now() -> datetime:
     async with AsyncSessionLocal() as session:
-        return (await session.execute(select(clock(0)))).scalar_one()
+        return (await session.execute(select(db_time(0)))).scalar_one()
 
 
 async def cancel(*job_ids: UUID) -> None:

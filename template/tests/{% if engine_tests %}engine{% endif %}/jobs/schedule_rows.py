@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Date, Schedule
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import db_time, jobs, schedules
 from app.jobs.triggers import Trigger, next_tick
 from tests.engine import probes
 from tests.engine.jobs.rows import database_now
@@ -49,7 +49,7 @@ async def add_many(session: AsyncSession, number: int, trigger: Trigger, tick: d
 
 async def put_off_ticks(session: AsyncSession) -> None:
     """For a test in which no clock runs: a schedule's tick may have come since the suite began."""
-    await session.execute(update(schedules).values(next_tick=clock(3600)))
+    await session.execute(update(schedules).values(next_tick=db_time(3600)))
     await session.commit()
 
 

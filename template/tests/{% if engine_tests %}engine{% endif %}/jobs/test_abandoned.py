@@ -21,7 +21,7 @@ from app.jobs import Status, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.running import LeaseLostError
-from app.jobs.table import clock, known_tasks
+from app.jobs.table import db_time, known_tasks
 from tests.engine.jobs.rows import status_is, submit
 from tests.service import eventually
 
@@ -50,7 +50,7 @@ def hanging() -> Iterator[Hanging]:
 
 
 def write(db: Session, name: str) -> None:
-    db.execute(insert(known_tasks).values(name=name, signature="", seen_at=clock(0)))
+    db.execute(insert(known_tasks).values(name=name, signature="", seen_at=db_time(0)))
 
 
 def hang_then_write(db: Session, name: str) -> None:

@@ -10,7 +10,7 @@ from app.config import get_settings
 from app.core.database import IS_SQLITE
 from app.jobs import Status
 from app.jobs.host import Host
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from tests.engine import probes
 from tests.engine.jobs.rows import BACKEND, end, statuses, submit
 from tests.engine.jobs.statements import statements
@@ -25,7 +25,7 @@ PENDING, RUNNING = Status.PENDING, Status.RUNNING
 async def backlog(count: int, crashes: int = 0) -> list[UUID]:
     """Submit so many jobs that run until they are cancelled, each younger than the one before."""
     return [
-        await submit(probes.work, 30, crashes=crashes, run_at=clock(n - 60)) for n in range(count)
+        await submit(probes.work, 30, crashes=crashes, run_at=db_time(n - 60)) for n in range(count)
     ]
 
 
@@ -43,9 +43,9 @@ async def taken_in_turn(host: Host, count: int) -> list[UUID]:
 async def test_in_a_backlog_each_second_slot_is_for_jobs_that_are_claimed_one_by_one() -> None:
     """They start in the order of their age."""
     plain = await backlog(5)
-    younger = await submit(probes.work, 30, crashes=1, run_at=clock(-70))
-    bounded = await submit(probes.alone, 30, run_at=clock(-80))
-    older = await submit(probes.work, 30, crashes=1, run_at=clock(-90))
+    younger = await submit(probes.work, 30, crashes=1, run_at=db_time(-70))
+    bounded = await submit(probes.alone, 30, run_at=db_time(-80))
+    older = await submit(probes.work, 30, crashes=1, run_at=db_time(-90))
     order = [plain[0], older, plain[1], bounded, plain[2], younger, plain[3], plain[4]]
     assert await taken_in_turn(Host(BACKEND, 1), len(order)) == order
 
@@ -72,7 +72,7 @@ async def test_a_crashed_job_that_waits_for_its_tasks_limit_hides_no_other() -> 
     host, other = Host(BACKEND, 1), Host(BACKEND, 1)
     alone = await submit(probes.alone, 30)
     await host._look()
-    waits = await submit(probes.alone, 30, crashes=1, run_at=clock(-60))
+    waits = await submit(probes.alone, 30, crashes=1, run_at=db_time(-60))
     crashed = await submit(probes.work, 30, crashes=1)
     await other._look()
     assert await statuses(alone, waits, crashed) == [RUNNING, PENDING, RUNNING]

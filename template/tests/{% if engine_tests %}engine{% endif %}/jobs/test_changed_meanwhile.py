@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.control import control
 from app.core.database import SyncSessionLocal
 from app.jobs import JobFilter, Jobs, JobStateError, Status, finding, looks
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from tests.engine import probes
 from tests.engine.core.waits import BLOCKED, WAIT, waiting
 from tests.engine.jobs.rows import change, statuses, submit
@@ -24,7 +24,7 @@ from tests.service import eventually
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
 
 RUNNING: dict[str, Any] = {"status": Status.RUNNING}
-ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(0), "wake_at": None}
+ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": db_time(0), "wake_at": None}
 DEAD: dict[str, Any] = ENDED | {"status": Status.DEAD}
 
 Step = Callable[[Jobs, JobFilter], Coroutine[Any, Any, int]]
@@ -84,7 +84,7 @@ async def test_a_job_that_is_put_off_while_a_host_looks_is_left_alone() -> None:
             return bool(await outside.scalar(BLOCKED))
 
         await eventually(looks_now)
-        await change(job_id, run_at=clock(3600), attempts=1)
+        await change(job_id, run_at=db_time(3600), attempts=1)
     assert (await looking).taken == []
     assert await statuses(job_id) == [Status.PENDING]
 
@@ -93,7 +93,7 @@ async def test_a_replay_that_is_refused_undoes_nothing_else(session: AsyncSessio
     """Its key has gone to another job meanwhile."""
     one, refused = await submit(probes.echo, "a", **DEAD), await submit(probes.echo, "a", **DEAD)
     await change(refused, key="taken")
-    await submit(probes.echo, "a", key="taken", run_at=clock(60))
+    await submit(probes.echo, "a", key="taken", run_at=db_time(60))
     await Jobs(session).replay(one)
     with pytest.raises(JobStateError, match="another job has taken this job's key"):
         await Jobs(session).replay(refused)
@@ -107,11 +107,11 @@ async def test_rows_that_come_and_go_beside_a_page_hide_and_repeat_no_job(
 ) -> None:
     """They change when the page's first statement has ended."""
     monkeypatch.setattr(finding, "EXAMINED", 3)
-    made = [await submit(probes.echo, "a", **DEAD, created_at=clock(-n)) for n in range(8)]
+    made = [await submit(probes.echo, "a", **DEAD, created_at=db_time(-n)) for n in range(8)]
     rare = made[4 if rows == "go" else 1]
     await change(rare, error="rare")
     first, last = jobs.c.id.in_(made[:3]), jobs.c.id.in_(made[5:])
-    newer = update(jobs).where(last).values(created_at=clock(60))
+    newer = update(jobs).where(last).values(created_at=db_time(60))
     beside: list[Executable] = [delete(jobs).where(first) if rows == "go" else newer]
 
     def once(connection: Connection, *_: object) -> None:

@@ -16,12 +16,12 @@ from app.core.outages import TOLERANCE, DatabaseClock, database_clock
 from app.jobs import Cron, Date, Interval, Schedule, Status, claims
 from app.jobs.dispatcher import wake
 from app.jobs.schedules import definition_of
-from app.jobs.table import HEAD_START, clock, schedules
+from app.jobs.table import HEAD_START, db_time, schedules
 from app.jobs.triggers import Trigger
-from app.jobs.watch import _Watch
 from tests.engine import probes
 from tests.engine.jobs.rows import database_now, row_of, statuses, submit
 from tests.engine.jobs.statements import statements
+from tests.engine.jobs.watches import judging_watch
 
 HOUR = 3600
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -63,9 +63,9 @@ def test_a_late_answer_and_a_slow_drift_are_no_jump() -> None:
 
 
 async def test_after_a_jump_forward_leases_can_be_extended_first() -> None:
-    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=db_time(-1))
     await note_another_time(-HOUR)
-    watch = _Watch()
+    watch = judging_watch()
     await watch.step()
     await watch.step()
     assert await statuses(job_id) == [Status.RUNNING]
@@ -76,24 +76,24 @@ async def test_after_a_jump_forward_leases_can_be_extended_first() -> None:
 
 async def test_a_lease_that_only_a_jump_has_ended_is_left_alone() -> None:
     """The process that would take it back may not have noticed the jump yet."""
-    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=clock(-1))
+    job_id = await submit(probes.echo, "a", status=Status.RUNNING, attempts=1, wake_at=db_time(-1))
     latest = await database_now() - seconds(HOUR)
     assert await control(lambda connection: claims.take_back(connection, latest)) == []
     assert await statuses(job_id) == [Status.RUNNING]
 
 
 async def test_after_a_jump_back_nothing_waits_for_the_old_time() -> None:
-    ahead, in_backoff = clock(HOUR), clock(HOUR + 600)
+    ahead, in_backoff = db_time(HOUR), db_time(HOUR + 600)
     waits = await submit(probes.echo, "a", created_at=ahead, run_at=ahead, wake_at=ahead)
     tried = await submit(probes.echo, "a", started_at=ahead, run_at=in_backoff)
     delayed = await submit(probes.echo, "a", created_at=ahead, run_at=in_backoff)
-    later = await submit(probes.echo, "a", run_at=clock(600))
+    later = await submit(probes.echo, "a", run_at=db_time(600))
     held = await submit(probes.echo, "a", status=Status.RUNNING, run_at=ahead, wake_at=ahead)
     late = await submit(probes.echo, "a", pushes=1, wake_at=ahead)
     left_alone = [await row_of(each) for each in (delayed, later)]
     for _ in range(2):  # each process notices the jump for itself
         await note_another_time(HOUR)
-        await _Watch().step()
+        await judging_watch().step()
     now = await database_now()
     row = await row_of(waits)
     assert row.run_at <= now
@@ -111,11 +111,11 @@ async def test_after_a_jump_back_jobs_are_corrected_in_parts(
 ) -> None:
     """One statement for a long backlog would be given up again and again."""
     monkeypatch.setattr(claims, "CORRECTED", 2)
-    ahead = clock(HOUR)
+    ahead = db_time(HOUR)
     ids = [await submit(probes.echo, "a", created_at=ahead, run_at=ahead) for _ in range(5)]
     await note_another_time(HOUR)
     with statements() as made:
-        await _Watch().step()
+        await judging_watch().step()
     now = await database_now()
     assert [each for each in ids if (await row_of(each)).run_at > now] == []
     assert len([each for each, _ in made if "UPDATE jobs" in each and "LIMIT" in each]) == 3

@@ -45,22 +45,22 @@ def test_tasks_are_found_and_named_after_their_module() -> None:
 
 def test_arguments_travel_as_json_and_arrive_typed() -> None:
     order_id = uuid4()
-    dumped = process_order.dump(order_id)
+    dumped = process_order.serialize(order_id)
     assert dumped == {"order_id": str(order_id)}
-    assert process_order.load(dumped) == {"order_id": order_id}
-    assert isinstance(process_order.load(dumped)["order_id"], UUID)
+    assert process_order.deserialize(dumped) == {"order_id": order_id}
+    assert isinstance(process_order.deserialize(dumped)["order_id"], UUID)
 
 
 def test_what_is_wrong_with_arguments_shows_none_of_them() -> None:
     """The text of the error gets into the log, and into `jobs.error`."""
     with pytest.raises(ValidationError, match="times") as refused:
-        probes.echo_sync.load({"text": "a", "times": "SECRET", "more": "SECRET"})
+        probes.echo_sync.deserialize({"text": "a", "times": "SECRET", "more": "SECRET"})
     assert "SECRET" not in str(refused.value)
 
 
 def test_a_default_may_be_left_out() -> None:
-    assert probes.echo_sync.dump("a") == {"text": "a"}
-    assert probes.echo_sync.dump("a", 2) == {"text": "a", "times": 2}
+    assert probes.echo_sync.serialize("a") == {"text": "a"}
+    assert probes.echo_sync.serialize("a", 2) == {"text": "a", "times": 2}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_wrong_arguments_are_refused(
     arguments: tuple[Any, ...], error: type[Exception], match: str
 ) -> None:
     with pytest.raises(error, match=match):
-        probes.echo_sync.dump(*arguments)
+        probes.echo_sync.serialize(*arguments)
 
 
 @task(name="contract.constrained")
@@ -100,11 +100,11 @@ def constrained(
 )
 def test_constraints_of_arguments_are_checked(arguments: tuple[Any, ...], said: str) -> None:
     with pytest.raises(ValueError, match=rf"^contract\.constrained: {said}$"):
-        constrained.dump(*arguments)
+        constrained.serialize(*arguments)
 
 
 def test_validators_of_arguments_are_called() -> None:
-    assert constrained.dump(5, [1], "abc") == {"count": 5, "counts": [1], "code": "ABC"}
+    assert constrained.serialize(5, [1], "abc") == {"count": 5, "counts": [1], "code": "ABC"}
 
 
 class Address(BaseModel):
@@ -119,14 +119,14 @@ def carried(address: Address, numbers: Json[list[int]]) -> None: ...
 
 def test_what_is_submitted_can_be_loaded() -> None:
     address = Address.model_validate({"streetName": "High Street"})
-    stored = carried.dump(address, "[1, 2]")
-    assert carried.load(stored) == {"address": address, "numbers": [1, 2]}
+    stored = carried.serialize(address, "[1, 2]")
+    assert carried.deserialize(stored) == {"address": address, "numbers": [1, 2]}
 
 
 def test_an_object_in_place_of_its_id_is_named() -> None:
     expected = "orders.process_order: order_id should be UUID, got Order: pass its id"
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
-        process_order.dump(Order(id=uuid4()))
+        process_order.serialize(Order(id=uuid4()))
 
 
 def test_a_parameter_that_is_no_json_is_named() -> None:

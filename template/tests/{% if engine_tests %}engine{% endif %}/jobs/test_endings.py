@@ -19,11 +19,11 @@ from app.jobs.backends import Ended, Ending, at_each_end
 from app.jobs.contract import Task
 from app.jobs.endings import _listeners
 from app.jobs.host import Host
-from app.jobs.table import clock
-from app.jobs.watch import _Watch
+from app.jobs.table import db_time
 from devtools.commands import COMMANDS
 from tests.engine import probes
 from tests.engine.jobs.rows import BACKEND, change, idle, submit
+from tests.engine.jobs.watches import judging_watch
 from tests.service import Service, eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -88,7 +88,7 @@ TRIES: list[tuple[Task[..., Any, Any], Ending, str]] = [
 async def test_a_try_has_one_line(
     host: Host, what: Task[..., Any, Any], ending: Ending, level: str
 ) -> None:
-    job_id = await submit(what, SECRET, run_at=clock(-2), origin={"request_id": "mine"})
+    job_id = await submit(what, SECRET, run_at=db_time(-2), origin={"request_id": "mine"})
     with capture_logs() as logs:
         await host._look()
         await idle(host)
@@ -131,14 +131,14 @@ async def test_arguments_of_another_release_are_logged(host: Host) -> None:
 
 async def test_a_job_of_a_dead_host_is_logged() -> None:
     """The line is in the trace of the submit: the try's own span ended with its process."""
-    running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
+    running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": db_time(-1)}
     origin = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
     job_id = await submit(succeeds, SECRET, origin=origin, **running)
     traces = list[dict[str, str]]()
     listener = at_each_end(lambda _: traces.append(tracing.ids()))
     try:
         with capture_logs() as logs:
-            await _Watch().step()
+            await judging_watch().step()
     finally:
         _listeners.remove(listener)
     (line,) = [line for line in logs if line.get("job_id") == str(job_id)]

@@ -19,7 +19,7 @@ from app.jobs import Status, task
 from app.jobs.contract import Task
 from app.jobs.host import Host, hosting
 from app.jobs.relay import InProcess
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from tests.engine import probes
 from tests.engine.jobs.rows import (
     BACKEND,
@@ -60,7 +60,7 @@ async def test_a_job_runs_once_however_often_it_is_rung_for(host: Host) -> None:
 
 async def test_it_takes_only_what_it_can_run_at_once() -> None:
     host = Host(BACKEND, 2)
-    waiting = [await submit(probes.work, 30, run_at=clock(n - 10)) for n in range(3)]
+    waiting = [await submit(probes.work, 30, run_at=db_time(n - 10)) for n in range(3)]
     await host._look()
     await host._look()
     assert (await statuses(*waiting), host.free) == ([RUNNING, RUNNING, PENDING], 0)
@@ -85,7 +85,7 @@ async def test_the_jobs_of_its_queues_are_all_that_it_takes(
 
 
 async def test_a_job_that_is_not_due_is_not_run() -> None:
-    host, job_id = Host(BACKEND, 1), await submit(probes.echo, "a", run_at=clock(60))
+    host, job_id = Host(BACKEND, 1), await submit(probes.echo, "a", run_at=db_time(60))
     await host._look()
     await idle(host)
     assert await statuses(job_id) == [PENDING]
@@ -118,7 +118,7 @@ async def test_a_slot_that_gets_free_is_used_at_once(crashes: int) -> None:
 async def test_a_delayed_job_runs_when_it_is_due_though_nobody_rings(
     probe: Task[..., Any, Any], argument: Any
 ) -> None:
-    job_id = await submit(probe, argument, run_at=clock(0.5))
+    job_id = await submit(probe, argument, run_at=db_time(0.5))
     async with hosting(BACKEND):
         row = await status_is(job_id, SUCCEEDED)
     assert row.started_at >= row.run_at
@@ -146,7 +146,7 @@ async def test_others_are_told_of_jobs_that_are_claimed_one_by_one() -> None:
     told: list[bool] = []
     host = Host(BACKEND, 1)
     host.tell_others = lambda: told.append(True)
-    crashed = [await submit(probes.work, 30, crashes=1, run_at=clock(n - 9)) for n in range(2)]
+    crashed = [await submit(probes.work, 30, crashes=1, run_at=db_time(n - 9)) for n in range(2)]
     await host._look()
     assert (await statuses(*crashed), told) == ([RUNNING, PENDING], [True])
     await end(host, crashed[0])
@@ -212,7 +212,7 @@ async def test_jobs_that_crashed_too_often_run_one_at_a_time() -> None:
 
 async def test_a_host_outlives_its_table(session: AsyncSession, host: Host) -> None:
     """The table is missing, as it is before the first migration."""
-    job_id = await submit(probes.echo, "a", run_at=clock(3600))
+    job_id = await submit(probes.echo, "a", run_at=db_time(3600))
     with capture_logs() as logs:
 
         async def failed() -> bool:
@@ -223,5 +223,5 @@ async def test_a_host_outlives_its_table(session: AsyncSession, host: Host) -> N
         await eventually(failed)
         await session.execute(text("ALTER TABLE away RENAME TO jobs"))
         await session.commit()
-    await change(job_id, run_at=clock(0))
+    await change(job_id, run_at=db_time(0))
     await status_is(job_id, SUCCEEDED)

@@ -19,7 +19,7 @@ from app.jobs import Status, claims
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, Outcomes
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from tests.engine import probes
 from tests.engine.core.waits import BLOCKED, locked, outside
 from tests.engine.jobs.rows import (
@@ -72,7 +72,7 @@ async def test_a_claim_does_not_wait_for_a_locked_row(what: Task[..., Any, Any])
 
 
 async def test_an_outcome_of_a_locked_row_holds_up_no_other() -> None:
-    running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(60)}
+    running: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": db_time(60)}
     first, *others = [await submit(probes.echo, "a", **running) for _ in range(3)]
     writer = Outcomes(control)
     async with locked(first), asyncio.timeout(20):
@@ -97,9 +97,9 @@ async def test_a_foreign_key_of_another_table_is_in_nobodys_way() -> None:
 
 
 async def test_a_foreign_key_of_another_table_keeps_no_host_from_a_job(host: Host) -> None:
-    job_id = await submit(probes.echo, "a", run_at=clock(3600))
+    job_id = await submit(probes.echo, "a", run_at=db_time(3600))
     async with locked(job_id, "KEY SHARE"), asyncio.timeout(20):
-        await change(job_id, run_at=clock(0))
+        await change(job_id, run_at=db_time(0))
         host.ring()
         await status_is(job_id, Status.SUCCEEDED)
 

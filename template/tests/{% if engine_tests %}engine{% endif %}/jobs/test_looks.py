@@ -17,7 +17,7 @@ from app.core.control import control
 from app.core.database import IS_SQLITE
 from app.jobs import Jobs, Status, claims
 from app.jobs.looks import EVER, Look, Lookout, Wanted, look
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from tests.engine import probes
 from tests.engine.jobs.rows import row_of, statuses, submit
 from tests.engine.jobs.statements import plans_of, statements
@@ -41,7 +41,7 @@ async def submit_to_all(count: int) -> list[UUID]:
     """Submit jobs of two tasks into two queues. Each is due a second after the one before."""
     kinds = [(task, queue) for queue in QUEUES for task in (probes.echo, probes.echo_sync)]
     return [
-        await submit(kinds[n % 4][0], "a", queue=kinds[n % 4][1], run_at=clock(n - 100))
+        await submit(kinds[n % 4][0], "a", queue=kinds[n % 4][1], run_at=db_time(n - 100))
         for n in range(count)
     ]
 
@@ -63,7 +63,7 @@ async def test_no_more_jobs_are_taken_than_fit() -> None:
 
 async def test_what_is_not_for_this_host_is_left_alone() -> None:
     others = [
-        await submit(probes.echo, "a", run_at=clock(60)),
+        await submit(probes.echo, "a", run_at=db_time(60)),
         await submit(probes.echo, "a", queue="workflows"),
         await submit(probes.echo, "a", task="of.another_release"),
         *[await submit(probes.echo, "a", status=each) for each in Status if each != "pending"],
@@ -84,21 +84,21 @@ async def test_a_job_that_is_taken_is_counted_and_leased_by_the_databases_clock(
     row = await row_of(job_id)
     assert (row.status, row.attempts) == (Status.RUNNING, 3)
     assert row.wake_at - row.started_at == timedelta(seconds=get_settings().lease)
-    begun = jobs.c.started_at <= clock(0), jobs.c.started_at >= jobs.c.created_at
+    begun = jobs.c.started_at <= db_time(0), jobs.c.started_at >= jobs.c.created_at
     assert await session.scalar(select(jobs.c.id).where(*begun)) == job_id
 
 
 async def test_a_look_says_when_the_next_job_falls_due() -> None:
     assert (await take()).wait is None
-    await submit(probes.echo, "a", run_at=clock(-5))
-    await submit(probes.echo, "a", run_at=clock(3600))
-    await submit(probes.echo, "a", run_at=clock(60), queue="workflows")
-    await submit(probes.echo, "a", run_at=clock(60), task="of.another_release")
-    await submit(probes.echo, "a", run_at=clock(60), status=Status.CANCELLED)
+    await submit(probes.echo, "a", run_at=db_time(-5))
+    await submit(probes.echo, "a", run_at=db_time(3600))
+    await submit(probes.echo, "a", run_at=db_time(60), queue="workflows")
+    await submit(probes.echo, "a", run_at=db_time(60), task="of.another_release")
+    await submit(probes.echo, "a", run_at=db_time(60), status=Status.CANCELLED)
     assert 1800 < ((await take()).wait or 0) < 3601
-    await submit(probes.echo_sync, "a", run_at=clock(1800), queue="orders")
+    await submit(probes.echo_sync, "a", run_at=db_time(1800), queue="orders")
     assert 900 < ((await take()).wait or 0) < 1801
-    await submit(probes.alone, 0, run_at=clock(900))
+    await submit(probes.alone, 0, run_at=db_time(900))
     assert 60 < ((await take()).wait or 0) < 901
 
 
@@ -119,11 +119,11 @@ async def test_several_looks_at_once_take_each_job_once(session: AsyncSession) -
 async def test_jobs_that_are_claimed_one_by_one_are_only_reported(special: str) -> None:
     task, argument = (probes.alone, 0) if "bounded" in special else (probes.echo, "a")
     crashes = int("crashed" in special)
-    job_id = await submit(task, argument, crashes=crashes, run_at=clock(60))
+    job_id = await submit(task, argument, crashes=crashes, run_at=db_time(60))
     await submit(task, argument, crashes=crashes, queue="workflows")
     assert not (await take()).one_by_one  # neither is due for this host
     plain = await submit(probes.echo, "a")
-    other = await submit(task, argument, crashes=crashes, run_at=clock(-60))
+    other = await submit(task, argument, crashes=crashes, run_at=db_time(-60))
     found = await take()
     assert (ids(found), found.one_by_one) == ([plain], True)
     assert await statuses(job_id, other) == [Status.PENDING] * 2
@@ -166,7 +166,7 @@ async def test_no_more_jobs_are_claimed_at_once_than_may_run() -> None:
 async def test_its_statements_read_only_what_is_due_for_this_host() -> None:
     """They use the partial index, so they read no jobs for other hosts or for later."""
     await submit(probes.echo, "a")
-    plans = await plans_of(lambda connection: look(connection, WANTED, 10))
+    plans = await plans_of(lambda connection: look(connection, WANTED, 10), bitmaps=False)
     for plan in plans:
         assert "jobs_wake_at" not in plan
     if IS_SQLITE:
@@ -207,7 +207,7 @@ async def test_what_is_committed_late_is_found() -> None:
 
     for number in range(5):
         assert await taken() == []
-        late = await submit(probes.echo, "a", run_at=clock(-100 * number - 1))
+        late = await submit(probes.echo, "a", run_at=db_time(-100 * number - 1))
         assert await eventually(taken) == [late]
 
 

@@ -24,7 +24,7 @@ from app.jobs import (
 )
 from app.jobs.processes import FORGOTTEN, Presence
 from app.jobs.schedules import Definition, definition_of
-from app.jobs.table import clock, jobs, processes, schedules
+from app.jobs.table import db_time, jobs, processes, schedules
 from tests.engine import probes
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -41,7 +41,7 @@ async def make(session: AsyncSession, number: int, **values: Any) -> list[UUID]:
 
 
 async def dead(session: AsyncSession, number: int, **values: Any) -> list[UUID]:
-    ended = {"status": Status.DEAD, "finished_at": clock(0), "attempts": 3, "pushes": 0}
+    ended = {"status": Status.DEAD, "finished_at": db_time(0), "attempts": 3, "pushes": 0}
     return await make(session, number, **(ended | {"error": "ValueError: no Such_thing"} | values))
 
 
@@ -72,8 +72,8 @@ async def test_jobs_are_found_by_each_condition(session: AsyncSession) -> None:
 
 
 async def test_jobs_are_found_by_when_they_were_made(session: AsyncSession) -> None:
-    old, new = await make(session, 2, created_at=clock(-7200)), await make(session, 2)
-    now: datetime = (await session.execute(select(clock(0)))).scalar_one()
+    old, new = await make(session, 2, created_at=db_time(-7200)), await make(session, 2)
+    now: datetime = (await session.execute(select(db_time(0)))).scalar_one()
     assert await found(session, until=now - LATER) == set(old)
     assert await found(session, since=now - LATER) == set(new)
     await session.rollback()
@@ -84,7 +84,7 @@ async def test_a_page_may_be_short_and_have_a_next_one(
 ) -> None:
     """A page examines a limited number of rows, even if few match."""
     monkeypatch.setattr(finding, "EXAMINED", 3)
-    [rare] = await dead(session, 1, error="Rare: once", created_at=clock(-10))
+    [rare] = await dead(session, 1, error="Rare: once", created_at=db_time(-10))
     await dead(session, 7)
     await make(session, 7)
     wanted = JobFilter(error="rare")
@@ -147,7 +147,7 @@ async def test_queues_are_counted(session: AsyncSession, monkeypatch: pytest.Mon
     queue = probes.echo.queue
     await make(session, 3)
     await make(session, 1, crashes=1)
-    await make(session, 2, run_at=clock(3600))
+    await make(session, 2, run_at=db_time(3600))
     await make(session, 2, status=Status.RUNNING)
     await dead(session, 3)
     await dead(session, 1, queue="gone")
@@ -199,7 +199,7 @@ async def test_processes_are_seen(session: AsyncSession) -> None:
         await presence.say()
         seen = [each for each in await Jobs(session).processes() if each.id == presence._id]
         after = {each.name: each.processes for each in await Jobs(session).queues()}
-        await session.execute(update(processes).values(seen_at=clock(-FORGOTTEN - 1)))
+        await session.execute(update(processes).values(seen_at=db_time(-FORGOTTEN - 1)))
         assert await Jobs(session).processes() == []
         await session.rollback()
     [shown] = seen
@@ -224,7 +224,7 @@ async def test_a_schedule_says_how_late_it_is_and_what_comes_next(session: Async
     definition = Definition.model_validate(definition_of(wanted))
     on_time = await service.create("hourly", probes.echo.name, definition)
     assert on_time.late is None
-    await session.execute(update(schedules).values(next_tick=clock(-60)))
+    await session.execute(update(schedules).values(next_tick=db_time(-60)))
     overdue = await service.get("hourly")
     assert overdue.late and overdue.next_tick and overdue.late >= timedelta(seconds=60)
     ticks = overdue.upcoming()

@@ -22,7 +22,7 @@ from app.jobs import Status, current_job, task
 from app.jobs.contract import Task
 from app.jobs.host import Host
 from app.jobs.runner import MOST_OUTAGES
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from tests.engine.jobs.rows import BACKEND, change, database_now, idle, row_of, submit
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -206,7 +206,7 @@ def test_another_error_is_logged_once_a_second_by_each_loop(
 
 
 async def tried_again(job_id: UUID) -> Row[Any]:
-    await change(job_id, run_at=clock(0))
+    await change(job_id, run_at=db_time(0))
     await try_once()
     return await row_of(job_id)
 

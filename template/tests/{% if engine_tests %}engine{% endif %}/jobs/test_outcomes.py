@@ -16,7 +16,7 @@ from app.core.control import control
 from app.core.database import IS_SQLITE, SyncSessionLocal, async_engine
 from app.jobs import Jobs, Status
 from app.jobs.outcomes import BATCH, Outcome, Outcomes, write_all
-from app.jobs.table import clock, jobs, known_tasks
+from app.jobs.table import db_time, jobs, known_tasks
 from tests.engine import probes
 from tests.engine.jobs.rows import change, database_now, row_of, status_is, submit
 from tests.engine.jobs.statements import plans_of, statements
@@ -35,7 +35,7 @@ SUCCEEDED, PENDING, DEAD, RUNNING = (
 async def claimed(session: AsyncSession, count: int) -> list[UUID]:
     """Make so many jobs that run in their first try, and were due a minute ago."""
     many = await Jobs(session).submit_many(probes.echo, [("a",)] * count)
-    running = {"status": RUNNING, "attempts": 1, "run_at": clock(-60), "wake_at": clock(60)}
+    running = {"status": RUNNING, "attempts": 1, "run_at": db_time(-60), "wake_at": db_time(60)}
     await session.execute(update(jobs).values(running))
     await session.commit()
     return [job.id for job in many]
@@ -215,7 +215,7 @@ async def test_an_outcome_waits_for_a_task_that_has_written(
     [job_id] = await claimed(session, 1)
     monkeypatch.setattr(drivers, "PATIENCE", 0.1)
     with capture_logs() as logs, SyncSessionLocal() as writing:
-        writing.execute(insert(known_tasks).values(name="outcomes.writes", seen_at=clock(0)))
+        writing.execute(insert(known_tasks).values(name="outcomes.writes", seen_at=db_time(0)))
         ended = asyncio.create_task(write(Outcome(job_id, 1, SUCCEEDED)))
 
         async def is_told() -> bool:

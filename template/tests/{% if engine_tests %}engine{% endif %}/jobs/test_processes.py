@@ -18,11 +18,11 @@ from app.jobs import Status
 from app.jobs.contract import registry
 from app.jobs.host import Host, hosting
 from app.jobs.processes import FORGOTTEN, SAID_EVERY, Presence, end_unknown, present
-from app.jobs.table import clock, known_tasks, processes
-from app.jobs.watch import _Watch
+from app.jobs.table import db_time, known_tasks, processes
 from tests.engine import probes
 from tests.engine.jobs.rows import BACKEND, database_now, statuses, submit
 from tests.engine.jobs.statements import plans_of, statements
+from tests.engine.jobs.watches import judging_watch
 from tests.service import eventually
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -47,7 +47,7 @@ async def test_it_says_so_again_with_one_statement_each_few_seconds() -> None:
     presence = Presence(BACKEND, slots=2, busy=lambda: 1)
     await presence.say()
     async with AsyncSessionLocal.begin() as session:
-        await session.execute(update(processes).values(seen_at=clock(-1)))
+        await session.execute(update(processes).values(seen_at=db_time(-1)))
     (first,) = await rows()
     with statements() as made:
         await presence.say()
@@ -78,9 +78,9 @@ async def test_rows_of_the_dead_go(session: AsyncSession) -> None:
     dead = Presence("killed")
     await dead.say()
     aged = update(processes).where(processes.c.backend == "killed")
-    await session.execute(aged.values(seen_at=clock(-FORGOTTEN - 1)))
+    await session.execute(aged.values(seen_at=db_time(-FORGOTTEN - 1)))
     await session.commit()
-    await _Watch().step()
+    await judging_watch().step()
     assert {row.backend for row in await rows()} == {None}
 
 
@@ -88,12 +88,12 @@ async def test_rows_of_the_dead_go(session: AsyncSession) -> None:
 async def test_an_odd_row_keeps_nobody_from_judging(session: AsyncSession, tasks: Any) -> None:
     """Another release may show its tasks otherwise, and a name may be too long to be noted."""
     row: dict[str, Any] = {"host": "odd", "pid": 1, "queues": [], "slots": 0, "busy": 0}
-    row |= {"tasks": tasks, "started_at": clock(0), "seen_at": clock(0)}
+    row |= {"tasks": tasks, "started_at": db_time(0), "seen_at": db_time(0)}
     odd, dead = (insert(processes).values(id=uuid4(), **row) for _ in range(2))
     await session.execute(odd)
-    await session.execute(dead.values(host="dead", tasks={}, seen_at=clock(-FORGOTTEN - 1)))
+    await session.execute(dead.values(host="dead", tasks={}, seen_at=db_time(-FORGOTTEN - 1)))
     await session.commit()
-    await _Watch().step()
+    await judging_watch().step()
     assert set(await session.scalars(select(known_tasks.c.name))) == {*registry()}
     assert set(await session.scalars(select(processes.c.host))) == {socket.gethostname(), "odd"}
 
@@ -102,12 +102,12 @@ async def test_all_jobs_of_an_unknown_task_end_one_part_after_the_other(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.jobs.processes.BATCH", 2)
-    await _Watch().step()  # somebody has judged lately
-    old = clock(-get_settings().unknown_task_grace - 1)
+    await judging_watch().step()  # somebody has judged lately
+    old = db_time(-get_settings().unknown_task_grace - 1)
     await session.execute(insert(known_tasks).values(name="gone.task", seen_at=old))
     await session.commit()
     ids = [await submit(probes.echo, "a", task="gone.task", run_at=old) for _ in range(5)]
-    watch = _Watch()
+    watch = judging_watch()
     for _ in range(3):
         await watch.step()
     assert {*await statuses(*ids)} == {Status.DEAD}

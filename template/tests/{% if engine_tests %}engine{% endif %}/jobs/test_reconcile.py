@@ -16,7 +16,7 @@ from sqlalchemy import Row, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Cron, Interval, Schedule, Schedules, task
-from app.jobs.table import clock, schedules
+from app.jobs.table import db_time, schedules
 from app.jobs.timetable import reconcile
 from app.schemas.schedules import ScheduleChange, ScheduleCreate
 from tests.engine import probes
@@ -53,7 +53,7 @@ async def change(session: AsyncSession, schedule_id: str, **fields: Any) -> None
 
 
 async def database_now(session: AsyncSession) -> datetime:
-    return (await session.execute(select(clock(0)))).scalar_one()
+    return (await session.execute(select(db_time(0)))).scalar_one()
 
 
 async def test_a_declared_schedule_is_added_once(session: AsyncSession) -> None:
@@ -148,7 +148,7 @@ EVERY = {"misfire_grace": timedelta(hours=1), "catch_up": "each"}
     [
         ("s", (), {}, "schedule 's': probes.echo: text is missing"),
         ("s", (1,), {}, "schedule 's': probes.echo: text should be str, got int"),
-        ("s", ("a", "b"), {}, "schedule 's': task probes.echo takes 1 arguments"),
+        ("s", ("a", "b"), {}, "schedule 's': task probes.echo takes 1 argument$"),
         ("s", ("a",), {"misfire_grace": timedelta(-1)}, "schedule 's': misfire_grace is not"),
         ("s", ("a",), {"misfire_grace": timedelta(367)}, "schedule 's': misfire_grace is not"),
         ("s", ("a",), EVERY, "schedule 's': more than 1000 ticks within misfire_grace"),

@@ -14,7 +14,7 @@ from app.jobs import Jobs, Status
 from app.jobs.host import Host
 from app.jobs.processes import SILENT
 from app.jobs.runner import MAX_REFUSED_DELAY
-from app.jobs.table import clock, known_tasks
+from app.jobs.table import db_time, known_tasks
 from tests.engine import probes
 from tests.engine.jobs.rows import (
     BACKEND,
@@ -41,7 +41,7 @@ async def test_arguments_that_its_task_no_longer_takes_end_a_job(host: Host) -> 
 
 async def refuse(host: Host, job_id: UUID) -> Row[Any]:
     """Let the host take the job once, now; returns its row."""
-    await change(job_id, run_at=clock(0))
+    await change(job_id, run_at=db_time(0))
     await host._look()
     await idle(host)
     return await row_of(job_id)
@@ -57,10 +57,10 @@ async def test_arguments_of_another_release_wait_for_it(signature: str | None) -
     assert (row.args, row.max_attempts - row.attempts) == ({"minutes": 0}, probes.slow.tries)
     first = row.refused_at
     assert before + SECOND <= row.run_at <= await database_now() + SECOND
-    await change(job_id, refused_at=clock(-9))
+    await change(job_id, refused_at=db_time(-9))
     row = await refuse(host, job_id)
     assert 9 <= (row.run_at - first).total_seconds() < 20, "it is tried less and less often"
-    await change(job_id, refused_at=clock(-900))
+    await change(job_id, refused_at=db_time(-900))
     row = await refuse(host, job_id)
     assert (row.run_at - await database_now()).total_seconds() <= MAX_REFUSED_DELAY
     await change(job_id, args={"seconds": 0})  # now this release takes them
@@ -71,13 +71,13 @@ async def test_arguments_of_another_release_wait_for_it(signature: str | None) -
 async def know(session: AsyncSession, **ages: float) -> None:
     """Note how many seconds ago a process took which arguments."""
     for signature, age in ages.items():
-        known = {"name": probes.hopeless.name, "signature": signature, "seen_at": clock(-age)}
+        known = {"name": probes.hopeless.name, "signature": signature, "seen_at": db_time(-age)}
         await session.execute(insert(known_tasks).values(known))
     await session.commit()
 
 
 async def test_arguments_that_nobody_takes_for_a_grace_end_a_job(session: AsyncSession) -> None:
-    values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": clock(-GRACE - 1)}
+    values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": db_time(-GRACE - 1)}
     lost, kept, of_old = [
         await submit(probes.hopeless, **values, signature=each) for each in ("lost", "kept", None)
     ]
@@ -97,7 +97,7 @@ async def test_just_after_an_outage_arguments_wait_for_who_takes_them(
 ) -> None:
     """No process could say that it lives. One that takes them may say so a moment later."""
     monkeypatch.setattr(get_settings(), "unknown_task_grace", grace)
-    values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": clock(-away - 60)}
+    values: dict[str, Any] = {"args": {"gone": 1}, "refused_at": db_time(-away - 60)}
     job_id = await submit(probes.hopeless, **values, signature="another")
     if grace:
         unheard = await submit(probes.hopeless, **values, signature="unheard of")
@@ -110,7 +110,7 @@ async def test_just_after_an_outage_arguments_wait_for_who_takes_them(
 
 
 async def test_a_replay_has_a_grace_of_its_own(session: AsyncSession) -> None:
-    dead: dict[str, Any] = {"status": Status.DEAD, "refused_at": clock(-GRACE - 1)}
+    dead: dict[str, Any] = {"status": Status.DEAD, "refused_at": db_time(-GRACE - 1)}
     job_id = await submit(probes.hopeless, args={"gone": 1}, signature="another", **dead)
     await Jobs(session).replay(job_id)
     await session.commit()

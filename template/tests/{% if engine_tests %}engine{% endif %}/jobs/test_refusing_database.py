@@ -20,13 +20,13 @@ from app.core.database import dispose
 from app.jobs import Jobs, Status, current_job, task
 from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, Outcomes
-from app.jobs.table import clock
-from app.jobs.watch import _Watch
+from app.jobs.table import db_time
 from app.models import Order
 from tests.engine import probes
 from tests.engine.core.waits import locked, outside
 from tests.engine.jobs.rows import database_now, orders_of, row_of, status_is, submit
 from tests.engine.jobs.statements import statements
+from tests.engine.jobs.watches import judging_watch
 from tests.service import eventually
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("no_other_jobs")]
@@ -134,8 +134,8 @@ async def test_jobs_that_end_while_the_database_is_read_only_keep_their_outcomes
 
 async def test_leases_are_extended_before_a_job_is_taken_back() -> None:
     """No host could extend a lease while the database was read-only, but each can now."""
-    held: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": clock(-1)}
-    job_id, watch = await submit(probes.echo, "a", **held), _Watch()
+    held: dict[str, Any] = {"status": Status.RUNNING, "attempts": 1, "wake_at": db_time(-1)}
+    job_id, watch = await submit(probes.echo, "a", **held), judging_watch()
     async with database_has("default_transaction_read_only", "on"):
         for _ in range(3):
             with pytest.raises(DBAPIError, match="read-only"):

@@ -234,7 +234,7 @@ async def test_it_can_be_rung_from_any_thread(request: pytest.FixtureRequest) ->
 
 async def test_all_bells_can_be_rung_for_no_job_in_particular() -> None:
     async with relaying(recorders := {name: Recorder() for name in Recorder.backends()}) as relay:
-        relay.wake()
+        relay.ring_all()
 
         async def woken() -> bool:
             return all(each.rung == 1 for each in recorders.values())

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.outages import database_clock
 from app.jobs import Date, Interval, dispatcher
 from app.jobs.dispatcher import STALE, ping_clock, wake
-from app.jobs.table import clock, schedules
+from app.jobs.table import db_time, schedules
 from tests.engine.jobs.rows import database_now
 from tests.engine.jobs.schedule_rows import HOUR, MINUTE, add_many, jobs_of
 from tests.engine.jobs.statements import SESSIONS
@@ -58,7 +58,7 @@ async def test_a_wake_up_commits_what_it_has_done_in_its_time(
     monkeypatch.setattr(dispatcher, "_succeeded", time.monotonic() - 2 * STALE)
     assert not await is_ready()
     seen: list[tuple[int, bool]] = []
-    while (left := await count(session, schedules.c.next_tick <= clock(0))) and len(seen) < 300:
+    while (left := await count(session, schedules.c.next_tick <= db_time(0))) and len(seen) < 300:
         seen.append((left, await is_ready()))
         await wake()
     assert left == 0

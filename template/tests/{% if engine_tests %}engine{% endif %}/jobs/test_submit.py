@@ -16,7 +16,7 @@ from app.core.database import IS_SQLITE, AsyncSessionLocal, SyncSessionLocal
 from app.dependencies import get_session
 from app.jobs import JobNotFoundError, Jobs, JobStateError, Status, SyncJobs, task
 from app.jobs.submit import _holder
-from app.jobs.table import HEAD_START, clock, jobs
+from app.jobs.table import HEAD_START, db_time, jobs
 from tests.engine import probes
 from tests.engine.jobs.statements import plans_of
 
@@ -186,7 +186,7 @@ async def test_only_a_dead_job_is_replayed(session: AsyncSession) -> None:
     job = await Jobs(session).submit(probes.echo, "a")
     with pytest.raises(JobStateError, match="not dead"):
         await Jobs(session).replay(job.id)
-    dead = {"status": Status.DEAD, "attempts": 4, "finished_at": clock(0), "wake_at": None}
+    dead = {"status": Status.DEAD, "attempts": 4, "finished_at": db_time(0), "wake_at": None}
     await session.execute(update(jobs).where(jobs.c.id == job.id).values(dead))
     await Jobs(session).replay(job.id)
     row = await Jobs(session).get(job.id)

@@ -74,7 +74,7 @@ async def test_arguments_are_the_same_as_by_submit(session: AsyncSession) -> Non
         (str(UUID(int=2)), "2030-01-01", {}),
     ]
     many_typed = await Jobs(session).submit_many(typed, calls)
-    ones = [await submit_named(session, typed, typed.dump(*call)) for call in calls]
+    ones = [await submit_named(session, typed, typed.serialize(*call)) for call in calls]
     expected = [row.args for row in await rows(session, ones)]
     assert [row.args for row in await rows(session, many_typed)] == expected
 

@@ -16,7 +16,7 @@ from app.jobs import Jobs, Status, StoredJob
 from app.jobs.claims import LEASE_LOST, take_back
 from app.jobs.host import Host
 from app.jobs.outcomes import Outcome, write_all
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from app.jobs.tries import Try, this_worker
 from tests.engine import probes
 from tests.engine.jobs.rows import change, database_now, row_of, status_is, submit
@@ -35,8 +35,8 @@ async def claimed(worker: str = "h:1") -> UUID:
     """Make a job whose first try has run for a second."""
     began: dict[str, Any] = {
         "attempts": 1,
-        "started_at": clock(-1),
-        "wake_at": clock(60),
+        "started_at": db_time(-1),
+        "wake_at": db_time(60),
         "worker": worker,
     }
     return await submit(probes.echo, "a", status=RUNNING, **began)
@@ -59,7 +59,7 @@ async def test_a_try_that_ends_is_kept_with_its_worker_and_error(together: int) 
     error = "RuntimeError: é" * 200
     await write(*(Outcome(each, 1, PENDING, error=error) for each in ids))
     for each in ids:
-        await change(each, status=RUNNING, attempts=2, worker="h:2", started_at=clock(0))
+        await change(each, status=RUNNING, attempts=2, worker="h:2", started_at=db_time(0))
     first, running = (await stored(ids[-1])).tries
     assert (first.number, first.worker, first.error) == (1, "h:1", error[:1000])
     assert first.started_at and first.ended_at and first.started_at < first.ended_at
@@ -78,7 +78,7 @@ async def test_a_first_try_that_succeeds_adds_nothing_to_the_row(host: Host) -> 
 
 
 async def test_a_job_that_was_never_tried_has_no_tries() -> None:
-    waits = await submit(probes.echo, "a", run_at=clock(60))
+    waits = await submit(probes.echo, "a", run_at=db_time(60))
     assert (await stored(waits)).tries == []
 
 
@@ -115,7 +115,7 @@ async def test_a_replayed_job_keeps_the_try_that_it_died_of(session: AsyncSessio
 
 async def test_a_try_whose_lease_was_lost_is_kept() -> None:
     job_id = await claimed()
-    await change(job_id, wake_at=clock(-1))
+    await change(job_id, wake_at=db_time(-1))
     await control(partial(take_back, latest=await database_now()))
     [lost] = (await stored(job_id)).tries
     assert (lost.number, lost.worker, lost.error) == (1, "h:1", LEASE_LOST)

@@ -16,10 +16,10 @@ TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)
 @pytest.mark.parametrize(
     ("expression", "reason"),
     [
-        ("", "has 0 fields"),
-        ("* * * *", "has 4 fields"),
-        ("0 0 * * * *", "has 6 fields"),
-        ("@daily", "has 1 fields"),
+        ("", "five fields, not 0"),
+        ("* * * *", "five fields, not 4"),
+        ("0 0 * * * *", "five fields, not 6"),
+        ("@daily", "five fields, not 1"),
         ("0 0 1 * mon", "day of month or day of week must be \\*: programs"),
         ("0 0 */2 * 1", "day of month or day of week must be \\*: programs"),
         ("0 0 L * *", "day of month: 'L'"),

@@ -1,4 +1,4 @@
-"""Runs the command `jobs` as a separate process."""
+"""Runs the command `jobs` in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import subprocess
 import sys
 import termios
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.engine.devtools.started import ON_A_TERMINAL
+from tests.engine.operations import forked
 from tests.service import ROOT
 
 JOBS = str(Path(sys.executable).with_name("jobs"))
@@ -26,17 +27,25 @@ def jobs(
     env: Mapping[str, str] | None = None,
 ) -> str:
     """The standard output, or else the standard error. `code=None` allows any exit code."""
+    if folder == ROOT and not env and forked.has_these_settings():
+        ended, out, err = forked.run(arguments)
+    else:
+        ended, out, err = _run(arguments, folder, env or {})
+    assert code in (None, ended), out + err
+    assert "Traceback" not in err
+    return out or err
+
+
+def _run(arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> tuple[int, str, str]:
     done = subprocess.run(
         [JOBS, *arguments],
         cwd=folder,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
-    assert code in (None, done.returncode), done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout or done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 def as_json(*arguments: str, **how: Any) -> Any:

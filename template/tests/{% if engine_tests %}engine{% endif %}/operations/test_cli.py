@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from typer.testing import CliRunner
 
 from app.cli.commands import COMMANDS, cli
-from app.cli.jobs import REPLAY, _in_batches
+from app.cli.jobs import REPLAY, _in_batches, _report
 from app.cli.running import moment
 from app.jobs import JobFilter, Jobs
 from app.jobs.backends import EPOCH
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from app.jobs.timetable import reconcile
 from app.tasks.notifications import send_email
 from app.tasks.schedules import SCHEDULES
@@ -48,7 +48,7 @@ async def submit(session: AsyncSession, count: int, **values: Any) -> list[str]:
 
 
 async def dead(session: AsyncSession, count: int, error: str = STRANGE) -> list[str]:
-    return await submit(session, count, status="dead", error=error, finished_at=clock(0))
+    return await submit(session, count, status="dead", error=error, finished_at=db_time(0))
 
 
 def statuses(*options: str) -> dict[str, str]:
@@ -82,9 +82,9 @@ async def test_an_id_that_is_listed_can_be_given_back(session: AsyncSession) -> 
     ("values", "ended"),
     [
         ({"status": "running"}, "now on h:1: runs"),
-        ({"status": "cancelled", "finished_at": clock(0)}, "Z on h:1"),
-        ({"status": "succeeded", "finished_at": clock(0)}, "Z on h:1"),
-        ({"status": "dead", "finished_at": clock(0), "error": "Oh: no\nmore"}, "Z on h:1: Oh: no"),
+        ({"status": "cancelled", "finished_at": db_time(0)}, "Z on h:1"),
+        ({"status": "succeeded", "finished_at": db_time(0)}, "Z on h:1"),
+        ({"status": "dead", "finished_at": db_time(0), "error": "Oh: no\nmo"}, "Z on h:1: Oh: no"),
     ],
     ids=["runs", "cancelled", "succeeded", "dead"],
 )
@@ -92,7 +92,7 @@ async def test_a_try_says_no_more_than_its_row(
     session: AsyncSession, values: dict[str, Any], ended: str
 ) -> None:
     """No row says whether a try without an error succeeded, or was handed back or cancelled."""
-    tried = {"attempts": 1, "started_at": clock(-1), "worker": "h:1"}
+    tried = {"attempts": 1, "started_at": db_time(-1), "worker": "h:1"}
     (job_id,) = await submit(session, 1, **tried, **values)
     (line,) = [each for each in command("show", job_id).splitlines() if each.startswith("tries ")]
     assert line.endswith(ended)
@@ -110,7 +110,7 @@ async def test_no_row_steers_a_terminal(session: AsyncSession) -> None:
 
 async def test_jobs_are_changed_one_by_one(session: AsyncSession) -> None:
     one, other = await dead(session, 2)
-    assert command("replay", one) == "replayed 1 jobs\n"
+    assert command("replay", one) == "replayed 1 job\n"
     said = command("replay", other, one, code=1)
     assert said == f"{one}: the job is not dead; nothing was changed\n"
     assert statuses() == {one: "pending", other: "dead"}
@@ -143,11 +143,15 @@ async def test_a_question_can_be_left(session: AsyncSession, key: str, ends: int
     assert set(statuses().values()) == {"dead"}
 
 
-async def test_jobs_beyond_the_count_are_left(session: AsyncSession) -> None:
+async def test_jobs_beyond_the_count_are_left(
+    session: AsyncSession, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Counting stops at 100,000 jobs. Here it is said to have stopped at 2."""
     await dead(session, 3)
     changed = await _in_batches(session, REPLAY, JobFilter().to_replay(), 2)
     assert (changed.changed, changed.left.number) == (2, 1)
+    _report(changed, REPLAY, as_json=False)
+    assert capsys.readouterr().out == "replayed 2 jobs; 1 such job is left\n"
 
 
 @pytest.mark.usefixtures("no_other_schedules")

@@ -21,7 +21,7 @@ from app.config import REQUIRED, get_settings
 from app.core.database import async_url
 from app.doctor.work import examine_all
 from app.jobs import Jobs, queues
-from app.jobs.table import clock, jobs, processes, schedules
+from app.jobs.table import db_time, jobs, processes, schedules
 from app.tasks.notifications import send_email
 from tests.engine.jobs.schedule_rows import put_off_ticks
 from tests.engine.operations.command import findings
@@ -29,7 +29,7 @@ from tests.engine.operations.command import jobs as jobs_command
 from tests.service import START_LIMIT, Service, eventually
 
 DAY = timedelta(days=1)
-SEEN = {"started_at": clock(0), "seen_at": clock(0)}
+SEEN = {"started_at": db_time(0), "seen_at": db_time(0)}
 ALIVE = SEEN | {"host": "h", "pid": 1, "queues": [], "tasks": {}, "slots": 0, "busy": 0}
 URLS = [name.upper() for name in REQUIRED if name.endswith("_url")]
 
@@ -76,15 +76,15 @@ async def test_what_no_process_works_on(tmp_path: Path) -> None:
     carried = sorted({*get_settings().queues.values()})
     await service.submit(send_email, "ada@example.com", "Hello")
     async with changing(service) as session:
-        await session.execute(update(schedules).values(next_tick=clock(-7200)))
-        await session.execute(update(jobs).values(status="dead", finished_at=clock(0)))
+        await session.execute(update(schedules).values(next_tick=db_time(-7200)))
+        await session.execute(update(jobs).values(status="dead", finished_at=db_time(0)))
         await Jobs(session).pause("default")
     said = findings(1, env=service.env)
     for backend in carried:
         assert f"no process of {backend} lives, " in said["fault queues"]
     assert said["note queues"] == "default is paused, 0 jobs wait: jobs resume default\n"
     assert " is late by 2:0" in said["fault schedules"]
-    assert "1 jobs of the queue notifications are dead" in said["note jobs"]
+    assert "1 job of the queue notifications is dead" in said["note jobs"]
 
 
 @pytest.mark.usefixtures("no_other_jobs")
@@ -94,7 +94,7 @@ async def test_a_count_that_ended_early_says_so(
     monkeypatch.setattr(queues, "MOST", 1)
     made = await Jobs(session).submit_many(send_email, [("ada@example.com", "Hello")] * 4)
     first = jobs.c.id.in_([job.id for job in made[:2]])
-    ended = {"status": "dead", "finished_at": clock(0)}
+    ended = {"status": "dead", "finished_at": db_time(0)}
     await session.execute(update(jobs).where(first).values(ended))
     await Jobs(session).pause("notifications")
     said = [finding.what async for finding in examine_all(session, [], newer=False)]
@@ -105,11 +105,23 @@ async def test_a_count_that_ended_early_says_so(
 
 
 @pytest.mark.usefixtures("no_other_jobs")
+async def test_one_job_waits_and_several_wait(session: AsyncSession) -> None:
+    for queue, count in (("notifications", 1), ("orders", 2)):
+        calls = [("ada@example.com", "Hello")] * count
+        await Jobs(session).submit_many(send_email, calls, queue=queue)
+        await Jobs(session).pause(queue)
+    said = [finding.what async for finding in examine_all(session, [], newer=False)]
+    await session.rollback()
+    assert "notifications is paused, 1 job waits" in said
+    assert "orders is paused, 2 jobs wait" in said
+
+
+@pytest.mark.usefixtures("no_other_jobs")
 async def test_a_queue_that_nothing_carries(session: AsyncSession) -> None:
     """Its jobs are due later. Dead jobs alone are no fault."""
     for queue, status in (("reports", "pending"), ("former", "dead")):
         job = await Jobs(session).submit(send_email, "ada@example.com", "", delay=DAY)
-        values = {"queue": queue, "status": status, "finished_at": clock(0)}
+        values = {"queue": queue, "status": status, "finished_at": db_time(0)}
         await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
     said = [finding.what async for finding in examine_all(session, [], newer=False)]
     await session.rollback()

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.cli import jobs as cli_jobs
 from app.core.database import IS_SQLITE, SyncSessionLocal, async_engine
 from app.jobs import JobFilter, Jobs, Status, SyncJobs
-from app.jobs.table import clock, jobs
+from app.jobs.table import db_time, jobs
 from tests.engine import probes
 from tests.engine.jobs.rows import statuses, submit
 from tests.engine.operations.command import JOBS, as_json, on_a_terminal
@@ -26,7 +26,7 @@ from tests.engine.operations.command import jobs as command
 from tests.service import ROOT, eventually
 
 OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
-ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": clock(0), "wake_at": None}
+ENDED: dict[str, Any] = {"status": Status.SUCCEEDED, "finished_at": db_time(0), "wake_at": None}
 DEAD = ENDED | {"status": Status.DEAD, "error": "Oh"}
 
 pytestmark = pytest.mark.usefixtures("no_other_jobs")
@@ -60,7 +60,7 @@ async def test_a_job_that_comes_after_the_question_is_left(
         later.append(submit_beside(**values))
 
     code, said = on_a_terminal(*wanted.split(), answer="y\n", meanwhile=meanwhile)
-    assert (code, "1 jobs are to be" in said, "ed 0 jobs" in said) == (0, True, True)
+    assert (code, "1 job is to be" in said, "ed 0 jobs" in said) == (0, True, True)
     assert await statuses(*later) == [values.get("status", Status.PENDING)]
 
 
@@ -207,7 +207,7 @@ def test_nobody_can_be_asked_without_a_standard_input() -> None:
     submit_beside()
     closed = ["sh", "-c", 'exec "$0" "$@" <&-', JOBS, "cancel", "--all"]
     done = subprocess.run(closed, cwd=ROOT, capture_output=True, text=True)
-    asked = "1 jobs are to be cancelled. Go on? Nobody can be asked here, nothing was changed"
+    asked = "1 job is to be cancelled. Go on? Nobody can be asked here, nothing was changed"
     assert (done.returncode, done.stderr) == (2, f"{asked}: add --yes\n")
 
 

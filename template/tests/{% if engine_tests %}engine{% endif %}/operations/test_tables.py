@@ -16,11 +16,12 @@ from app.cli.output import text_of
 from app.config import get_settings
 from app.jobs import Interval, Schedule
 from app.jobs.processes import Presence
-from app.jobs.table import schedules
+from app.jobs.table import db_time, schedules
 from app.jobs.timetable import reconcile
 from app.tasks.maintenance import prune_finished_jobs
-from tests.engine.jobs.rows import BACKEND
-from tests.engine.operations.command import as_json
+from tests.engine import probes
+from tests.engine.jobs.rows import BACKEND, submit
+from tests.engine.operations.command import as_json, on_a_terminal
 from tests.engine.operations.command import jobs as command
 
 OPERATOR = {"X-API-Key": os.environ["API_KEY"]}
@@ -57,6 +58,34 @@ async def test_a_live_process_is_shown_as_rest_shows_it(
     assert row == [*own, *seen, "yes", queues]
     assert "default" in queues
     assert command("processes") == "no processes\n"
+
+
+async def test_a_job_that_waits_says_when_its_next_try_is() -> None:
+    waits = str(await submit(probes.echo, "x", attempts=1, run_at=db_time(3600)))
+    dead = str(await submit(probes.echo, "x", status="dead", finished_at=db_time(0)))
+    shown = {each["job_id"]: time(each["run_at"]) for each in as_json("list")["data"]}
+    header, *rows = table("list")
+    cells = {row[0]: row for row in rows}
+    assert header[-2:] == ["next", "error"]
+    assert cells[waits][-1] == shown[waits] > cells[waits][-2]
+    assert len(cells[dead]) == len(header) - 2
+    assert ["next", shown[waits]] in table("show", waits)
+    assert ["run_at", shown[dead]] in table("show", dead)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("send_email", "send_email: is it notifications.send_email?"), ("gone.task", "gone.task")],
+)
+async def test_a_task_that_is_not_there_is_named(name: str, said: str) -> None:
+    """Jobs of an older release may have the name, and are found by it."""
+    for action in ("list", "replay", "cancel"):
+        code, shown = on_a_terminal(action, "--task", name)
+        assert (code, f"this release has no task {said}" in shown.splitlines()) == (0, True)
+    old = str(await submit(probes.echo, "x", task=name))
+    assert table("list", "--task", name)[1][0] == old
+    known = on_a_terminal("list", "--task", prune_finished_jobs.name)
+    assert known == (0, "no such jobs\r\n")
 
 
 async def test_a_paused_queue_says_since_when() -> None:

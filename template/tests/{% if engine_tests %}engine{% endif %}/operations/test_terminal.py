@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.jobs import Interval, Schedule, Status
-from app.jobs.table import clock
+from app.jobs.table import db_time
 from app.jobs.timetable import reconcile
 from tests.engine import probes
 from tests.engine.jobs.rows import submit
@@ -29,7 +29,7 @@ def lines_on_a_terminal(*arguments: str, columns: int) -> list[list[str]]:
 
 
 async def test_a_narrow_terminal_cuts_no_id_and_drops_no_column() -> None:
-    dead: dict[str, Any] = {"status": Status.DEAD, "finished_at": clock(0), "error": LONG}
+    dead: dict[str, Any] = {"status": Status.DEAD, "finished_at": db_time(0), "error": LONG}
     made = [str(await submit(probes.echo, "x", **dead)) for _ in range(2)]
     shown = lines_on_a_terminal("list", columns=80)
     assert [words[1] for words in shown if words[:1] == ["id"]] == made[::-1]
@@ -51,14 +51,14 @@ async def test_a_narrow_terminal_cuts_no_schedules_id(session: AsyncSession) -> 
 async def test_a_wide_terminal_shows_a_line_for_each_job_and_cuts_its_error() -> None:
     job_id = str(await submit(probes.echo, "x", error=LONG))
     header, row = lines_on_a_terminal("list", columns=160)
-    assert header == ["id", "task", "queue", "status", "tries", "created", "error"]
+    assert header == ["id", "task", "queue", "status", "tries", "created", "next", "error"]
     assert row[0] == job_id
     assert re.fullmatch("long…|lon…|lo…|l…|…", row[-1])
 
 
 async def test_a_change_of_many_jobs_shows_how_far_it_is() -> None:
     for _ in range(3):
-        await submit(probes.echo, "x", status=Status.DEAD, finished_at=clock(0), error=LONG)
+        await submit(probes.echo, "x", status=Status.DEAD, finished_at=db_time(0), error=LONG)
     code, said = on_a_terminal("replay", "--all", "--yes", NO_COLOR="1")
     assert (code, "replayed 3 jobs" in said) == (0, True)
     assert re.search("replayed ━+ 3/3", said)

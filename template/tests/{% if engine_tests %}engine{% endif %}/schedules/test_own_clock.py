@@ -9,7 +9,7 @@ import pytest
 from tests.engine.delivery.faked_time import faked_time
 from tests.engine.schedules.clocks import EVERY_SECOND, Clocks, empty_database
 
-# Seconds. The library makes processes slow: they read a file whenever they ask for the time.
+# Seconds. The library makes processes slow.
 LEASE = "15"
 
 

@@ -16,7 +16,7 @@ from app.jobs import Interval, Jobs, Schedule, Status
 from app.jobs.dispatcher import run_due
 from app.jobs.finding import prunable
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import db_time, jobs, schedules
 from app.tasks.maintenance import prune_finished_jobs
 from tests.engine import probes
 from tests.engine.jobs.statements import plans_of
@@ -28,7 +28,7 @@ DAY = 86_400
 
 async def ended(session: AsyncSession, status: Status, days: float) -> UUID:
     job = await Jobs(session).submit(probes.echo, "a")
-    then = clock(-DAY * days)
+    then = db_time(-DAY * days)
     values = {"status": status, "created_at": then, "finished_at": then, "wake_at": None}
     await session.execute(update(jobs).where(jobs.c.id == job.id).values(values))
     return job.id
@@ -37,9 +37,9 @@ async def ended(session: AsyncSession, status: Status, days: float) -> UUID:
 async def more_than_a_batch(session: AsyncSession) -> UUID:
     """Make old jobs. Returns the one that is deleted last."""
     *_, last = await Jobs(session).submit_many(probes.echo, [("a",)] * 5001)
-    old = {"status": Status.SUCCEEDED, "finished_at": clock(-8 * DAY), "wake_at": None}
-    await session.execute(update(jobs).values(old | {"created_at": clock(-9 * DAY)}))
-    latest = update(jobs).where(jobs.c.id == last.id).values(created_at=clock(-8 * DAY))
+    old = {"status": Status.SUCCEEDED, "finished_at": db_time(-8 * DAY), "wake_at": None}
+    await session.execute(update(jobs).values(old | {"created_at": db_time(-9 * DAY)}))
+    latest = update(jobs).where(jobs.c.id == last.id).values(created_at=db_time(-8 * DAY))
     await session.execute(latest)
     await session.commit()
     return last.id
@@ -79,7 +79,7 @@ async def test_a_kept_key_is_never_pruned_unless_it_is_a_ticks(session: AsyncSes
     for key, keep_key in (("kept", True), ("not kept", False), (None, True)):
         await Jobs(session).submit(probes.echo, "a", key=key, keep_key=keep_key)
     wanted = definition_of(Schedule("hourly", Interval(hours=1), probes.echo, ("tick",)))
-    row = {"id": "hourly", "task": probes.echo.name, "next_tick": clock(-1), "definition": wanted}
+    row = {"id": "hourly", "task": probes.echo.name, "next_tick": db_time(-1), "definition": wanted}
     await session.execute(insert(schedules).values(row))
     await session.commit()
     await run_due()
@@ -87,7 +87,7 @@ async def test_a_kept_key_is_never_pruned_unless_it_is_a_ticks(session: AsyncSes
     tick = await session.scalar(last)
     assert tick and (await Jobs(session).get(tick)).keep_key
     await session.execute(delete(schedules).where(schedules.c.id == "hourly"))
-    then = clock(-999 * DAY)
+    then = db_time(-999 * DAY)
     old = {"status": Status.SUCCEEDED, "created_at": then, "finished_at": then, "wake_at": None}
     await session.execute(update(jobs).values(old))
     await session.commit()
