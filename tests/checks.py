@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.renders import ROOT
 
 LINK = re.compile(r"\[`(\w+)`\]\(<?\.\./(template/tests/[^)>]+)>?\)")
+A_TEST = re.compile(r"^\s*(?:from|import) (?:[\w.]*\b|tests import )test_\w+", re.MULTILINE)
 OFFLINE = ["--offline", "--quiet", "--no-progress", "--color=never"]
 
 
@@ -51,3 +53,9 @@ def untested(page: str) -> list[str]:
     """The tests that the page names and that don't exist."""
     links = LINK.findall(page)
     return [test for test, path in links if f"def {test}(" not in (ROOT / path).read_text()]
+
+
+def imports_of_tests(files: Mapping[str, str]) -> list[str]:
+    """The imports from modules of tests. What two of them need has a module of its own."""
+    found = [(name, A_TEST.search(text)) for name, text in files.items() if name.endswith(".py")]
+    return [f"{name}: {match[0].strip()}" for name, match in found if match]

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import Project
-from tests.deploys import free_port
+from tests.ports import free_port
 
 APP = {"api", "worker", "worker-arq", "worker-celery", "scheduler", "flower", "migrate"}
 # A database alone can't be replaced without answers 503: `postgres` is in neither.

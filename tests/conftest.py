@@ -1,6 +1,8 @@
 """Renders each combination once: the process that rendered it runs all of its tests."""
 
+import os
 import re
+import subprocess
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
@@ -32,19 +34,30 @@ class Project:
 
 def pytest_configure(config: pytest.Config) -> None:
     """`-k arq-celery` selects this combination, and none whose name only contains this one."""
+    _forget_the_hooks_repository()
     if config.option.keyword in RENDERS:
         config.option.keyword = f"[{config.option.keyword}]"
+
+
+def _forget_the_hooks_repository() -> None:
+    """Let git work in the folder that a test names. A hook's variables would name another one."""
+    named = subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True)
+    for variable in named.split():
+        os.environ.pop(variable, None)
 
 
 # What takes longest begins first, so that no process of pytest is alone at the end.
 LONGEST = (
     *("apscheduler-4", "background", "arq", "celery-rabbitmq", "celery"),
-    *("test_each_pair_there_and_back", "test_untouched_each_becomes_what_is_rendered_afresh"),
+    *("test_each_back_end_comes_and_goes", "test_untouched_each_becomes_what_is_rendered_afresh"),
     *RENDERS,
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("rendered") and scope_of(item.name) not in RENDERS:
+            raise pytest.UsageError(f"{item.nodeid}: a test of a service has no other parameter")
     items.sort(key=_place)
 
 
@@ -54,7 +67,10 @@ def _place(item: pytest.Item) -> int:
 
 
 def scope_of(test: str) -> str:
-    """The service that a test runs for. Other tests stand for themselves."""
+    """The service that a test runs for. Other tests stand for themselves.
+
+    A second parameter would hide the service, and another process would render it meanwhile.
+    """
     found = re.search(r"\[(.+)\]$", test)
     return found[1] if found and found[1] in RENDERS else test
 

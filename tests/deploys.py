@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import IO, Any
 import pytest
 
 from tests.evidence import Evidence
+from tests.ports import free_port, listens
 from tests.releases import Release, addresses, copied, real_servers
 from tests.renders import RENDERS
 from tests.services import Service
@@ -118,6 +118,15 @@ class Deployment:
         self.check_all()
         kill(self.processes.pop(name))
         self._balance()
+
+    def stop_or_kill(self, name: str) -> None:
+        """Stop a process of 0.1.0 as its supervisor does: its Celery worker may hang at its end."""
+        self.check_all()
+        process = self.processes.pop(name)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            assert process.wait(LIMIT) == 0, self.log(name)
+        kill(process)
 
     def close(self) -> None:
         """Kill the processes that a failed test has left."""
@@ -233,16 +242,3 @@ def kill(process: Child) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -34,7 +34,11 @@ RUN_BY = {THE_SAME: TWO, RATES: (*TWO, "arq"), LAUNCH: (*TWO, "arq", "celery-rab
 # The quick run leaves them to the slow one: each starts tens of processes.
 SLOW = (
     "devtools",
-    "operations/test_remedies.py",
+    *(f"operations/test_{name}.py" for name in ("doctor_service", "many_jobs", "remedies")),
+    "operations/test_tables.py",
+    "operations/test_terminal.py",
+    "api/test_strangers.py",
+    "test_broken_tasks.py",
     "test_migrations.py",
     "test_suite.py",
 )
@@ -49,8 +53,6 @@ def is_named(test: str, names: Iterable[str]) -> bool:
 # The first have a case for each route, setting, process or part of the README.
 IN_PARTS = {
     "background": (
-        "api/test_strangers.py",
-        "test_broken_tasks.py",
         "test_config.py",
         "test_imports.py",
         "test_readme.py",
@@ -59,15 +61,17 @@ IN_PARTS = {
         "core/test_heartbeat.py",
         "core/test_metric_values.py",
         "core/test_metrics.py",
-        "operations/test_doctor_service.py",
         "operations/test_doctors_redis.py",
         "operations/test_doctors_rabbitmq.py",
     ),
     "apscheduler-4": tuple(name for name in THE_SAME if not is_named(name, SLOW)),
 }
 PARTS = (*SLOW, *(name for names in IN_PARTS.values() for name in names))
-# They run the tests of their back ends, and in the slow run those parts.
+# They run the tests of their back ends, and later those parts.
 WHOLE = ("background", "arq", "celery", "celery-rabbitmq", "apscheduler", "apscheduler-4", ALL)
+# The slow run has those parts in these. Each route, setting and process of the others is in one of
+# them, so that the others can wait for the night.
+IN_CI = ("background", "celery-rabbitmq", "apscheduler-4", ALL)
 
 
 def left_out_of(render: Render) -> list[str]:

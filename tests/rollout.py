@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import count
 from typing import Any
 
@@ -33,11 +33,11 @@ def compose(*command: str) -> str:
     return done.stdout
 
 
-def ask(url: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+def ask(url: str, body: dict[str, Any] | None = None) -> Any:
     """The JSON of the answer. Raises OSError if no answer comes, or one other than 2xx."""
     content = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "X-API-Key": os.environ["API_KEY"]}
-    request = urllib.request.Request(url, content, headers, method=method)
+    request = urllib.request.Request(url, content, headers)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -60,11 +60,12 @@ class Balancer:
         self.seen: dict[str, float] = {}
         self.accepted: list[str] = []
         self.failed: list[str] = []
-        self.paused = threading.Event()
+        self.locks = [threading.Lock() for _ in range(CLIENTS)]  # held until an order is answered
         self.ended = threading.Event()
 
-    def look(self) -> None:
-        """Find out where the replicas are, and wait until all are ready."""
+    def have_two_replicas(self) -> None:
+        """Start what is missing, leave the other as it is, and wait until both are ready."""
+        compose("up", "--detach", "--wait", "--no-deps", "--no-recreate", "--scale", "api=2", "api")
         self.urls = list(map(address, replicas()))
         eventually(lambda: len(self.ready()) == len(self.urls), f"ready: {self.urls}")
 
@@ -80,22 +81,31 @@ class Balancer:
             if index < len(self.urls) and is_ready(url := self.urls[index]):
                 self.seen[url] = asked
 
-    def order(self) -> None:
+    def order(self, lock: threading.Lock) -> None:
         """Place orders until the end, at one replica after the other."""
         for turn in count():
             if self.ended.wait(0.03):
                 return
-            urls = self.ready()
-            if urls and not self.paused.is_set():
-                self._order(urls[turn % len(urls)])
+            with lock:
+                if urls := self.ready():
+                    self._order(urls[turn % len(urls)])
 
     def _order(self, url: str) -> None:
         try:
             answer = ask(f"{url}/orders", {"item": "rollout", "quantity": 1})
         except OSError as error:
-            self.failed.append(f"{url}: {error}")
+            last = time.monotonic() - self.seen[url]
+            self.failed.append(f"{url}: {error}; last ready {last:.1f} s ago")
         else:
             self.accepted.append(answer["data"]["job_id"])
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """No order is placed while the body runs, and none waits for its answer."""
+        with ExitStack() as stack:
+            for lock in self.locks:
+                stack.enter_context(lock)
+            yield
 
     def goes_on(self) -> None:
         """Wait until more orders are accepted."""
@@ -106,7 +116,7 @@ class Balancer:
     def running(self) -> Iterator[None]:
         """Clients place orders while the body runs."""
         threads = [threading.Thread(target=self.watch, args=[index]) for index in range(2)]
-        threads += [threading.Thread(target=self.order) for _ in range(CLIENTS)]
+        threads += [threading.Thread(target=self.order, args=[lock]) for lock in self.locks]
         for thread in threads:
             thread.start()
         try:
@@ -158,19 +168,12 @@ def kill_in_mid_job(host: str, url: str) -> None:
     assert ended["attempts"] == 2, ended
 
 
-def have_two_replicas(balancer: Balancer) -> None:
-    """Start a second replica, and leave the first as it is."""
-    still = ("--no-deps", "--no-recreate", "--scale", "api=2")
-    compose("up", "--detach", "--wait", *still, "api")
-    balancer.look()
-
-
 def roll_the_api(balancer: Balancer) -> None:
     """Stop and remove one replica after the other, and start a new one for each."""
     for old in replicas():
         docker("stop", old)
         docker("rm", old)
-        have_two_replicas(balancer)
+        balancer.have_two_replicas()
 
 
 def roll(service: str, balancer: Balancer) -> None:
@@ -231,11 +234,9 @@ def main(host: str, services: list[str]) -> None:
     balancer = Balancer()
     balancer.urls = [address(replicas()[0])]
     with balancer.running():
-        have_two_replicas(balancer)
-        if host == "api":  # its requests end with it
-            balancer.paused.set()
-        kill_in_mid_job(host, balancer.urls[0])
-        balancer.paused.clear()
+        balancer.have_two_replicas()
+        with balancer.silent() if host == "api" else nullcontext():  # its requests end with it
+            kill_in_mid_job(host, balancer.urls[0])
         compose("run", "--build", "--rm", "--no-deps", "migrate")
         for service in services:
             roll(service, balancer)

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.checks import missing
-from tests.deploys import free_port
+from tests.ports import free_port
 from tests.renders import ROOT, uv_command, uv_environment
 
 KEY = "an operator's key of the tests"

@@ -98,7 +98,7 @@ def workers_first(deploy: Deployment) -> None:
     deploy.let_end()
     left = second if killed == first else first
     deploy.will_begin(MANY, left)
-    deploy.stop(left)
+    deploy.stop_or_kill(left)
     deploy.will_begin(MANY, new, by="old-api")
     deploy.start("new-api")
     deploy.will_begin(MANY, new, by="new-api")
@@ -119,7 +119,7 @@ def api_first(deploy: Deployment) -> None:
     deploy.will_begin(MANY, new)
     deploy.kill(killed)
     deploy.let_end()
-    deploy.stop(second if killed == first else first)
+    deploy.stop_or_kill(second if killed == first else first)
     deploy.will_begin(MANY, new, by="new-api")
     end(deploy, killed)
 

@@ -22,13 +22,13 @@ def test_what_the_template_changed_in_a_moved_file_is_shown(
     subprocess.run(["git", "init", "--quiet", str(service.folder.parent)], check=True)
     service.committed().git("mv", TASKS, MOVED)
     service.replace(MOVED, "The work on an order", "The work on a purchase")
-    service.git("rm", "--quiet", "Procfile", "alembic.ini", "Dockerfile")
+    service.git("rm", "--quiet", "Procfile", ".dockerignore", "Dockerfile")
     service.committed().committed()
-    newer = {name: f"{copy_text(copy, name)}# newer\n" for name in (TASKS, "alembic.ini")}
+    newer = {name: f"{copy_text(copy, name)}# newer\n" for name in (TASKS, ".dockerignore")}
     newer |= {"Procfile.jinja": "api: newer\n", "README.md.jinja": "Newer.\n"}
     release(copy, {f"template/{name}": text for name, text in newer.items()}, "v1000.0.0")
     capfd.readouterr()
-    service.update(own_files=["alembic.ini"])
+    service.update(own_files=[".dockerignore"])
     shown = commands(capfd.readouterr().err)
     assert list(shown) == ["Procfile", TASKS]
     subprocess.run(f"{shown[TASKS]} | patch {MOVED}", cwd=service.folder, shell=True, check=True)
@@ -49,6 +49,7 @@ def commands(said: str) -> dict[str, str]:
     return dict(line.strip().split(": ") for line in lines)
 
 
+@pytest.mark.slow
 def test_a_file_that_a_switch_removed_is_not_one(
     template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

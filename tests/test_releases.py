@@ -1,5 +1,6 @@
 """Each release is kept whole, and a new one is made by one command."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -60,6 +61,18 @@ def test_archives_hold_what_was_released(tmp_path: Path) -> None:
     for version, trees in TREES.items():
         for path, tree in trees.items():
             assert git(repository, "rev-parse", f"v{version}:{path}").decode().strip() == tree
+
+
+def test_tests_that_a_hook_of_git_runs_leave_its_repository_alone(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "staged").touch()
+    git(tmp_path, "add", "staged")
+    test = f"{__file__}::{test_archives_hold_what_was_released.__name__}"
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", test]
+    hooks = {"GIT_DIR": f"{tmp_path}/.git", "GIT_INDEX_FILE": f"{tmp_path}/.git/index"}
+    subprocess.run(command, cwd=ROOT, env=os.environ | hooks, check=True, capture_output=True)
+    assert git(tmp_path, "status", "--porcelain").decode().splitlines() == ["A  staged"]
+    assert git(tmp_path, "tag") == b""
 
 
 def test_a_release_is_an_archive_a_commit_and_a_tag(clone: Path, tmp_path: Path) -> None:

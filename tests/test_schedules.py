@@ -37,7 +37,7 @@ def test_schedules_after_long_outages(project: Project) -> None:
 @pytest.mark.parametrize(
     "in_each_zone",
     [
-        pytest.param(2_500, marks=pytest.mark.slow, id="ten thousand"),
+        pytest.param(1_000, marks=pytest.mark.slow, id="four thousand"),
         pytest.param(10_000, marks=pytest.mark.night, id="forty thousand"),
     ],
 )

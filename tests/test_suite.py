@@ -18,6 +18,7 @@ from extensions.context import NAMES
 from tests.checks import none
 from tests.conftest import Project
 from tests.left_out import (
+    IN_CI,
     IN_PARTS,
     LAUNCH,
     PARTS,
@@ -56,9 +57,9 @@ WHAT_THEY_TEST = (
     "app/schemas/response.py",
     *(f"app/api/{name}.py" for name in ("errors", "health", "jobs", "orders", "queues")),
     *(f"app/api/{name}.py" for name in ("routing", "schedules")),
-    *(f"app/core/{name}.py" for name in ("addresses", "concurrency", "control", "database")),
-    *(f"app/core/{name}.py" for name in ("drivers", "loading", "logging", "outages")),
-    *(f"app/core/{name}.py" for name in ("request_ids", "requests")),
+    *(f"app/core/{name}.py" for name in ("concurrency", "control", "database", "drivers")),
+    *(f"app/core/{name}.py" for name in ("loading", "logging", "outages", "values")),
+    "app/core/requests.py",
     *(f"devtools/{name}.py" for name in ("dev", "postgresql", "processes", "supervisor")),
 )
 WHAT_REDIS_CHANGES = "app/core/security.py.jinja"
@@ -128,8 +129,19 @@ def test_the_engines_suite_of_several(project: Project) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parts
-@pytest.mark.renders(*WHOLE, also=())
+@pytest.mark.renders(*IN_CI, also=())
 def test_parts(project: Project) -> None:
+    run_parts(project)
+
+
+@pytest.mark.night
+@pytest.mark.parts
+@pytest.mark.renders(*(name for name in WHOLE if name not in IN_CI), also=())
+def test_parts_by_night(project: Project) -> None:
+    run_parts(project)
+
+
+def run_parts(project: Project) -> None:
     tests, left_out = project.folder / "tests", run_by_others(project.render)
     own = [name for name in parts_later(project.render) if name not in left_out]
     there = [f"tests/{name}" for name in own if (tests / name).exists()]
@@ -150,11 +162,13 @@ def test_what_is_left_out_runs_elsewhere() -> None:
     assert "{" not in "".join(own)
     assert {"engine/core/test_arq.py", "engine/core/test_flower.py"} < set(own)
     run_own = [r for r in RENDERS.values() if not {*own} & {*left_out_of(r)}]
-    assert {variant for r in run_own for variant in r.selection.variants()} == {
-        *("background", "arq", "celery_redis", "celery_rabbitmq", "apscheduler_3", "apscheduler_4")
-    }
     assert {len(r.backends) for r in run_own} == {1, len(NAMES)}
     assert {r.name for r in run_own} == {*WHOLE}
+    for names in (WHOLE, IN_CI):
+        assert {each for name in names for each in RENDERS[name].selection.variants()} == {
+            *("background", "arq", "celery_redis", "celery_rabbitmq"),
+            *("apscheduler_3", "apscheduler_4"),
+        }
     for service, tests in IN_PARTS.items():
         assert {r.name for r in RENDERS.values() if runs(r, tests)} == {service}
     assert not [r.name for r in RENDERS.values() for name in SLOW if runs(r, (name,))]
@@ -209,6 +223,11 @@ def test_the_owners_suite(plain: Project) -> None:
     """The suite without the tests of the engine."""
     check_types(plain, "plain-types")
     suite_in_shared(plain, "plain-suite")
+
+
+@pytest.mark.slow
+@PLAIN
+def test_the_owners_suite_on_postgresql(plain: Project) -> None:
     suite_in_shared(plain, "plain-suite-postgresql", "--database", "postgresql")
 
 

@@ -18,7 +18,6 @@ Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 NEXT = list(zip(NAMES, (*NAMES[1:], NAMES[0]), strict=True))
-QUICK = ("arq", "celery")
 # The jobs that `inside/submit.py` submits while no process runs.
 WORK = [f"work {number}" for number in range(20)]
 WAITING = [*WORK, *(f"later {number}" for number in range(20)), "once"]
@@ -32,6 +31,15 @@ def pairs() -> Iterator[Pair]:
         for chosen in combinations(NAMES, size):
             for more in sorted({*NAMES} - {*chosen}):
                 yield chosen, tuple(name for name in NAMES if name in (*chosen, more))
+
+
+def is_near(pair: Pair) -> bool:
+    """Whether a single back end takes the place of another, or one is added to the one before it in
+    the list of names, or to all three others.
+    """
+    one, other = pair
+    added = tuple(name for name in other if name not in one)
+    return len(one) == len(other) or one + added in NEXT or len(other) == len(NAMES)
 
 
 def render_with_work(template: Path, folder: Path, backends: tuple[str, ...]) -> list[str]:
@@ -62,31 +70,28 @@ def test_one_back_end_for_another_and_back(template: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_each_back_end_comes_and_goes(template: Path, tmp_path: Path) -> None:
+    """There are 12 switches between single back ends, and 16 by one more or one less."""
+    near = [pair for pair in pairs() if is_near(pair)]
+    assert len(near) == 6 + 8
+    assert check(template, tmp_path, near) == []
+
+
+@pytest.mark.night
 def test_each_pair_there_and_back(template: Path, tmp_path: Path) -> None:
-    """There are 12 switches between single back ends, and 56 by one more or one less."""
-    every = list(pairs())
-    assert len(every) == 6 + 28
-    assert check(template, tmp_path, every) == []
-
-
-@pytest.mark.parametrize(("one", "other"), [QUICK])
-def test_what_waits_or_runs_meanwhile_runs_once(
-    template: Path, tmp_path: Path, one: str, other: str
-) -> None:
-    over_a_switch(template, tmp_path, one, other)
+    """The others are 40 switches by one more or one less."""
+    far = [pair for pair in pairs() if not is_near(pair)]
+    assert len(far) == 20
+    assert check(template, tmp_path, far) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("one", "other"), [pair for pair in NEXT if pair != QUICK])
-def test_what_waits_or_runs_meanwhile_runs_once_on_each(
+@pytest.mark.parametrize(("one", "other"), NEXT)
+def test_what_waits_or_runs_meanwhile_runs_once(
     template: Path, tmp_path: Path, one: str, other: str
 ) -> None:
-    over_a_switch(template, tmp_path, one, other)
-
-
-def over_a_switch(template: Path, folder: Path, one: str, other: str) -> None:
     """A job that began on the old back end ends on the new one, and each tick has its job."""
-    with switching(template, folder, one, other) as deploy:
+    with switching(template, tmp_path, one, other) as deploy:
         old, new, seen = deploy.host("old"), deploy.host("new"), deploy.seen
         deploy.migrate("old")
         deploy.start_all("old")

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from app.core.database import AsyncSessionLocal
-from app.jobs import Interval, Job, Jobs, NonRetryable, Schedules, task
-from app.jobs.backends import Definition, clock, jobs
+from app.jobs import Definition, Interval, Job, Jobs, NonRetryable, Schedules, task
+from app.jobs.backends import db_time, jobs
 from sqlalchemy import select, update
 
 REFUSED = "the bank refuses the card that ends in {:04}: insufficient funds"
@@ -73,13 +73,13 @@ async def make_up_times(session: Any, ids: list[UUID]) -> None:
     draw, at = random.Random(7), -30.0
     for job_id in reversed(ids):
         at -= draw.uniform(20, 400)
-        times = {"created_at": clock(at), "run_at": clock(at), "started_at": clock(at + 0.2)}
-        values = times | {"finished_at": clock(at + draw.uniform(0.3, 9))}
+        times = {"created_at": db_time(at), "run_at": db_time(at), "started_at": db_time(at + 0.2)}
+        values = times | {"finished_at": db_time(at + draw.uniform(0.3, 9))}
         await session.execute(update(jobs).where(jobs.c.id == job_id).values(values))
-    hours_ago = update(jobs).where(jobs.c.run_at > clock(60)).values(created_at=clock(-9000))
+    hours_ago = update(jobs).where(jobs.c.run_at > db_time(60)).values(created_at=db_time(-9000))
     await session.execute(hours_ago)
     runs = update(jobs).where(jobs.c.task == export_month.name)
-    await session.execute(runs.values(created_at=clock(-95), started_at=clock(-94)))
+    await session.execute(runs.values(created_at=db_time(-95), started_at=db_time(-94)))
 
 
 async def steer(session: Any) -> None:
@@ -89,7 +89,7 @@ async def steer(session: Any) -> None:
     stray = waiting[-1].id
     await session.execute(update(jobs).where(jobs.c.id == stray).values(queue="reports"))
     for at, job in zip((-8, -21), waiting, strict=False):
-        times = {"created_at": clock(at), "run_at": clock(at)}
+        times = {"created_at": db_time(at), "run_at": db_time(at)}
         await session.execute(update(jobs).where(jobs.c.id == job.id).values(times))
     every = Definition(
         trigger=Interval(minutes=15),

@@ -10,8 +10,7 @@ from typing import Any
 
 from app import tasks
 from app.core.database import AsyncSessionLocal, dispose
-from app.jobs import Date, Interval, Jobs, Schedules
-from app.jobs.backends import Definition
+from app.jobs import Date, Definition, Interval, Jobs, Schedules
 from app.tasks.deployed import hold, note, work
 
 COUNT = 20
