@@ -10,7 +10,7 @@ from statistics import median
 
 from app.jobs import Interval, Schedule
 from app.jobs.schedules import definition_of
-from app.jobs.table import clock, jobs, schedules
+from app.jobs.table import db_time, jobs, schedules
 from app.tasks.bench import noop
 from bench.processes import wait_for
 from bench.progress import say
@@ -36,7 +36,7 @@ TITLES = {
 def measure(backend: str, folder: Path) -> Iterator[Result]:
     service = Subject("service", backend, folder, "postgresql")
     each = Schedule("bench", Interval(seconds=1), noop)
-    values = {"definition": definition_of(each), "task": each.task.name, "next_tick": clock(0)}
+    values = {"definition": definition_of(each), "task": each.task.name, "next_tick": db_time(0)}
     with service.engine.begin() as connection:
         connection.execute(insert(schedules).values(id=each.id, **values))
     with service.running(CLOCK) as process:
