@@ -33,7 +33,8 @@ SETTINGS = {
     "UVICORN_ACCESS_LOG": "false",
 }
 FILES = {"RUNS": "runs", "ACCEPTED": "accepted", "PORTS": "ports", "MAY_END": "may-end"}
-LIMIT = 30  # seconds
+LIMIT = 120  # seconds of patience, on a slow machine; a migration itself waits for longer
+KILLED_AFTER = 30  # seconds that a supervisor waits for a process of 0.1.0 that it stops
 API_ENDED = -signal.SIGTERM  # uvicorn raises the signal again once it has shut down
 LOAD = "old-load"
 
@@ -125,7 +126,7 @@ class Deployment:
         process = self.processes.pop(name)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            assert process.wait(LIMIT) == 0, self.log(name)
+            assert process.wait(KILLED_AFTER) == 0, self.log(name)
         kill(process)
 
     def close(self) -> None:
@@ -133,11 +134,11 @@ class Deployment:
         for process in self.processes.values():
             kill(process)
 
-    def will_begin(self, count: int, *hosts: str, by: str = "", limit: float = LIMIT) -> None:
+    def will_begin(self, count: int, *hosts: str, by: str = "") -> None:
         """Wait until these hosts have begun so many more jobs that the API `by` accepted."""
         enough = self.seen.begun(*hosts, by=by) + count
         what = f"{' and '.join(hosts)} begin {count} more jobs {by and f'of {by}'}"
-        self.until(lambda: self.seen.begun(*hosts, by=by) >= enough, what, limit)
+        self.until(lambda: self.seen.begun(*hosts, by=by) >= enough, what)
 
     def result(self) -> dict[str, Any]:
         """Wait until no job is left to run. Returns the output of `inside/count.py`."""
@@ -149,13 +150,13 @@ class Deployment:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    def until(self, true: Callable[[], object], what: str, limit: float = LIMIT) -> None:
+    def until(self, true: Callable[[], object], what: str) -> None:
         """Wait until it is true. Fails after the limit, or if a process ends by itself."""
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + LIMIT
         while not true():
             self.check_all()
             if time.monotonic() > deadline:
-                pytest.fail(f"still false after {limit:g} s: {what}\n{self.state()}", pytrace=False)
+                pytest.fail(f"still false after {LIMIT} s: {what}\n{self.state()}", pytrace=False)
             time.sleep(0.1)
 
     def check_all(self) -> None:

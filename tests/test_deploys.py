@@ -27,7 +27,6 @@ NEXT = [
     ("apscheduler", "background"),
 ]
 MANY = 40  # jobs; the load submits them in a second or two
-SOON = 15  # seconds; an old worker gets a message about a new API's job after five
 
 
 @pytest.mark.slow
@@ -111,9 +110,9 @@ def api_first(deploy: Deployment) -> None:
     first, second = begin(deploy, "old-api")
     deploy.migrate("new")
     deploy.start("new-api")
-    deploy.will_begin(MANY, first, second, by="new-api", limit=SOON)
+    deploy.will_begin(MANY, first, second, by="new-api")
     deploy.stop("old-api")
-    deploy.will_begin(MANY, first, second, by="new-api", limit=SOON)
+    deploy.will_begin(MANY, first, second, by="new-api")
     killed = deploy.hold()
     deploy.start(new := deploy.host("new"))
     deploy.will_begin(MANY, new)
@@ -151,9 +150,9 @@ def to_other_back_ends(deploy: Deployment) -> None:
     deploy.migrate("new")
     deploy.start("new-api")
     hosts = {first, second, new} & deploy.processes.keys()
-    deploy.will_begin(MANY, *hosts, by="new-api", limit=SOON)
+    deploy.will_begin(MANY, *hosts, by="new-api")
     deploy.stop(*beside)
-    deploy.will_begin(MANY, *hosts, by="new-api", limit=SOON)
+    deploy.will_begin(MANY, *hosts, by="new-api")
     deploy.start(*(name for name in deploy.all_of("new") if name not in deploy.processes))
     deploy.will_begin(MANY, new)
     deploy.kill(killed)
