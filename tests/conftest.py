@@ -79,11 +79,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if fixtures := [name for name in ("project", "plain") if name in metafunc.fixturenames]:
         asked = str(metafunc.config.option.keyword).strip("[]")
         names = named(metafunc.definition.get_closest_marker("renders"), asked)
+        slow = metafunc.definition.get_closest_marker("slow_in")
         marked = [
-            pytest.param(*[name] * len(fixtures), marks=pytest.mark.rendered, id=name)
+            pytest.param(*[name] * len(fixtures), marks=marks_of(name, slow), id=name)
             for name in names
         ]
         metafunc.parametrize(fixtures, marked, indirect=True, scope="session")
+
+
+def marks_of(name: str, slow: pytest.Mark | None) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.rendered, *([pytest.mark.slow] if slow and name in slow.args else [])]
 
 
 def named(usual: pytest.Mark | None, asked: str) -> Sequence[str]:

@@ -11,6 +11,10 @@ from tests.marks import EACH_BACKEND
 from tests.renders import ROOT
 from tests.running import conformance
 
+# `-m slow` has each storm on one of both databases, `-m delivery` on both.
+ON_SQLITE = ("background", "celery", "apscheduler-4")
+ON_POSTGRESQL: tuple[str, ...] = tuple(name for name in EACH_BACKEND.args if name not in ON_SQLITE)
+
 
 @pytest.mark.delivery
 @EACH_BACKEND
@@ -24,15 +28,15 @@ def test_delivery_on_postgresql(project: Project) -> None:
     conformance(project, "delivery", "postgresql", "delivery and not slow")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
+@pytest.mark.slow_in(*ON_SQLITE)
 @EACH_BACKEND
 def test_a_storm_on_sqlite(project: Project) -> None:
     conformance(project, "delivery", "sqlite", "delivery and slow")
 
 
-@pytest.mark.slow
 @pytest.mark.delivery
+@pytest.mark.slow_in(*ON_POSTGRESQL)
 @EACH_BACKEND
 def test_a_storm_on_postgresql(project: Project) -> None:
     conformance(project, "delivery", "postgresql", "delivery and slow")
