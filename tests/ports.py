@@ -1,13 +1,24 @@
 """Ports of loopback, for processes that the tests start."""
 
+import random
 import socket
+from contextlib import suppress
+
+# Those that services choose from. They reserve theirs in the same way (`devtools/processes.py`).
+PORTS = range(10_000, 32_000)
+_reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that no other process gets until this one ends, though its server binds it later."""
+    for port in random.sample(PORTS, 100):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            held = socket.socket(type=socket.SOCK_DGRAM)
+            _reserved.append(held)
+            held.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 def listens(port: int) -> bool:

@@ -17,18 +17,33 @@ from pathlib import Path
 # The file descriptors of locks. Each child inherits them: a lock holds while one of them lives.
 _locks: list[int] = []
 
-
 # Outgoing connections get higher ports, so that none takes a port before its server does.
 PORTS = range(10_000, 32_000)
+_reserved: list[socket.socket] = []
 
 
 def free_port(wish: int = 0) -> int:
-    """The wanted port if it is free, else any free one."""
+    """The wanted port if it is free, else any free one. Until this process ends no other gets it.
+
+    Its server binds it later, or again after a while. Another run of the tests may ask meanwhile.
+    """
     for port in filter(None, (wish, *random.sample(PORTS, 100))):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
+            _reserved.append(_reservation(port))
             return port
     raise RuntimeError("no port is free")
+
+
+def _reservation(port: int) -> socket.socket:
+    """A socket with the UDP port of this number. Raises OSError if another process has one."""
+    held = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        held.bind(("127.0.0.1", port))
+    except OSError:
+        held.close()
+        raise
+    return held
 
 
 def listening(port: str) -> socket.socket:

@@ -56,6 +56,13 @@ def test_a_server_that_does_not_start_says_why(project: Path) -> None:
     assert "database files are incompatible with server" in refused.stderr
 
 
+def test_a_port_is_chosen_once_though_its_server_starts_later(project: Path) -> None:
+    """Tests of two services may run at the same time, and a broker that is away keeps its port."""
+    mine = free_port()
+    ask = f"from devtools.processes import free_port; print(free_port({mine}))"
+    assert int(python(project, "-c", ask).stdout) != mine
+
+
 def test_data_is_kept_where_the_server_can_reach_it() -> None:
     """PostgreSQL runs as another user if root starts it."""
     with tempfile.TemporaryDirectory() as name:
