@@ -19,13 +19,13 @@ _locks: list[int] = []
 
 # Outgoing connections get higher ports, so that none takes a port before its server does.
 PORTS = range(10_000, 32_000)
-_reserved: list[socket.socket] = []
+_reserved: list[socket.socket] = []  # while they are open, nobody else gets their ports
 
 
 def free_port(wish: int = 0) -> int:
-    """The wanted port if it is free, else any free one. Until this process ends no other gets it.
+    """The wanted port if it is free, else any free one.
 
-    Its server binds it later, or again after a while. Another run of the tests may ask meanwhile.
+    Until this process ends, no other one chooses it: its server may start later, or stop meanwhile.
     """
     for port in filter(None, (wish, *random.sample(PORTS, 100))):
         with contextlib.suppress(OSError), socket.socket() as probe:
