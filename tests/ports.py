@@ -12,12 +12,13 @@ _reserved: list[socket.socket] = []
 def free_port() -> int:
     """A port that no other process gets until this one ends, though its server binds it later."""
     for port in random.sample(PORTS, 100):
+        held = socket.socket(type=socket.SOCK_DGRAM)
         with suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            held = socket.socket(type=socket.SOCK_DGRAM)
-            _reserved.append(held)
             held.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", port))
+            _reserved.append(held)
             return port
+        held.close()
     raise RuntimeError("no port is free")
 
 

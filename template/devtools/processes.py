@@ -28,22 +28,14 @@ def free_port(wish: int = 0) -> int:
     Until this process ends, no other one chooses it: its server may start later, or stop meanwhile.
     """
     for port in filter(None, (wish, *random.sample(PORTS, 100))):
+        held = socket.socket(type=socket.SOCK_DGRAM)  # of UDP: the server needs that of TCP
         with contextlib.suppress(OSError), socket.socket() as probe:
+            held.bind(("127.0.0.1", port))
             probe.bind(("127.0.0.1", port))
-            _reserved.append(_reservation(port))
+            _reserved.append(held)
             return port
-    raise RuntimeError("no port is free")
-
-
-def _reservation(port: int) -> socket.socket:
-    """A socket with the UDP port of this number. Raises OSError if another process has one."""
-    held = socket.socket(type=socket.SOCK_DGRAM)
-    try:
-        held.bind(("127.0.0.1", port))
-    except OSError:
         held.close()
-        raise
-    return held
+    raise RuntimeError("no port is free")
 
 
 def listening(port: str) -> socket.socket:
